@@ -1,0 +1,39 @@
+"""The activations of published BERT configs, by their Hugging Face names."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+
+
+def _gelu_exact(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _mish(x: Array) -> Array:
+    return x * jnp.tanh(jax.nn.softplus(x))
+
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": _gelu_exact,  # BERT's own; jax.nn.gelu defaults to the tanh form
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "mish": _mish,
+}
+
+
+def activation(name: str) -> Activation:
+    """The activation with this `hidden_act` name; names are checked by `BertConfig`."""
+    return _ACTIVATIONS[name]

@@ -1,0 +1,189 @@
+"""The architecture of a BERT model, read from Hugging Face's `config.json` or Google's `bert_config.json`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax.errors import UserError
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
+
+# Architectures that share BERT's key names but compute something else: loading them as BERT would be
+# silently wrong, so the refusal says what differs.
+_REFUSED_MODEL_TYPES = {
+    "roberta": "its position ids start after the padding id and it has no segments",
+    "xlm-roberta": "its position ids start after the padding id and it has no segments",
+    "camembert": "its position ids start after the padding id and it has no segments",
+    "distilbert": "it has no segments and no pooler",
+    "albert": "its layers share one set of weights and its embeddings are factorised",
+    "electra": "its embeddings have a width of their own and it has no pooler",
+    "mpnet": "it has relative position buckets",
+    "modernbert": "it has rotary positions and no biases",
+    "deberta": "its attention is disentangled",
+    "deberta-v2": "its attention is disentangled",
+    "nomic_bert": "it has rotary positions",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes and constants of a BERT encoder and its heads, under Hugging Face's key names.
+
+    `id2label` holds the label names in the order of the classifier's rows; None means unnamed.
+    `classifier_activation` is applied to the pooled output before the classifier: "none" in
+    BERT, "relu" in the code TinyBERT was released with.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    num_labels: int = 2
+    id2label: tuple[str, ...] | None = None
+    classifier_activation: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+            "num_labels",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name} must be a positive integer, not {value!r}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise UserError(f"{name} must lie in [0, 1), not {value!r}")
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
+                raise UserError(f"{name} must lie between 0 and 1, not {value!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
+        if self.classifier_activation not in ("none", "relu"):
+            raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
+        if self.id2label is not None and len(self.id2label) != self.num_labels:
+            raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "BertConfig":
+        """A config from Hugging Face or Google keys.
+
+        Raises:
+          UserError: the file describes another architecture, or a value is missing or out of range.
+        """
+        _refuse_other_architectures(values, source)
+        # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
+        required = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise UserError(f"{source}: no {', '.join(missing)}")
+        known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "num_labels"}
+        chosen = {name: value for name, value in values.items() if name in known and value is not None}
+        labels = _label_names(values, source)
+        if labels is not None:
+            chosen |= {"num_labels": len(labels), "id2label": _informative(labels)}
+        elif values.get("num_labels") is not None:
+            chosen["num_labels"] = values["num_labels"]
+        try:
+            return cls(**chosen)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config under Hugging Face's keys, ready for `config.json`."""
+        values = dataclasses.asdict(self)
+        num_labels, names = values.pop("num_labels"), values.pop("id2label")
+        # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
+        labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
+        return {
+            "model_type": "bert",
+            **values,
+            "id2label": {str(index): label for index, label in enumerate(labels)},
+            "label2id": {label: index for index, label in enumerate(labels)},
+        }
+
+
+def load_bert_config(path: Path) -> BertConfig:
+    """The config in a file, or in `config.json` or `bert_config.json` of a directory.
+
+    Raises:
+      UserError: there is no such file, it is no JSON object, or it describes no BERT.
+    """
+    if path.is_dir():
+        candidates = [path / name for name in ("config.json", "bert_config.json") if (path / name).is_file()]
+        if not candidates:
+            raise UserError(f"{path}: no config.json or bert_config.json in this directory")
+        path = candidates[0]
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a JSON object was expected")
+    return BertConfig.from_dict(values, source=str(path))
+
+
+def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
+    model_type = values.get("model_type", "bert")
+    if model_type != "bert":
+        reason = _REFUSED_MODEL_TYPES.get(model_type)
+        raise UserError(
+            f"{source}: model_type {model_type!r} is not BERT" + (f" ({reason})" if reason else "")
+        )
+    position_type = values.get("position_embedding_type", "absolute")
+    if position_type != "absolute":
+        raise UserError(
+            f"{source}: position_embedding_type {position_type!r} is not supported, only 'absolute' is"
+        )
+    for flag in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
+        if values.get(flag):
+            raise UserError(f"{source}: {flag} is set, but only BERT encoders are supported")
+
+
+def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
+    id2label = values.get("id2label")
+    if not id2label:
+        return None
+    try:
+        by_index = {int(index): str(label) for index, label in id2label.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{source}: id2label must map 0, 1, … to label names") from None
+    if sorted(by_index) != list(range(len(by_index))):
+        raise UserError(f"{source}: id2label must number its labels 0, 1, …, not {sorted(by_index)}")
+    return tuple(by_index[index] for index in range(len(by_index)))
+
+
+def _informative(labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None for transformers' automatic names LABEL_n, which say no more than the index."""
+    automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+    return None if automatic else labels

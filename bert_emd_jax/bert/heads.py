@@ -1,0 +1,82 @@
+"""BERT with a head on top: sequence classification (or regression) and masked-language modelling."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bert_emd_jax.bert.activations import activation
+from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.bert.dropout import Dropout
+from bert_emd_jax.bert.modeling import BertEncoder, Dtype, dense, layer_norm
+
+
+class BertOutput(NamedTuple):
+    """The encoder's output and the head's logits (float32)."""
+
+    hidden_states: Float[Array, "layers+1 batch seq dim"]
+    attention_scores: Float[Array, "layers batch heads seq seq"]
+    pooled: Float[Array, "batch dim"] | None
+    logits: Float[Array, "..."]
+
+
+class BertForSequenceClassification(nn.Module):
+    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels]."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+    ) -> BertOutput:
+        config = self.config
+        encoded = BertEncoder(config, self.dtype, name="bert")(
+            input_ids, attention_mask, token_type_ids, deterministic
+        )
+        features = encoded.pooled
+        if config.classifier_activation == "relu":
+            features = jax.nn.relu(features)
+        rate = config.classifier_dropout
+        features = Dropout(config.hidden_dropout_prob if rate is None else rate)(features, deterministic)
+        # The head runs in float32 at least: it costs nothing and the losses need the digits.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        logits = dense(config.num_labels, config, wide, "classifier")(features)
+        return BertOutput(*encoded, logits)
+
+
+class BertForMaskedLM(nn.Module):
+    """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab]."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+    ) -> BertOutput:
+        config = self.config
+        encoder = BertEncoder(config, self.dtype, with_pooler=False, name="bert")
+        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic)
+        transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(encoded.hidden_states[-1])
+        transformed = activation(config.hidden_act)(transformed)
+        transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
+        bias_V = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
+        embedding_VxD = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
+        logits = jnp.einsum(
+            "bld,vd->blv",
+            transformed,
+            embedding_VxD.astype(self.dtype),
+            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
+        )
+        return BertOutput(*encoded, logits + bias_V[None, None])

@@ -1,0 +1,58 @@
+"""How every program starts: flags into a dataclass, one line and exit code 2 for what a user can put right."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from bert_emd_jax.errors import UserError
+
+
+Config = TypeVar("Config")
+
+
+def run_program(
+    config_type: type[Config],
+    run: Callable[[Config], None],
+    *,
+    prog: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+    defaults: Config | None = None,
+) -> int:
+    """Parses `argv` into `config_type` and calls `run` with it; returns the exit code.
+
+    `run` imports JAX itself, so that `--help` and a mistyped flag answer at once. A `UserError` or
+    an error of the file system is printed as one line (exit code 2), unless `--debug` asks for the
+    traceback. A wrong or unknown flag ends the process with tyro's own message and exit code 2.
+    """
+    args = sys.argv[1:] if argv is None else list(argv)
+    try:
+        config = tyro.cli(
+            config_type,
+            args=args,
+            prog=prog,
+            description=description,
+            default=defaults,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        _log_to_screen()
+        run(config)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        if "--debug" in args:
+            raise
+        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _log_to_screen() -> None:
+    """Our own messages to the screen as plain lines, other libraries' only from warnings on."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("bert_emd_jax").setLevel(logging.INFO)

@@ -1,0 +1,19 @@
+"""What a training program says at its end."""
+
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax.report.html import write_report
+
+
+def report_training(output_dir: Path, results: dict[str, Any]) -> None:
+    """Writes `report.html` and prints scores and paths."""
+    report = write_report(output_dir)
+    metric = results["primary_metric"]
+    for name in ("student", "teacher"):
+        if name in results:
+            label = name if "teacher" in results else "model"
+            print(f"{label}: {metric} {results[name]['metrics'][metric]:.4f} on {results['split']}")
+    print(f"model directory: {output_dir}")
+    print(f"for transformers: {output_dir / 'pytorch'}")
+    print(f"report: {report}")

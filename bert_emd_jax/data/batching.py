@@ -1,0 +1,119 @@
+"""Batches of rows of similar length: which lengths to pad to, and which rows make up step k."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Rows of a dataset, int64 `[rows]`, and the length in tokens that they are padded to."""
+
+    rows: np.ndarray
+    length: int
+
+
+def choose_bucket_lengths(
+    lengths: np.ndarray, max_length: int, count: int = 4, multiple: int = 8
+) -> tuple[int, ...]:
+    """At most `count` increasing lengths with the fewest padding tokens; a row takes the first that fits.
+
+    They are multiples of `multiple`, or `max_length`. The last one holds the longest row.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if len(lengths) == 0 or count < 1:
+        raise ValueError("bucket lengths need at least one row and one bucket")
+    if lengths.max() > max_length:
+        raise ValueError(f"a row of {lengths.max()} tokens is longer than max_length {max_length}")
+    rounded = np.minimum(-(-np.maximum(lengths, 1) // multiple) * multiple, max_length)
+    # A bucket that ends where no row ends only pads more, so these are all the candidates.
+    candidates, rows = np.unique(rounded, return_counts=True)
+    rows_up_to = np.concatenate([[0], np.cumsum(rows)])
+    # cost[i]: tokens of the rows up to candidates[i - 1], where the last bucket so far ends.
+    cost = np.full(len(candidates) + 1, np.inf)
+    cost[0] = 0
+    choices: list[np.ndarray] = []
+    for _ in range(min(count, len(candidates))):
+        start_end = cost[:, None] + (rows_up_to[1:] - rows_up_to[:, None]) * candidates
+        ends = np.arange(1, len(candidates) + 1)
+        start_end[np.arange(len(candidates) + 1)[:, None] >= ends] = np.inf
+        choice = np.argmin(start_end, axis=0)
+        cost = np.concatenate([[np.inf], start_end[choice, ends - 1]])
+        choices.append(choice)
+    # Another bucket never costs more while candidates remain, so the fullest count is the cheapest.
+    chosen: list[int] = []
+    end = len(candidates)
+    for choice in reversed(choices):
+        chosen.append(int(candidates[end - 1]))
+        end = int(choice[end - 1])
+    return tuple(reversed(chosen))
+
+
+class BatchSchedule:
+    """The rows of every training step, a function of the seed and the step alone.
+
+    Each epoch visits every row once, in a fresh order. Rows are grouped by bucket; what does not
+    fill a batch moves up to the next longer bucket, so that one batch of an epoch at most is short.
+    """
+
+    def __init__(self, lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int, seed: int):
+        """`lengths` are the tokens of every row, `bucket_lengths` increase and hold the longest row."""
+        if len(lengths) == 0 or batch_size < 1:
+            raise ValueError("a schedule needs at least one row and a batch size of at least 1")
+        self._buckets = _bucket_of(lengths, bucket_lengths)
+        self._bucket_lengths = tuple(bucket_lengths)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = -1
+        self._plan: list[Batch] = []
+        self.steps_per_epoch: int = -(-len(lengths) // batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """The rows of step `step`, which counts from 0 over all epochs."""
+        if step < 0:
+            raise ValueError(f"steps count from 0, not {step}")
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._plan = self._plan_epoch(epoch)
+            self._epoch = epoch
+        return self._plan[place]
+
+    def _plan_epoch(self, epoch: int) -> list[Batch]:
+        generator = np.random.default_rng((self._seed, epoch))
+        order = generator.permutation(len(self._buckets))
+        batches = _fill_batches(order, self._buckets, self._bucket_lengths, self._batch_size)
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def evaluation_batches(lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int) -> list[Batch]:
+    """Batches that cover every row once, shorter buckets first, rows in their order within a bucket."""
+    if batch_size < 1:
+        raise ValueError("batch size must be at least 1")
+    return _fill_batches(
+        np.arange(len(lengths)), _bucket_of(lengths, bucket_lengths), bucket_lengths, batch_size
+    )
+
+
+def _bucket_of(lengths: np.ndarray, bucket_lengths: tuple[int, ...]) -> np.ndarray:
+    """The index of the first bucket that holds each row."""
+    if list(bucket_lengths) != sorted(set(bucket_lengths)):
+        raise ValueError(f"bucket lengths must increase: {bucket_lengths}")
+    buckets = np.searchsorted(np.asarray(bucket_lengths), np.asarray(lengths))
+    if len(buckets) and buckets.max() >= len(bucket_lengths):
+        raise ValueError(f"a row of {np.max(lengths)} tokens fits into none of the buckets {bucket_lengths}")
+    return buckets
+
+
+def _fill_batches(
+    order: np.ndarray, buckets: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int
+) -> list[Batch]:
+    batches: list[Batch] = []
+    carried = np.zeros(0, np.int64)
+    for bucket, length in enumerate(bucket_lengths):
+        rows = np.concatenate([carried, order[buckets[order] == bucket]])
+        full = len(rows) // batch_size * batch_size
+        batches += [Batch(part, length) for part in rows[:full].reshape(-1, batch_size)]
+        carried = rows[full:]
+    if len(carried):
+        # The last rows need not be padded to the longest bucket when none of them is that long.
+        batches.append(Batch(carried, bucket_lengths[int(buckets[carried].max())]))
+    return batches

@@ -1,0 +1,198 @@
+"""Rows of TSV, CSV and JSON-lines files, each with its line number; a bad row stops with file and line."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_emd_jax.errors import UserError
+
+Column = str | int
+
+
+class Row(NamedTuple):
+    """The wanted cells of one row: strings, or JSON values, or None where an optional column is absent."""
+
+    line: int
+    cells: list[Any]
+
+
+def read_rows(
+    path: Path,
+    wanted: Sequence[Column],
+    *,
+    optional: Sequence[Column] = (),
+    columns: int | None = None,
+    skipped: list[int] | None = None,
+) -> Iterator[Row]:
+    """The wanted cells of every row, in the order of `wanted`; the file's suffix says its form.
+
+    A column is a name of the header, or an index where `columns` says how many a file without
+    header has. Names in `optional` may be absent. Rows with a wrong number of columns are noted in
+    `skipped` where it is given. Raises UserError with file and line on any other bad row.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.suffix == ".jsonl":
+        yield from _read_json_lines(path, wanted, optional)
+        return
+    lines = _read_csv(path) if path.suffix == ".csv" else _read_tsv(path)
+    if columns is None:
+        header = next(lines, None)
+        if header is None:
+            raise UserError(f"{path}: the file is empty; its first line must name the columns")
+        names = header.cells
+        places = _find_columns(path, names, wanted, optional)
+        columns = len(names)
+    else:
+        places = [int(column) for column in wanted]
+    for line, cells in lines:
+        if len(cells) == columns:
+            yield Row(line, [None if place is None else cells[place] for place in places])
+        elif skipped is not None:
+            skipped.append(line)
+        else:
+            raise UserError(
+                f"{path}:{line}: {len(cells)} columns where there should be {columns}; correct the row"
+            )
+
+
+def column_names(path: Path) -> list[str]:
+    """The header's names, or the keys of the first JSON line."""
+    if path.suffix == ".jsonl":
+        first = next(_json_objects(path), None)
+        names = None if first is None else list(first[1])
+    else:
+        row = next(_read_csv(path) if path.suffix == ".csv" else _read_tsv(path), None)
+        names = None if row is None else row.cells
+    if names is None:
+        raise UserError(f"{path}: the file is empty")
+    return names
+
+
+def _find_columns(
+    path: Path, names: list[str], wanted: Sequence[Column], optional: Sequence[Column]
+) -> list[int | None]:
+    places: list[int | None] = []
+    for column in wanted:
+        count = names.count(str(column))
+        if count > 1:
+            raise UserError(f"{path}:1: {count} columns are named {column!r}; rename all but one")
+        if count == 0 and column not in optional:
+            raise UserError(f"{path}:1: no column {column!r} in the header, which has {_some(names)}")
+        places.append(names.index(str(column)) if count else None)
+    return places
+
+
+def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line with its ending and its number. Lines end at LF only: U+2028 or FF are text."""
+    with path.open("rb") as handle:
+        for number, raw in enumerate(handle, start=1):
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: byte {error.start + 1} of the line is no UTF-8; save the file as UTF-8"
+                ) from None
+
+
+def _read_tsv(path: Path) -> Iterator[Row]:
+    """Tab-separated cells as they stand, quotes included. Empty lines at the end are no rows."""
+    empty_lines: list[int] = []
+    for number, text in decoded_lines(path):
+        text = text.removesuffix("\n").removesuffix("\r")
+        if not text:
+            empty_lines.append(number)
+            continue
+        for line in empty_lines:
+            yield Row(line, [""])
+        empty_lines.clear()
+        yield Row(number, text.split("\t"))
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """Cells by the rules of CSV quoting. The line of a row is its first. Empty lines are no rows."""
+    reader = csv.reader((text for _, text in decoded_lines(path)), strict=True)
+    line = 1
+    while True:
+        # The limit on a field's size is global: it is lifted for the one call only.
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{path}:{line}: broken CSV quoting ({error}); correct the row") from None
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        if cells:
+            yield Row(line, cells)
+        line = reader.line_num + 1
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, text in decoded_lines(path):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error}); a line holds one object") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path}:{number}: a JSON {_json_type(value)} where an object should be")
+        yield number, value
+
+
+def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[Row]:
+    for number, value in _json_objects(path):
+        for column in wanted:
+            if column not in value and column not in optional:
+                raise UserError(f"{path}:{number}: no key {column!r}; the row has {_some(list(value))}")
+        yield Row(number, [value.get(str(column)) for column in wanted])
+
+
+def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
+    """A cell as text; raises UserError where a JSON value is no string or no valid Unicode."""
+    if not isinstance(value, str):
+        raise UserError(f"{path}:{line}: {column!r} should be a string, it is {_json_type(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}:{line}: {column!r} holds half of a surrogate pair; correct the row"
+            ) from None
+    return value
+
+
+def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
+    """A label's name: JSON numbers and booleans as they are written, strings without space around them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        raise UserError(
+            f"{path}:{line}: the label {column!r} should be a string or number, it is {_json_type(value)}"
+        )
+    return str(value).strip()
+
+
+def collect_cells(
+    path: Path, column: Column, convert: Callable[[Path, int, Column, Any], str]
+) -> Iterator[str]:
+    """One converted column of a whole file."""
+    for line, cells in read_rows(path, [column]):
+        yield convert(path, line, column, cells[0])
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _some(names: list[str], count: int = 12) -> str:
+    shown = ", ".join(repr(str(name)[:40]) for name in names[:count])
+    return shown + (", …" if len(names) > count else "")

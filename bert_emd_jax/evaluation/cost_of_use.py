@@ -1,0 +1,68 @@
+"""What a model costs to use: parameters, bytes, milliseconds per sentence."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.data.encoding import EncodedDataset
+
+LATENCY_BATCH_SIZES = (1, 32)
+
+
+def size_of(config: BertConfig, params: Any) -> dict[str, int]:
+    """The sizes that describe a model in a results file; `file_bytes` is that of float32 weights."""
+    parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+    return {
+        "parameters": parameters,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "file_bytes": 4 * parameters,
+    }
+
+
+def milliseconds_per_sentence(
+    modules: dict[str, tuple[nn.Module, Any]],
+    dataset: EncodedDataset,
+    bucket_lengths: Sequence[int],
+    repeats: int = 10,
+) -> dict[str, dict[str, float]]:
+    """Median milliseconds per sentence of each model on one device: {model: {batch size: ms}}.
+
+    The models run in turn, so that a noisy moment of the machine hits all of them.
+
+    Args:
+      modules: name → (module, parameters on the host).
+      bucket_lengths: the sentences are padded to the smallest that holds the median row; longer rows are
+        left out of the sample.
+    """
+    length = min(bucket for bucket in bucket_lengths if bucket >= np.median(dataset.lengths))
+    device = jax.local_devices()[0]
+    fitting = np.flatnonzero(dataset.lengths <= length)
+    on_device = {name: jax.device_put(params, device) for name, (_, params) in modules.items()}
+    compiled = {
+        name: jax.jit(lambda params, *inputs, module=module: module.apply({"params": params}, *inputs).logits)
+        for name, (module, _) in modules.items()
+    }
+    result: dict[str, dict[str, float]] = {name: {} for name in modules}
+    for batch_size in LATENCY_BATCH_SIZES:
+        batch = dataset.collate(np.resize(fitting, batch_size), length)
+        inputs = [
+            jax.device_put(batch[name], device) for name in ("input_ids", "attention_mask", "token_type_ids")
+        ]
+        seconds: dict[str, list[float]] = {name: [] for name in modules}
+        for repeat in range(repeats + 1):
+            for name, forward in compiled.items():
+                start = time.perf_counter()
+                forward(on_device[name], *inputs).block_until_ready()
+                if repeat:  # the first call compiles
+                    seconds[name].append(time.perf_counter() - start)
+        for name, times in seconds.items():
+            result[name][str(batch_size)] = 1000 * float(np.median(times)) / batch_size
+    return result

@@ -1,0 +1,179 @@
+"""Writes a run's report: one HTML page that needs no other file, no network and no script."""
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bert_emd_jax.report import tables
+from bert_emd_jax.report.mapping_file import SIDES
+from bert_emd_jax.report.run_files import RunFiles, read_run
+from bert_emd_jax.report.theme import style_variables
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes `run_dir/report.html` from the files of a run and returns its path.
+
+    Only `run_config.json` must be there; a section whose file or numbers are missing is left out, and the
+    page says so. Raises UserError, naming the file, for a damaged one.
+    """
+    run_dir = Path(run_dir)
+    page = render(read_run(run_dir))
+    path = run_dir / "report.html"
+    unfinished = path.with_name(".report.html.partial")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)  # a reader never sees half a page
+    return path
+
+
+def render(files: RunFiles) -> str:
+    """The page as text."""
+    from bert_emd_jax.report import sections
+    from bert_emd_jax.report.figures import SMOOTHED_FROM  # Matplotlib takes half a second to import
+
+    training = sections.training_panels(files)
+    score = sections.score_panel(files)
+    mapping = sections.mapping_panels(files)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        resources.files("bert_emd_jax.report").joinpath("template.html").read_text("utf-8")
+    )
+    return template.render(
+        **_head(files),
+        is_finetune=_is_finetune(files),
+        rows=[] if files.results is None else tables.comparison_rows(files.results, files.primary_metric),
+        has_teacher=files.results is not None and files.results.teacher is not None,
+        plans=_plans(files),
+        training=training,
+        score=score,
+        smoothed=any(len(series.curve.steps) >= SMOOTHED_FROM for one in training for series in one.series),
+        mapping=mapping,
+        flags=tables.settings(_object(files.config, "flags")),
+        versions=tables.settings(_object(files.config, "versions")),
+        run=_run_facts(files),
+        command_line=files.command_line,
+        wide=any(flow.shape[2] > 8 for flow in _flows(files)),
+        missing=_missing(files, bool(training), score is not None),
+        light=style_variables(dark=False),
+        dark=style_variables(dark=True),
+    )
+
+
+def _flows(files: RunFiles) -> list[Any]:
+    return [] if files.mapping is None else list(files.mapping.flow.values())
+
+
+def _is_finetune(files: RunFiles) -> bool:
+    return files.config.get("program") == "run_finetune"
+
+
+def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _head(files: RunFiles) -> dict[str, Any]:
+    """The title, its one line of result, and the few numbers under it."""
+    results, metric = files.results, files.primary_metric
+    task = (
+        (None if results is None else results.task)
+        or _object(files.config, "flags").get("task_name")
+        or "run"
+    )
+    metric_name = (metric or "score").replace("_", " ")
+    headline, tiles = "", []
+    student = None if results is None else results.student
+    teacher = None if results is None else results.teacher
+    if results is not None and student is not None:
+        split = results.split or "dev"
+        share = tables.retained_share(results, metric)
+        score = student.metrics.get(metric or "")
+        if share is not None:
+            headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name}."
+            tiles.append((tables.share_text(share), f"of the teacher's {metric_name}"))
+        if score is not None:
+            teacher_score = None if teacher is None else teacher.metrics.get(metric or "")
+            beside = "" if teacher_score is None else f", teacher {tables.score_text(teacher_score)}"
+            tiles.append((tables.score_text(score), f"{metric_name} on {split}{beside}"))
+        if teacher is not None and teacher.parameters and student.parameters:
+            ratio = tables.times(teacher.parameters, student.parameters, "smaller", "larger")
+            tiles.append(
+                (ratio, f"{student.parameters / 1e6:,.1f} of {teacher.parameters / 1e6:,.1f} M parameters")
+            )
+        elif student.parameters:
+            tiles.append((f"{student.parameters / 1e6:,.1f} M", "parameters"))
+        latency = student.milliseconds_per_sentence
+        before = {} if teacher is None else teacher.milliseconds_per_sentence
+        for batch in sorted(latency)[:1]:
+            if batch in before:
+                ratio = tables.times(before[batch], latency[batch], "faster", "slower")
+                tiles.append(
+                    (ratio, f"{latency[batch]:.3g} ms per sentence at batch {batch}, was {before[batch]:.3g}")
+                )
+            else:
+                tiles.append((f"{latency[batch]:.3g} ms", f"per sentence at batch {batch}"))
+    return {"task": tables.setting_text(task), "headline": headline, "tiles": tiles}
+
+
+def _plans(files: RunFiles) -> list[dict[str, Any]]:
+    if files.mapping is None or len(files.mapping.steps) == 0:
+        return []
+    return [
+        {
+            "side": side,
+            "step": int(files.mapping.steps[-1]),
+            "flow": tables.plan_grid(files.mapping, side),
+            "cost": tables.cost_grid(files.mapping, side) if side in files.mapping.cost else None,
+            "moments": tables.moments(files.mapping, side),
+        }
+        for side in SIDES
+        if side in files.mapping.flow
+    ]
+
+
+def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
+    """What `run_config.json` says besides flags and versions."""
+    facts = []
+    for name, value in files.config.items():
+        if name in ("flags", "versions", "command_line"):
+            continue
+        text = tables.devices_text(value) if name == "devices" and isinstance(value, list) else None
+        facts.append((name.replace("_", " "), text or tables.setting_text(value)))
+    if files.best_step is not None:
+        facts.append(("best step", f"{files.best_step:,}"))
+    return facts
+
+
+def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
+    """One line for each thing that the page would show and cannot."""
+    lines = []
+    if files.results is None:
+        lines.append("There is no eval_results.json: the table of scores, sizes and speeds is left out.")
+    elif files.results.student is None:
+        lines.append("eval_results.json has no student: its scores, size and speed are left out.")
+    elif files.primary_metric not in files.results.student.metrics:
+        lines.append("eval_results.json does not have the deciding metric: the score is left out.")
+    if files.metrics is None:
+        lines.append("There is no metrics.jsonl: the curves over training are left out.")
+    else:
+        if not has_training:
+            lines.append("metrics.jsonl has no train rows: losses and learning rate are left out.")
+        if not has_score:
+            lines.append("metrics.jsonl has no eval rows with a metric: the score over training is left out.")
+        lines += files.metrics.notes
+    if _is_finetune(files):
+        return lines
+    if files.results is not None and files.results.teacher is None:
+        lines.append("eval_results.json has no teacher: the comparison with it is left out.")
+    if files.mapping is None:
+        lines.append("There is no layer_mapping.npz: plans and layer weights are left out.")
+    elif len(files.mapping.steps) == 0:
+        lines.append("layer_mapping.npz has no steps yet: plans and layer weights are left out.")
+    else:
+        absent = [side for side in SIDES if side not in files.mapping.flow]
+        lines += [f"layer_mapping.npz has no {side}_flow: the {side} plan is left out." for side in absent]
+    return lines

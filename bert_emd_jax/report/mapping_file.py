@@ -1,0 +1,82 @@
+"""The transport plans and layer weights that a distillation run recorded over time."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bert_emd_jax.errors import UserError
+
+SIDES = ("attention", "hidden")
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """`layer_mapping.npz`; for each side ("attention", "hidden") that the run used:
+
+    `flow` and `cost` [moments, student layers, teacher layers], `student_weights` [moments, student layers],
+    `teacher_weights` [moments, teacher layers]. A missing array is a missing key.
+    """
+
+    steps: np.ndarray
+    flow: dict[str, np.ndarray]
+    cost: dict[str, np.ndarray]
+    student_weights: dict[str, np.ndarray]
+    teacher_weights: dict[str, np.ndarray]
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Reads `layer_mapping.npz`. Raises UserError, naming the file, where it is damaged."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("not a zip archive")
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a readable npz file ({error}): restore it, or run again") from error
+    if "steps" not in arrays or arrays["steps"].ndim != 1:
+        raise UserError(f"{path}: expected an array steps [moments]: restore it, or run again")
+    sizes = _layer_counts(path, arrays)
+    expected = {
+        "flow": (len(arrays["steps"]), *sizes),
+        "cost": (len(arrays["steps"]), *sizes),
+        "student_weights": (len(arrays["steps"]), sizes[0]),
+        "teacher_weights": (len(arrays["steps"]), sizes[1]),
+    }
+    found: dict[str, dict[str, np.ndarray]] = {part: {} for part in expected}
+    # The last entry of a repeated step counts, as in metrics.jsonl; np.unique finds the first one.
+    steps, from_the_end = np.unique(arrays["steps"][::-1], return_index=True)
+    kept = len(arrays["steps"]) - 1 - from_the_end
+    for side in SIDES:
+        for part, shape in expected.items():
+            name = f"{side}_{part}"
+            array = arrays.get(name)
+            if array is None:
+                continue
+            if array.shape != shape or array.dtype.kind not in "fiu":
+                raise UserError(
+                    f"{path}: {name} is {array.dtype} of shape {array.shape}, expected numbers of shape "
+                    f"{shape}: restore it, or run again"
+                )
+            found[part][side] = array[kept].astype(np.float64)
+    return Mapping(steps=steps.astype(np.int64), **found)
+
+
+def _layer_counts(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    for side in SIDES:
+        for part in ("flow", "cost"):
+            array = arrays.get(f"{side}_{part}")
+            if array is not None and array.ndim == 3 and 0 not in array.shape[1:]:
+                return array.shape[1], array.shape[2]
+    raise UserError(
+        f"{path}: expected attention_flow or hidden_flow of shape [moments, student layers, teacher layers]: "
+        "restore it, or run again"
+    )
+
+
+def entropy(flow: np.ndarray) -> np.ndarray:
+    """The entropy in nats, `-Σ F log F`, of each plan in `flow` [moments, student layers, teacher layers]."""
+    positive = np.where(flow > 0, flow, 1.0)
+    return -np.sum(np.where(flow > 0, flow, 0.0) * np.log(positive), axis=(1, 2))

@@ -1,0 +1,64 @@
+"""The report's colours: one name per quantity, one colour per name in light and one in dark.
+
+A figure is drawn once. Matplotlib wants a real colour, so every name has a stand-in (`ink`), and the finished
+SVG gets `var(--name)` in its place: the page's style sheet then decides what the reader sees.
+"""
+
+import re
+
+import numpy as np
+
+# Okabe and Ito's colours, which remain distinct under the common colour blindnesses; (light, dark) page.
+_COLOURS = {
+    "text": ("#1c2430", "#e7eaee"),
+    "muted": ("#586372", "#9ba7b4"),
+    "rule": ("#d9dfe6", "#313a45"),
+    "loss": ("#1c2430", "#e7eaee"),
+    "attention": ("#0072b2", "#56b4e9"),
+    "hidden": ("#d55e00", "#f08a3c"),
+    "embedding": ("#009e73", "#2fc79b"),
+    "prediction": ("#a8387f", "#dd8fbf"),
+    "soft": ("#8a6d00", "#f0d442"),
+    "hard": ("#5b6fd6", "#9aa8ff"),
+    "score": ("#0072b2", "#56b4e9"),
+    "second": ("#009e73", "#2fc79b"),
+    "third": ("#8a6d00", "#f0d442"),
+    "best": ("#d55e00", "#f08a3c"),
+}
+# Five points of Matplotlib's viridis: lightness and hue both run, so the order needs no colour vision.
+_VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+_NAMES = tuple(_COLOURS)
+_SHADES = 24  # colours for layers: more cannot be told apart
+
+
+def ink(name: str) -> str:
+    """The stand-in for the colour `name`, for Matplotlib."""
+    return f"#fe00{_NAMES.index(name):02x}"
+
+
+def layer_ink(layer: int, layers: int) -> str:
+    """The stand-in for layer `layer` (0-based) of `layers`: first and last always get the same colours."""
+    return f"#fe01{round(layer * (_SHADES - 1) / max(layers - 1, 1)):02x}"
+
+
+def with_variables(svg: str) -> str:
+    """`svg` with every stand-in replaced by its CSS variable."""
+
+    def variable(match: re.Match[str]) -> str:
+        family, index = match[1], int(match[2], 16)
+        return f"var(--{_NAMES[index]})" if family == "00" else f"var(--layer-{index})"
+
+    return re.sub(r"#fe(00|01)([0-9a-f]{2})", variable, svg)
+
+
+def style_variables(dark: bool) -> str:
+    """The CSS declarations of all names. The layers' run along viridis."""
+    # The ends that would vanish are cut off: yellow on a light page, purple on a dark one.
+    first, last = (0.3, 1.0) if dark else (0.0, 0.78)
+    positions, anchors = np.linspace(first, last, _SHADES), np.linspace(0, 1, len(_VIRIDIS))
+    channels = [np.interp(positions, anchors, channel) for channel in zip(*_VIRIDIS, strict=True)]
+    colours = {name: pair[dark] for name, pair in _COLOURS.items()} | {
+        f"layer-{index}": f"#{red:02x}{green:02x}{blue:02x}"
+        for index, (red, green, blue) in enumerate(np.stack(channels, axis=1).round().astype(int))
+    }
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())

@@ -1,0 +1,52 @@
+"""The losses on predictions, one number per example, so that devices and filler rows can be summed exactly."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Negative log-likelihood of the labels."""
+    log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+
+
+def soft_cross_entropy(
+    student_logits: Float[Array, "batch classes"],
+    teacher_logits: Float[Array, "batch classes"],
+    temperature: float,
+) -> Float[Array, " batch"]:
+    """Mean over classes of -softmax(t/τ) log_softmax(s/τ), times τ².
+
+    The mean over classes (not the sum) is the authors' form, and what their β values are tuned to; τ² keeps
+    the gradient's size independent of τ (Hinton et al. 2015).
+    """
+    targets = jax.nn.softmax(teacher_logits / temperature, axis=-1)
+    log_probabilities = jax.nn.log_softmax(student_logits / temperature, axis=-1)
+    return -jnp.mean(targets * log_probabilities, axis=-1) * temperature**2
+
+
+def squared_error(
+    logits: Float[Array, "batch 1"], targets: Num[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Squared error of a regression head."""
+    return jnp.square(logits[:, 0] - targets)
+
+
+def task_loss(logits: Float[Array, "batch labels"], labels: Num[Array, " batch"], regression: bool) -> Array:
+    """The loss against the true labels: cross-entropy, or squared error for regression; [batch]."""
+    return squared_error(logits, labels) if regression else cross_entropy(logits, labels)
+
+
+def soft_loss(
+    student_logits: Float[Array, "batch labels"],
+    teacher_logits: Float[Array, "batch labels"],
+    temperature: float,
+    regression: bool,
+) -> Float[Array, " batch"]:
+    """The loss against the teacher's predictions."""
+    if regression:
+        return squared_error(student_logits, teacher_logits[:, 0])
+    return soft_cross_entropy(student_logits, teacher_logits, temperature)

@@ -1,0 +1,39 @@
+"""AdamW as BERT is fine-tuned with: warmup, linear decay, no weight decay on biases and normalisations."""
+
+from typing import Any
+
+import jax
+import optax
+
+from bert_emd_jax.training.config import TrainingConfig
+
+
+def learning_rate_schedule(config: TrainingConfig, total_steps: int) -> optax.Schedule:
+    """Learning rate by optimizer step: a linear warmup, then linear to 0 or constant."""
+    warmup_steps = round(config.warmup_proportion * total_steps)
+    if config.lr_schedule == "constant":
+        after = optax.constant_schedule(config.learning_rate)
+    else:
+        after = optax.linear_schedule(config.learning_rate, 0.0, max(1, total_steps - warmup_steps))
+    if warmup_steps == 0:
+        return after
+    # The first step already moves: a rate of 0 would waste its batch.
+    warmup = optax.linear_schedule(
+        config.learning_rate / warmup_steps, config.learning_rate, max(1, warmup_steps - 1)
+    )
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def make_optimizer(config: TrainingConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW with bias correction (eps 1e-6, as BERT's own optimizer)."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-6, weight_decay=config.weight_decay, mask=decays),
+    )
+
+
+def decays(params: Any) -> Any:
+    """True for the leaves that weight decay shrinks: kernels and embedding tables."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) in ("kernel", "embedding"), params
+    )

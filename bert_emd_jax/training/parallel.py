@@ -1,0 +1,83 @@
+"""Data parallelism: the only file that knows pmap.
+
+A step is written for one device with the axis name `DEVICES` in scope; it sums what must be global over
+that axis. Everything replicated (state, teacher) is put on the devices once, without a leading device axis;
+only the batch has one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+DEVICES = "devices"
+
+
+def replicate(tree: Any) -> Any:
+    """Puts a tree of host arrays on every local device.
+
+    A later call of a pmapped function copies nothing: the sharding is the one that it asks for.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), (DEVICES,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """`step(state, frozen, batch) -> (state, metrics)` over all devices of all hosts; donates the state.
+
+    Everything that `step` returns must be equal on all devices (summed over `DEVICES`): device 0's value is
+    what comes back.
+    """
+    return jax.pmap(
+        step,
+        axis_name=DEVICES,
+        in_axes=(None, None, 0),  # pyright: ignore[reportArgumentType]
+        out_axes=None,  # pyright: ignore[reportArgumentType]
+        donate_argnums=0,
+    )
+
+
+def pmap_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """`forward(params, batch) -> rows` over the local devices; the results keep their device axis."""
+    return jax.pmap(
+        forward,
+        axis_name=DEVICES,
+        in_axes=(None, 0),  # pyright: ignore[reportArgumentType]
+        devices=jax.local_devices(),
+    )
+
+
+def rows_for_devices(rows: int, device_count: int, micro_batches: int = 1) -> int:
+    """The least number of rows, `rows` or more, that splits evenly."""
+    unit = device_count * micro_batches
+    return -(-rows // unit) * unit
+
+
+def split_for_training(
+    batch: Mapping[str, np.ndarray], micro_batches: int = 1
+) -> dict[str, np.ndarray]:
+    """This host's part of a global batch: [rows, …] to [local devices, micro-batches, rows, …].
+
+    Rows go to (micro-batch, device) in turn, so that a short last batch's fillers spread evenly.
+    """
+    device_count, local = jax.device_count(), jax.local_device_count()
+    first = jax.process_index() * local
+
+    def split(values: np.ndarray) -> np.ndarray:
+        by_device = values.reshape(-1, micro_batches, device_count, *values.shape[1:])
+        return np.moveaxis(by_device[:, :, first : first + local], (2, 1), (0, 1))
+
+    return {name: split(values) for name, values in batch.items()}
+
+
+def split_for_prediction(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch over the local devices: [rows, …] to [local devices, rows, …]."""
+    local = jax.local_device_count()
+    return {name: values.reshape(local, -1, *values.shape[1:]) for name, values in batch.items()}
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return jax.process_index() == 0

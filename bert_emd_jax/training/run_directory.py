@@ -1,0 +1,178 @@
+"""What a run leaves on disk beside models and checkpoints: its config, metrics, layer mappings, results."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from bert_emd_jax.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+RUN_CONFIG = "run_config.json"
+METRICS = "metrics.jsonl"
+MAPPING = "layer_mapping.npz"
+RESULTS = "eval_results.json"
+EVENTS = "tensorboard"
+# All that a training program writes; --overwrite removes these and nothing else.
+_WRITTEN = (
+    *("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "params", "pytorch"),
+    *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, EVENTS, "report.html"),
+)
+# Flags that may differ when a run is resumed: they do not change its numbers.
+_FREE_FLAGS = ("resume", "overwrite", "debug", "output_dir", "eval_batch_size", "check_tolerance", "save_steps")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
+
+
+def prepare_run_directory(
+    directory: Path, program: str, flags: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> None:
+    """Makes the directory ready for a new run, or checks that it holds the run to be resumed.
+
+    Raises:
+      UserError: it holds something and neither flag says what to do with it, or the run to be resumed was
+        started by another program or with flags that change its result.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--output_dir {directory}: is a file")
+    holds_something = directory.is_dir() and any(directory.iterdir())
+    if resume and (directory / RUN_CONFIG).is_file():
+        _check_same_run(directory / RUN_CONFIG, program, flags)
+        return
+    if resume and holds_something:
+        raise UserError(f"--resume: {directory} holds no run ({RUN_CONFIG} is missing)")
+    if holds_something and not overwrite:
+        hint = "--resume goes on with that run, --overwrite replaces it"
+        if not (directory / RUN_CONFIG).is_file():
+            hint = "choose another directory, or --overwrite to replace what this program writes"
+        raise UserError(f"--output_dir {directory} is not empty: {hint}")
+    for name in _WRITTEN:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def write_run_config(directory: Path, program: str, flags: Mapping[str, Any]) -> None:
+    """Writes `run_config.json`: flags, versions, git revision, devices, command line."""
+    values = {
+        "program": program,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "flags": dict(flags),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "git_revision": _git_revision(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    write_json(directory / RUN_CONFIG, values)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file aside and renames it, so that a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    aside.replace(path)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one row per event, and the same numbers as TensorBoard scalars."""
+
+    def __init__(self, directory: Path, resume_step: int) -> None:
+        """Opens the log; rows past `resume_step` belong to steps that will be run again and are dropped."""
+        path = directory / METRICS
+        kept = []
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:  # the line that a killed process was writing
+                    continue
+                if row["step"] <= resume_step:
+                    kept.append(line + "\n")
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(directory / EVENTS), purge_step=resume_step + 1)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Adds a row {"step", "kind", **values}."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+class MappingHistory:
+    """Plans, costs and layer weights over time, for `layer_mapping.npz`: every array is [rows, …]."""
+
+    def __init__(self, directory: Path, resume_step: int) -> None:
+        self._path = directory / MAPPING
+        self._rows: dict[str, list[np.ndarray]] = {}
+        if resume_step and self._path.is_file():
+            with np.load(self._path) as stored:
+                keep = stored["steps"] <= resume_step
+                self._rows = {name: list(stored[name][keep]) for name in stored.files}
+
+    def add(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, value in {"steps": np.int64(step), **arrays}.items():
+            self._rows.setdefault(name, []).append(np.asarray(value))
+
+    def write(self) -> None:
+        """Writes the file anew (aside, then renamed)."""
+        if not self._rows:
+            return
+        aside = self._path.with_name(f".{self._path.name}.writing.npz")
+        np.savez(aside, **{name: np.stack(rows) for name, rows in self._rows.items()})  # pyright: ignore
+        aside.replace(self._path)
+
+
+def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
+    try:
+        stored = json.loads(path.read_text())
+        before, started_by = dict(stored["flags"]), stored["program"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; --overwrite starts anew") from None
+    if started_by != program:
+        raise UserError(f"--resume: {path.parent} was written by {started_by}, not by {program}")
+    now = json.loads(json.dumps(dict(flags)))
+    changed: Sequence[str] = [
+        f"--{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted(now.keys() | before.keys())
+        if name not in _FREE_FLAGS and now.get(name) != before.get(name)
+    ]
+    if changed:
+        raise UserError(f"--resume: these flags change the result of the run in {path.parent}: {'; '.join(changed)}")
+
+
+def _git_revision() -> str | None:
+    """The commit of the checkout that this package runs from, None for an installed one."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

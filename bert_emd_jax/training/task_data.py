@@ -1,0 +1,76 @@
+"""A task's splits, encoded for a model, and the padded lengths in use."""
+
+import dataclasses
+import logging
+
+import numpy as np
+
+from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
+from bert_emd_jax.data.readers import read_split
+from bert_emd_jax.data.tasks import Task, get_task
+from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import TaskConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """Training and dev rows, and the few lengths that batches of either are padded to."""
+
+    task: Task
+    train: EncodedDataset
+    dev: EncodedDataset
+    bucket_lengths: tuple[int, ...]
+
+
+def task_of(config: TaskConfig) -> Task:
+    """The task that the flags name."""
+    return get_task(
+        config.task_name,
+        data_dir=config.data_dir,
+        text_column=config.text_column,
+        text_pair_column=config.text_pair_column,
+        label_column=config.label_column,
+        labels=config.labels or None,
+        regression=config.regression,
+    )
+
+
+def encoded_split(
+    config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
+) -> EncodedDataset:
+    """The rows of a split as token ids, cut to `max_seq_length`."""
+    examples = read_split(task, config.data_dir, split, aug_train=aug_train)
+    return encode_examples(tokenizer, examples, config.max_seq_length)
+
+
+def load_task_data(
+    config: TaskConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
+) -> TaskData:
+    """Both splits of a training run.
+
+    Raises:
+      UserError: a file is missing or a row is bad.
+    """
+    train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
+    dev = encoded_split(config, task, tokenizer, "dev")
+    buckets = choose_bucket_lengths(np.concatenate([train.lengths, dev.lengths]), config.max_seq_length)
+    logger.info(
+        "%s: %d training rows, %d dev rows; batches padded to %s tokens",
+        task.name,
+        len(train),
+        len(dev),
+        ", ".join(map(str, buckets)),
+    )
+    return TaskData(task, train, dev, buckets)
+
+
+def check_length(max_seq_length: int, max_positions: int, model: object) -> None:
+    """Raises UserError where the model has fewer position embeddings than the longest input needs."""
+    if max_seq_length > max_positions:
+        raise UserError(
+            f"--max_seq_length {max_seq_length}: {model} has position embeddings for {max_positions} tokens only"
+        )

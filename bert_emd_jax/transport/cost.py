@@ -1,0 +1,171 @@
+"""Mean squared differences between every student and every teacher layer (paper section 3.2).
+
+Each cost has a `…_sums` form: sums of squared differences and how many they are. Sums and counts
+of several devices can be added before dividing, so that all devices see one cost matrix.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Num
+
+from bert_emd_jax.transport.names import PADDINGS
+
+
+def hidden_cost(
+    student_hidden: Num[ArrayLike, "S B L D"],
+    teacher_hidden: Num[ArrayLike, "T B L D"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> Float[Array, "S T"]:
+    """Mean squared difference of hidden states over real tokens (over all tokens with padding="include")."""
+    sums, count = hidden_cost_sums(student_hidden, teacher_hidden, attention_mask, padding, example_weights)
+    return sums / jnp.maximum(count, 1)
+
+
+def hidden_cost_sums(
+    student_hidden: Num[ArrayLike, "S B L D"],
+    teacher_hidden: Num[ArrayLike, "T B L D"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> tuple[Float[Array, "S T"], Float[Array, ""]]:
+    """Sums of squared differences of hidden states, and the number of differences in each sum.
+
+    Rows whose `example_weights` are 0 do not count; in padding="mask" an all-zero mask row does the same.
+    """
+    student, teacher = _float32(student_hidden), _float32(teacher_hidden)
+    _same("hidden", student.shape[1:], teacher.shape[1:])
+    mask, examples = _masks(attention_mask, example_weights, padding)
+    tokens = (
+        mask & examples[:, None] if padding == "mask" else jnp.broadcast_to(examples[:, None], mask.shape)
+    )
+    count = _count(tokens) * student.shape[-1]
+    return _squared_differences(student, teacher, tokens[:, :, None]), count
+
+
+def attention_cost(
+    student_scores: Num[ArrayLike, "S B Hs L L"],
+    teacher_scores: Num[ArrayLike, "T B Ht L L"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> Float[Array, "S T"]:
+    """Mean squared difference of raw attention scores over heads and real query-key pairs.
+
+    With padding="include" (the authors' code) masked key columns count as 0, padded query rows count
+    as they are, and the mean runs over all pairs. Differing head counts: see `match_heads`.
+    """
+    sums, count = attention_cost_sums(
+        student_scores, teacher_scores, attention_mask, padding, example_weights
+    )
+    return sums / jnp.maximum(count, 1)
+
+
+def attention_cost_sums(
+    student_scores: Num[ArrayLike, "S B Hs L L"],
+    teacher_scores: Num[ArrayLike, "T B Ht L L"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> tuple[Float[Array, "S T"], Float[Array, ""]]:
+    """Sums of squared differences of attention scores, and the number of differences in each sum."""
+    student, teacher = match_heads(_float32(student_scores), _float32(teacher_scores))
+    _same("attention", student.shape[1:], teacher.shape[1:])
+    mask, examples = _masks(attention_mask, example_weights, padding)
+    keys = mask & examples[:, None]
+    if padding == "mask":
+        pairs = keys[:, :, None] & keys[:, None, :]
+        count = _count(pairs)
+    else:
+        # A masked key is 0 on both sides: its difference is 0 but it is counted.
+        pairs = jnp.broadcast_to(keys[:, None, :], (*keys.shape, keys.shape[1]))
+        count = jnp.sum(examples, dtype=jnp.float32) * keys.shape[1] ** 2
+    heads = student.shape[2]
+    return _squared_differences(student, teacher, pairs[:, None, :, :]), count * heads
+
+
+def embedding_cost(
+    student_embeddings: Num[ArrayLike, "B L D"],
+    teacher_embeddings: Num[ArrayLike, "B L D"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> Float[Array, ""]:
+    """Mean squared difference of the embedding outputs over real tokens (all with padding="include")."""
+    total, count = embedding_cost_sums(
+        student_embeddings, teacher_embeddings, attention_mask, padding, example_weights
+    )
+    return total / jnp.maximum(count, 1)
+
+
+def embedding_cost_sums(
+    student_embeddings: Num[ArrayLike, "B L D"],
+    teacher_embeddings: Num[ArrayLike, "B L D"],
+    attention_mask: Num[ArrayLike, "B L"] | Bool[ArrayLike, "B L"],
+    padding: str = "mask",
+    example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of squared differences of the embedding outputs, and how many they are."""
+    sums, count = hidden_cost_sums(
+        jnp.asarray(student_embeddings)[None],
+        jnp.asarray(teacher_embeddings)[None],
+        attention_mask,
+        padding,
+        example_weights,
+    )
+    return sums[0, 0], count
+
+
+def match_heads(
+    student_scores: Float[Array, "S B Hs L L"], teacher_scores: Float[Array, "T B Ht L L"]
+) -> tuple[Float[Array, "S B H L L"], Float[Array, "T B H L L"]]:
+    """Both unchanged where the head counts agree, else both averaged over their heads (one head left)."""
+    if student_scores.shape[2] == teacher_scores.shape[2]:
+        return student_scores, teacher_scores
+    return student_scores.mean(axis=2, keepdims=True), teacher_scores.mean(axis=2, keepdims=True)
+
+
+def _squared_differences(student: Array, teacher: Array, keep: Array) -> Float[Array, "S T"]:
+    """Σ (student_i - teacher_j)² over the kept elements, as |s|² + |t|² - 2 s·t.
+
+    That form reads each side once and keeps nothing S x T-sized for the backward pass. It cancels
+    badly where |s|² is much larger than the difference (BERT has features of 100 times the usual
+    size), so the teacher's mean over its layers is first subtracted from both sides.
+    """
+    center = jax.lax.stop_gradient(teacher.mean(axis=0))
+    student = jnp.where(keep, student - center, 0).reshape(student.shape[0], student.shape[1], -1)
+    teacher = jnp.where(keep, teacher - center, 0).reshape(teacher.shape[0], teacher.shape[1], -1)
+    highest = jax.lax.Precision.HIGHEST
+    # One product per example, summed afterwards: short float32 accumulations.
+    products = jnp.einsum("sbn,tbn->bst", student, teacher, precision=highest)
+    student_squares = jnp.einsum("sbn,sbn->bs", student, student, precision=highest)
+    teacher_squares = jnp.einsum("tbn,tbn->bt", teacher, teacher, precision=highest)
+    sums = (student_squares[:, :, None] + teacher_squares[:, None, :] - 2 * products).sum(axis=0)
+    # Rounding may leave a sum just below 0; a plain maximum would also set its gradient to 0.
+    return sums + jax.lax.stop_gradient(jnp.maximum(sums, 0) - sums)
+
+
+def _float32(values: ArrayLike) -> Array:
+    values = jnp.asarray(values)
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _masks(
+    attention_mask: ArrayLike, example_weights: ArrayLike | None, padding: str
+) -> tuple[Bool[Array, "B L"], Bool[Array, " B"]]:
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
+    mask = jnp.asarray(attention_mask) != 0
+    examples = jnp.ones(mask.shape[0], bool) if example_weights is None else jnp.asarray(example_weights) != 0
+    return mask, examples
+
+
+def _count(keep: Bool[Array, "..."]) -> Float[Array, ""]:
+    return jnp.sum(keep, dtype=jnp.float32)
+
+
+def _same(what: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+    if student != teacher:
+        raise ValueError(f"{what} cost: student {student} and teacher {teacher} differ after the layer axis")

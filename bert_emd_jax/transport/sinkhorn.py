@@ -1,0 +1,250 @@
+"""Optimal transport on the device: a Sinkhorn-Newton plan, made exact and certified."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from bert_emd_jax.transport.entropic import anneal, log_plan, newton_step, safe_log
+from bert_emd_jax.transport.names import GRADIENTS
+from bert_emd_jax.transport.rounding import (
+    certified_bound,
+    conjugate,
+    feasible_potentials,
+    relative_gap,
+    round_to_marginals,
+    summation_error,
+)
+from bert_emd_jax.transport.vertex import optimal_vertex, optimality_tolerance
+
+DEFAULT_EPSILON = 2e-3
+DEFAULT_ITERATIONS = 24
+
+
+class Plan(NamedTuple):
+    """A feasible transport plan with its certificate.
+
+    flow: [S, T], rows sum to the source weights, columns to the target weights.
+    cost: Σ flow·cost. lower_bound: a dual value, so lower_bound ≤ optimum ≤ cost.
+    gap: (cost - lower_bound) / max(cost, 1e-4 · largest cost).
+    is_exact: whether the plan is a vertex whose reduced costs prove it optimal up to rounding.
+    source_potentials, target_potentials: the dual-feasible potentials of the bound.
+    pivots: how many simplex pivots the vertex needed.
+    """
+
+    flow: Float[Array, "S T"]
+    cost: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+    gap: Float[Array, ""]
+    is_exact: Bool[Array, ""]
+    source_potentials: Float[Array, " S"]
+    target_potentials: Float[Array, " T"]
+    pivots: Int[Array, ""]
+
+
+def sinkhorn(
+    cost: Float[Array, "S T"],
+    source_weights: Float[Array, " S"],
+    target_weights: Float[Array, " T"],
+    epsilon: float = DEFAULT_EPSILON,
+    max_iterations: int = DEFAULT_ITERATIONS,
+    gradient: str = "envelope",
+    initial_potentials: Float[Array, " S"] | None = None,
+    max_pivots: int | None = None,
+) -> Plan:
+    """The plan of least Σ flow·cost between the weights; jit-, vmap- and differentiable.
+
+    epsilon: final regularisation relative to the cost's scale, which is the largest entry after the
+      smallest of each row and then of each column is subtracted.
+    max_iterations: Sinkhorn-Newton iterations, annealing included; one is two S x T softmaxes and an
+      S x S solve.
+    gradient: "envelope": `flow` is the optimal vertex and a constant, and only `cost` has a gradient:
+      the flow in the costs, the potentials in the weights. "implicit" and "unrolled": `flow` is the
+      regularised plan (of its limit, a vertex, the derivative is 0), differentiable by the linear system of
+      the marginals or through the iterations, where Newton's matrix counts as a constant.
+    initial_potentials: source potentials [S] of a similar problem; annealing starts at the gap they leave.
+    max_pivots: limit of the simplex pivots after the annealing, 10 (S + T) by default.
+
+    The target weights are rescaled to the total of the source weights. Layers of weight 0 are allowed.
+    """
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, not {gradient!r}")
+    if isinstance(epsilon, int | float) and not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    dtype = jnp.promote_types(jnp.result_type(cost), jnp.float32)
+    cost, source, target = (jnp.asarray(x, dtype) for x in (cost, source_weights, target_weights))
+    if cost.ndim != 2 or 0 in cost.shape or cost.shape != (*source.shape, *target.shape):
+        raise ValueError(f"cost {cost.shape} does not fit weights {source.shape} and {target.shape}")
+    if max_pivots is None:
+        max_pivots = 10 * sum(cost.shape)
+    # The Newton system has the size of the source side: put the smaller side there.
+    if cost.shape[0] > cost.shape[1]:
+        if initial_potentials is not None:
+            initial_potentials = conjugate(cost, jnp.asarray(initial_potentials, dtype))
+        plan = sinkhorn(
+            cost.T, target, source, epsilon, max_iterations, gradient, initial_potentials, max_pivots
+        )
+        return plan._replace(
+            flow=plan.flow.T,
+            source_potentials=plan.target_potentials,
+            target_potentials=plan.source_potentials,
+        )
+    if gradient != "envelope":
+        return _regularised(cost, source, target, epsilon, max_iterations, gradient, initial_potentials)
+    constants = jax.lax.stop_gradient((cost, source, target))
+    start = jax.lax.stop_gradient(initial_potentials)
+    plan = jax.lax.stop_gradient(_exact(*constants, epsilon, max_iterations, start, max_pivots))
+    # Each difference is 0: they give the cost its gradient.
+    differentiable_cost = (
+        plan.cost
+        + (plan.flow * (cost - constants[0])).sum()
+        + (plan.source_potentials * (source - constants[1])).sum()
+        + (plan.target_potentials * (target - constants[2])).sum()
+    )
+    return plan._replace(cost=differentiable_cost)
+
+
+def _exact(
+    cost: Array,
+    source: Array,
+    target: Array,
+    epsilon: float,
+    max_iterations: int,
+    start: Array | None,
+    max_pivots: int,
+) -> Plan:
+    problem = _normalise(cost, source, target)
+    potentials = _anneal(problem, epsilon, max_iterations, start)
+    logs = log_plan(problem.cost, safe_log(problem.source), safe_log(problem.target), potentials, epsilon)
+    rounded = round_to_marginals(jnp.exp(logs), problem.source, problem.target)
+    # The vertex is computed from the costs as they came, which no subtraction has rounded.
+    unit = _power_of_two(jnp.abs(cost).max())
+    vertex = optimal_vertex(cost / unit, problem.source, target / problem.mass, logs, max_pivots)
+    # Both are feasible; the vertex is the cheaper one unless the pivots ran out.
+    take_vertex = vertex.is_optimal | ((vertex.flow * problem.cost).sum() <= (rounded * problem.cost).sum())
+    flow = jnp.where(take_vertex, vertex.flow, rounded) * problem.mass
+    candidates = (problem.row_minima + problem.scale * potentials, unit * vertex.source_potentials)
+    return _certified(cost, source, target, flow, problem, candidates, vertex.is_optimal, vertex.pivots)
+
+
+def _regularised(
+    cost: Array,
+    source: Array,
+    target: Array,
+    epsilon: float,
+    max_iterations: int,
+    gradient: str,
+    start: Array | None,
+) -> Plan:
+    problem = _normalise(cost, source, target)
+    log_source, log_target = safe_log(problem.source), safe_log(problem.target)
+    if gradient == "unrolled":
+        potentials = _anneal(problem, epsilon, max_iterations, start)
+    else:
+        fixed = jax.lax.stop_gradient(problem)
+        potentials = jax.lax.stop_gradient(_anneal(fixed, epsilon, max_iterations, start))
+        # A Newton step whose matrix is constant: its derivative at the solution is the implicit one.
+        plan = jnp.exp(log_plan(problem.cost, log_source, log_target, potentials, epsilon))
+        step = epsilon * newton_step(plan, problem.source, problem.target)
+        potentials = potentials + (step - jax.lax.stop_gradient(step))
+    plan = jnp.exp(log_plan(problem.cost, log_source, log_target, potentials, epsilon))
+    fixed_plan, fixed = jax.lax.stop_gradient((plan, problem))
+    rounding = round_to_marginals(fixed_plan, fixed.source, fixed.target) - fixed_plan
+    flow = (plan + rounding) * problem.mass
+    certified = _certified(
+        *jax.lax.stop_gradient(
+            (cost, source, target, flow, problem, (problem.row_minima + problem.scale * potentials,))
+        ),
+        is_exact=jnp.zeros((), bool),
+        pivots=jnp.zeros((), jnp.int32),
+    )
+    return certified._replace(flow=flow, cost=(flow * cost).sum())
+
+
+class _Problem(NamedTuple):
+    """Costs from 0 to 1 with a 0 in every row and column, weights that sum to about 1, and the way back."""
+
+    cost: Float[Array, "S T"]
+    source: Float[Array, " S"]
+    target: Float[Array, " T"]
+    row_minima: Float[Array, " S"]
+    scale: Float[Array, ""]
+    mass: Float[Array, ""]
+
+
+def _normalise(cost: Array, source: Array, target: Array) -> _Problem:
+    row_minima = cost.min(axis=1)
+    column_minima = (cost - row_minima[:, None]).min(axis=0)
+    scale = (cost - row_minima[:, None] - column_minima).max()
+    scale = jnp.where(scale > 0, scale, 1)
+    # A power of 2, so that the division rounds nothing.
+    mass, target_mass = _power_of_two(source.sum()), target.sum()
+    ratio = source.sum() / jnp.where(target_mass > 0, target_mass, 1)
+    # Plans do not depend on what is subtracted from whole rows and columns, only the scale does.
+    row_constant, column_constant = jax.lax.stop_gradient((row_minima, column_minima))
+    return _Problem(
+        cost=(cost - row_constant[:, None] - column_constant) / scale,
+        source=source / mass,
+        target=target / mass * ratio,
+        row_minima=row_constant,
+        scale=scale,
+        mass=mass,
+    )
+
+
+def _anneal(problem: _Problem, epsilon: float, iterations: int, start: Array | None) -> Array:
+    """Source potentials of the normalised problem."""
+    cost, source, target = problem.cost, problem.source, problem.target
+    if start is None:
+        first = jnp.asarray(max(1.0, epsilon), cost.dtype)
+        return anneal(cost, source, target, jnp.zeros_like(source), first, epsilon, iterations)
+    start = (jnp.asarray(start, cost.dtype) - problem.row_minima) / problem.scale
+    start, conjugate_start = feasible_potentials(cost, jax.lax.stop_gradient(start))
+    logs = log_plan(cost, safe_log(source), safe_log(target), start, epsilon)
+    flow = round_to_marginals(jnp.exp(logs), source, target)
+    gap = (flow * (cost - start[:, None] - conjugate_start)).sum()
+    first = jax.lax.stop_gradient(jnp.clip(gap, epsilon, max(1.0, epsilon)))
+    return anneal(cost, source, target, start, first, epsilon, iterations)
+
+
+def _certified(
+    cost: Array,
+    source: Array,
+    target: Array,
+    flow: Array,
+    problem: _Problem,
+    candidates: tuple[Array, ...],
+    is_exact: Array,
+    pivots: Array,
+) -> Plan:
+    """The plan of this flow, with the best bound that the candidate potentials prove.
+
+    The potentials of an exact plan are the last candidates.
+    """
+    feasible = [feasible_potentials(cost, potentials) for potentials in candidates]
+    # The flow has the rescaled target weights.
+    target = problem.target * problem.mass
+    bounds = jnp.stack([certified_bound(cost, source, target, *pair) for pair in feasible])
+    best = jnp.where(is_exact, len(feasible) - 1, jnp.argmax(bounds))
+    total = (flow * cost).sum()
+    # An exact plan's cost is the optimum but for rounding: a closer bound.
+    largest = source.sum() * jnp.abs(cost).max()
+    rounding = summation_error(flow * cost) + 2 * optimality_tolerance(cost) * largest
+    lower_bound = jnp.maximum(bounds[best], jnp.where(is_exact, total - rounding, -jnp.inf))
+    return Plan(
+        flow=flow,
+        cost=total,
+        lower_bound=lower_bound,
+        gap=relative_gap(cost, total, lower_bound),
+        is_exact=is_exact,
+        source_potentials=jnp.stack([pair[0] for pair in feasible])[best],
+        target_potentials=jnp.stack([pair[1] for pair in feasible])[best],
+        pivots=pivots,
+    )
+
+
+def _power_of_two(value: Float[Array, ""]) -> Float[Array, ""]:
+    """The power of 2 nearest to a positive value, else 1."""
+    value = jax.lax.stop_gradient(value)
+    return jnp.where(value > 0, jnp.exp2(jnp.round(jnp.log2(jnp.where(value > 0, value, 1)))), 1)

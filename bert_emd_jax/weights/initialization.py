@@ -1,0 +1,131 @@
+"""Fresh parameters: shapes of a model, random weights, students cut out of a teacher."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.bert.heads import BertForMaskedLM, BertForSequenceClassification
+from bert_emd_jax.bert.modeling import BertEncoder
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.weights.names import Head
+
+logger = logging.getLogger(__name__)
+
+Params = dict[str, Any]
+"""A nested dict of arrays, as `module.apply({"params": params}, …)` takes it."""
+
+
+PROJECTION = "fit_dense"
+"""Key beside a student's parameters of its projection to the teacher's width; no part of the model itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewHead:
+    """The classifier to be trained: its number of labels, their names, and the seed of its first weights."""
+
+    num_labels: int
+    seed: int
+    id2label: tuple[str, ...] | None = None
+
+
+class _BareEncoder(nn.Module):
+    """The encoder under the same parameter paths that it has below a head."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> None:
+        BertEncoder(self.config, name="bert")(input_ids, attention_mask)
+
+
+_MODULES: dict[Head, type[nn.Module]] = {
+    "classifier": BertForSequenceClassification,
+    "masked_lm": BertForMaskedLM,
+    "none": _BareEncoder,
+}
+
+
+def parameter_shapes(config: BertConfig, head: Head) -> dict[str, Any]:
+    """The nested dict of parameter shapes of a model, without allocating one."""
+    abstract = jax.eval_shape(lambda: _initialise(config, head, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf.shape, abstract)
+
+
+def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
+    """Random parameters on the host: normal(`initializer_range`), zero biases, unit scales."""
+    return jax.device_get(jax.jit(lambda: _initialise(config, head, jax.random.key(seed)))())
+
+
+def initial_projection(student_size: int, teacher_size: int, seed: int) -> Params:
+    """The projection of student states to the teacher's width: the identity where they agree, else normal(0.02)."""
+    if student_size == teacher_size:
+        kernel = np.eye(student_size, dtype=np.float32)
+    else:
+        kernel = np.asarray(0.02 * jax.random.normal(jax.random.key(seed), (student_size, teacher_size)))
+    return {"kernel": kernel, "bias": np.zeros(teacher_size, np.float32)}
+
+
+def config_with_labels(
+    config: BertConfig, rows: int | None, new_head: NewHead | None, source: str
+) -> BertConfig:
+    """The config with the label count of the model that results from stored weights.
+
+    Args:
+      rows: rows of the stored classifier; None without one.
+      new_head: the classifier to be trained, or None to keep the stored one.
+    """
+    if new_head is not None:
+        if rows is not None and rows != new_head.num_labels:
+            logger.info(
+                "%s: its classifier of %d labels is replaced by a new one of %d",
+                source,
+                rows,
+                new_head.num_labels,
+            )
+        return dataclasses.replace(config, num_labels=new_head.num_labels, id2label=new_head.id2label)
+    if rows is None or rows == config.num_labels:
+        return config
+    logger.warning("%s: the classifier has %d rows, the config %d labels", source, rows, config.num_labels)
+    return dataclasses.replace(config, num_labels=rows, id2label=None)
+
+
+def student_from_layers(
+    teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], seed: int
+) -> tuple[BertConfig, Params]:
+    """A student made of the teacher's encoder layers `layers` (0-based), with a new classifier.
+
+    Embeddings and pooler are copied.
+
+    Raises:
+      UserError: a layer number that the teacher lacks, or none at all.
+    """
+    depth = teacher_config.num_hidden_layers
+    if not layers or any(not 0 <= layer < depth for layer in layers):
+        raise UserError(
+            f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1}"
+        )
+    config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
+    fresh = initial_params(config, "classifier", seed)
+    teacher = flatten_dict(teacher_params["bert"])
+    flat = {}
+    for path in flatten_dict(fresh["bert"]):
+        source = path
+        if path[0].startswith("layer_"):
+            source = (f"layer_{layers[int(path[0].removeprefix('layer_'))]}", *path[1:])
+        flat[path] = np.asarray(teacher[source])
+    return config, {"bert": unflatten_dict(flat), "classifier": fresh["classifier"]}
+
+
+def _initialise(config: BertConfig, head: Head, key: jax.Array) -> Params:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return _MODULES[head](config).init(key, tokens, tokens)["params"]
+
+

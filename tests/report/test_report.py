@@ -1,0 +1,268 @@
+"""The page as a reader gets it: parsed by an HTML parser that knows nothing of how it was made."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report import synthetic_run
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.report import write_report
+
+HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{0}$"
+VOID = {"meta", "link", "img", "br", "hr", "input", "rect", "path", "use"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of every table cell, and all text."""
+
+    def __init__(self, source: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self.source = source
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def headings(self, level: str = "h2") -> list[str]:
+        return [re.sub(r"<.*?>", "", found) for found in re.findall(f"<{level}>(.*?)</{level}>", self.source)]
+
+    def table(self, name: str) -> list[list[str]]:
+        labels = [attrs.get("aria-label") or "" for tag, attrs in self.tags if tag == "table"]
+        return next(table for table, label in zip(self.tables, labels, strict=True) if name in label)
+
+
+def report(run_dir: Path) -> Page:
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Page:
+    return report(synthetic_run.write_run(tmp_path_factory.mktemp("run")))
+
+
+def test_sections_of_a_distillation(page: Page):
+    assert page.headings() == [
+        "Teacher and student",
+        "Which layer learns from which",
+        "The mapping over training",
+        "Training",
+        "The run",
+    ]
+    assert "left out" not in page.text
+
+
+def test_the_page_needs_nothing_else(page: Page):
+    assert "http" not in page.source
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith("#"), (tag, value)
+    assert not re.search(r"@import|url\((?!#)", page.source)
+
+
+def test_ids_are_unique_and_every_reference_has_one(page: Page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) > 10
+    assert len(set(ids)) == len(ids)
+    references = set(re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"', page.source))
+    assert references
+    assert {first or second for first, second in references} <= set(ids)
+
+
+def test_no_colour_is_left_that_ignores_the_theme(page: Page):
+    body = page.source[page.source.index("<body>") :]
+    assert not re.findall(r"(?:fill|stroke|color|background)\s*[:=]\s*\"?#[0-9a-fA-F]{3,6}", body)
+    declared = set(re.findall(r"--([a-z0-9-]+):", page.source))
+    assert set(re.findall(r"var\(--([a-z0-9-]+)\)", page.source)) <= declared
+
+
+def test_the_comparison_has_the_files_numbers(page: Page):
+    rows = {row[0]: row[1:] for row in page.tables[0]}
+    assert rows["accuracy"] == ["0.8235", "0.8049", f"{100 * 0.8049 / 0.8235:.1f} % retained"]
+    assert rows["parameters"] == ["22,713,986", "17,389,826", f"{22713986 / 17389826:.2f}× smaller"]
+    assert rows["weights file"] == ["90.9 MB", "69.6 MB", f"{90864192 / 69567544:.2f}× smaller"]
+    assert rows["ms per sentence, batch 1"] == ["8.41", "4.52", f"{8.41 / 4.52:.2f}× faster"]
+    assert rows["ms per sentence, batch 32"] == ["2.37", "1.19", f"{2.37 / 1.19:.2f}× faster"]
+    assert rows["layers"] == ["6", "3", "2.00× fewer"]
+    assert rows["hidden size"] == ["384", "384", "equal"]
+    assert "keeps 97.7 % of its teacher's accuracy" in page.text
+
+
+@pytest.mark.parametrize("side", ["attention", "hidden"])
+def test_the_heatmaps_have_the_last_plan_and_cost(page: Page, side: str):
+    arrays = synthetic_run.mapping()
+    flow, cost = arrays[f"{side}_flow"][-1], arrays[f"{side}_cost"][-1]
+    plan = page.table(f"{side} transport plan")[2:]
+    shown = np.array([[float(cell) for cell in row[1:-1]] for row in plan[:-1]])
+    assert shown.shape == (3, 6)
+    np.testing.assert_allclose(shown, 100 * flow, atol=0.0501)
+    np.testing.assert_allclose([float(row[-1]) for row in plan[:-1]], 100 * flow.sum(1), atol=0.0501)
+    np.testing.assert_allclose([float(cell) for cell in plan[-1][1:-1]], 100 * flow.sum(0), atol=0.0501)
+    costs = [[float(cell) for cell in row[1:]] for row in page.table(f"{side} costs")[2:]]
+    np.testing.assert_allclose(costs, cost, rtol=5.1e-3)
+
+
+def test_shades_of_the_moments_follow_the_plans(page: Page):
+    start = page.source.index('aria-label="hidden plan at step 400"')
+    picture = page.source[start : page.source.index("</svg>", start)]
+    shades = np.zeros((3, 6))
+    for x, y, shade in re.findall(r'x="(\d+)" y="(\d+)".*?fill-opacity="([\d.]+)"', picture):
+        shades[int(y), int(x)] = float(shade)
+    flow = synthetic_run.mapping()["hidden_flow"]
+    np.testing.assert_allclose(shades, flow[-1] / flow.max(), atol=6e-4)
+
+
+def test_a_finetuning_run_has_no_mapping_and_no_teacher(tmp_path: Path):
+    page = report(synthetic_run.write_finetune_run(tmp_path / "run"))
+    assert page.headings() == ["The model", "Training", "The run"]
+    assert "left out" not in page.text
+    assert "teacher" not in " ".join(page.tables[0][0])
+
+
+def test_hostile_text_stays_text(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    config = synthetic_run.config()
+    config |= {"command_line": HOSTILE, "git_revision": HOSTILE, "devices": [HOSTILE], HOSTILE: HOSTILE}
+    config["flags"] |= {HOSTILE: HOSTILE, "nested": {"key": [HOSTILE]}}
+    config["versions"] = {HOSTILE: HOSTILE}
+    (run / "run_config.json").write_text(json.dumps(config))
+    results = synthetic_run.results() | {"task": HOSTILE, "split": HOSTILE, "primary_metric": HOSTILE}
+    for role in ("student", "teacher"):
+        results[role]["metrics"] = {HOSTILE: 0.5}
+    (run / "eval_results.json").write_text(json.dumps(results))
+    rows = [row | {HOSTILE: 0.5, "primary": HOSTILE} for row in synthetic_run.metric_rows()]
+    for row in rows:
+        row.pop("accuracy", None), row.pop("f1", None)
+    synthetic_run.write_rows(run / "metrics.jsonl", rows)
+    page = report(run)
+    assert "<script" not in page.source
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.headings("h1") == [HOSTILE_ESCAPED] or HOSTILE in page.text
+    assert page.text.count(HOSTILE) >= 8
+
+
+HOSTILE_ESCAPED = HOSTILE.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "sentence"),
+    [
+        ("eval_results.json", ["Teacher and student"], "no eval_results.json"),
+        ("layer_mapping.npz", ["Which layer learns from which"], "no layer_mapping.npz"),
+        ("metrics.jsonl", ["Training"], "no metrics.jsonl"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path: Path, page: Page, name: str, gone: list[str], sentence: str):
+    run = synthetic_run.write_run(tmp_path / "run")
+    (run / name).unlink()
+    partial = report(run)
+    assert sentence in partial.text
+    assert [heading for heading in page.headings() if heading not in partial.headings()] == gone
+
+
+def test_a_run_that_has_just_begun(tmp_path: Path):
+    (tmp_path / "run_config.json").write_text("{}")
+    page = report(tmp_path)
+    assert page.headings() == ["The run"]
+    assert page.text.count("left out") == 3
+
+
+def test_absent_numbers_leave_their_lines_out(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    results = synthetic_run.results()
+    results["teacher"] = {"metrics": {}, "parameters": 100}
+    del results["student"]["milliseconds_per_sentence"], results["student"]["heads"]
+    results["student"]["metrics"]["accuracy"] = float("nan")
+    (run / "eval_results.json").write_text(json.dumps(results))
+    arrays = synthetic_run.mapping()
+    np.savez(run / "layer_mapping.npz", **{name: arrays[name] for name in ("steps", "hidden_flow")})
+    synthetic_run.write_rows(
+        run / "metrics.jsonl",
+        [{"step": step, "kind": "train", "loss": loss} for step, loss in enumerate([1.0, float("nan"), 0.0])],
+    )
+    page = report(run)
+    labels = [row[0] for row in page.tables[0]]
+    assert "accuracy" not in labels
+    assert "attention heads" not in labels
+    assert not any("ms per" in label for label in labels)
+    assert "deciding metric" in page.text
+    assert "attention plan is left out" in page.text
+    assert "loss was not a finite number in 1 train rows, first at step 1." in page.text
+    assert page.table("hidden transport plan")
+
+
+def test_broken_plans_are_shown_as_absent(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    arrays = synthetic_run.mapping()
+    arrays["hidden_flow"][-1] = np.nan
+    arrays["attention_flow"][:] = 0
+    np.savez(run / "layer_mapping.npz", **arrays)
+    page = report(run)
+    assert {cell for row in page.table("hidden transport plan")[2:] for cell in row[1:]} == {"–", ""}
+    assert "nan" not in page.source.lower().replace("finance", "")
+
+
+def test_a_long_run_stays_small(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    synthetic_run.write_rows(run / "metrics.jsonl", synthetic_run.metric_rows(20000))
+    np.savez(run / "layer_mapping.npz", **synthetic_run.mapping(12, 24, 20000, 1001))
+    page = report(run)
+    assert len(page.source.encode()) < 1_500_000
+    assert "left out" not in page.text
+
+
+def test_two_reports_of_one_run_are_equal(tmp_path: Path, page: Page):
+    assert report(synthetic_run.write_run(tmp_path / "run")).source == page.source
+
+
+def test_no_run_directory(tmp_path: Path):
+    with pytest.raises(UserError, match=r"run_config\.json is missing"):
+        write_report(tmp_path / "nothing")
+
+
+def test_importing_the_report_imports_neither_matplotlib_nor_jax(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; import bert_emd_jax.report.html, bert_emd_jax.report as report;"
+        "assert 'matplotlib' not in sys.modules; report.write_report(Path(sys.argv[1]));"
+        "assert 'matplotlib' in sys.modules; assert 'jax' not in sys.modules;"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run)], check=True)
