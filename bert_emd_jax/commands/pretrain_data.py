@@ -31,7 +31,7 @@ class PretrainDataConfig:
     reduce_memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep the tokenised corpus on disk, in the output directory, while the program runs."""
     num_workers: int = 1
-    """Processes that make examples. The files do not depend on it."""
+    """Processes that tokenise and make examples. The files do not depend on it."""
     epochs_to_generate: int = 3
     """Number of differently drawn passes over the corpus."""
     max_seq_len: int = 128
@@ -89,7 +89,9 @@ def pretrain_data(config: PretrainDataConfig) -> None:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix=".corpus_", dir=config.output_dir))
             directory = Path(name)
         with tqdm(desc="tokenising", unit=" lines", disable=None) as bar:
-            corpus = tokenize_corpus(config.train_corpus, tokenizer, directory, bar.update)
+            corpus = tokenize_corpus(
+                config.train_corpus, tokenizer, directory, config.num_workers, bar.update
+            )
         if corpus.document_count < 2 and not config.one_seq:
             raise UserError(
                 f"{config.train_corpus}: no empty line between documents; pairs need a second document "

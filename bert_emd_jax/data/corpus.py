@@ -1,10 +1,10 @@
 """A plain-text corpus as token ids: in memory, or in files that are mapped into it."""
 
 import json
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.data.workers import results_in_order, worker_pool
 from bert_emd_jax.errors import UserError
 
 _LINES_AT_ONCE = 4096
@@ -50,6 +51,7 @@ def tokenize_corpus(
     path: str | Path,
     tokenizer: Tokenizer,
     directory: Path | None = None,
+    workers: int = 1,
     progress: Callable[[int], object] = lambda lines: None,
 ) -> Corpus:
     """The token ids of a text file with one sentence a line and an empty line after each document.
@@ -61,34 +63,34 @@ def tokenize_corpus(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"--train_corpus {path}: no such file")
-    token_type = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
-    types = {"tokens": token_type, "sentence_offsets": np.int64, "document_offsets": np.int64}
+    types = {"tokens": _token_type(tokenizer), "sentence_offsets": np.int64, "document_offsets": np.int64}
+    token_count, sentence_count, open_document = 0, 0, False
     with ExitStack() as stack:
         if directory is None:
             sinks = {name: _MemorySink(types[name]) for name in types}
         else:
             files = {name: stack.enter_context((directory / _FILES[name]).open("wb")) for name in types}
             sinks = {name: _FileSink(types[name], files[name]) for name in types}
-        token_count, sentence_count, open_document = 0, 0, False
+        if workers > 1:
+            pool = stack.enter_context(worker_pool(workers, _start_worker, (tokenizer,)))
+            results = results_in_order(pool, _tokenize_in_worker, _line_batches(path), 4 * workers)
+        else:
+            results = ((lines, _tokenize(tokenizer, lines)) for lines in _line_batches(path))
         sinks["sentence_offsets"].write([0])
         sinks["document_offsets"].write([0])
-        for lines in _line_batches(path):
-            pieces = iter(tokenizer.encode_pieces([line for line in lines if line]))
-            flat: list[int] = []
+        for lines, (tokens, lengths) in results:
             sentence_ends: list[int] = []
             document_ends: list[int] = []
-            for line in lines:
-                if not line:
-                    if open_document:
-                        document_ends.append(sentence_count)
-                    open_document = False
-                elif sentence := next(pieces):
-                    flat += sentence
-                    token_count += len(sentence)
+            for line, length in zip(lines, lengths, strict=True):
+                if length:
+                    token_count += length
                     sentence_count += 1
                     sentence_ends.append(token_count)
                     open_document = True
-            sinks["tokens"].write(flat)
+                elif not line and open_document:
+                    document_ends.append(sentence_count)
+                    open_document = False
+            sinks["tokens"].write(tokens)
             sinks["sentence_offsets"].write(sentence_ends)
             sinks["document_offsets"].write(document_ends)
             progress(len(lines))
@@ -96,7 +98,7 @@ def tokenize_corpus(
             sinks["document_offsets"].write([sentence_count])
     if sentence_count == 0:
         raise UserError(
-            f"{path}: no text in the corpus; it holds one sentence a line, and empty lines between documents"
+            f"{path}: no text in the corpus; it holds a sentence a line, empty lines between documents"
         )
     if directory is None:
         return Corpus(
@@ -108,23 +110,48 @@ def tokenize_corpus(
     return Corpus.open(directory)
 
 
-class _MemorySink:
-    def __init__(self, kind: type):
-        self._values = array(np.dtype(kind).char)
+def _token_type(tokenizer: Tokenizer) -> type[np.integer]:
+    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
 
-    def write(self, values: list[int]) -> None:
-        self._values.extend(values)
+
+def _tokenize(tokenizer: Tokenizer, lines: list[str]) -> tuple[np.ndarray, list[int]]:
+    """All the token ids of some lines, and how many each line has."""
+    pieces = tokenizer.encode_pieces(lines)
+    flat = np.fromiter(chain.from_iterable(pieces), _token_type(tokenizer))
+    return flat, list(map(len, pieces))
+
+
+_tokenizer: Tokenizer | None = None  # of a worker process
+
+
+def _start_worker(tokenizer: Tokenizer) -> None:
+    global _tokenizer
+    _tokenizer = tokenizer
+
+
+def _tokenize_in_worker(lines: list[str]) -> tuple[np.ndarray, list[int]]:
+    assert _tokenizer is not None
+    return _tokenize(_tokenizer, lines)
+
+
+class _MemorySink:
+    def __init__(self, kind: type[np.integer]):
+        self._kind = kind
+        self._values: list[np.ndarray] = []
+
+    def write(self, values: np.ndarray | list[int]) -> None:
+        self._values.append(np.asarray(values, self._kind))
 
     def values(self) -> np.ndarray:
-        return np.frombuffer(self._values, self._values.typecode)
+        return np.concatenate(self._values)
 
 
 class _FileSink:
-    def __init__(self, kind: type, handle: BinaryIO):
+    def __init__(self, kind: type[np.integer], handle: BinaryIO):
         self._kind = kind
         self._handle = handle
 
-    def write(self, values: list[int]) -> None:
+    def write(self, values: np.ndarray | list[int]) -> None:
         self._handle.write(np.asarray(values, self._kind).tobytes())
 
 

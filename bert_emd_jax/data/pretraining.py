@@ -7,6 +7,7 @@ block), so any number of workers writes the same file.
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from bert_emd_jax.data.corpus import Corpus
 from bert_emd_jax.data.tokenization import Tokenizer
 
 _SENTENCES_IN_BLOCK = 8192
-_EXAMPLES_AT_ONCE = 1024
+_CELLS_AT_ONCE = 1 << 17  # examples times their longest length
 _MASK_SHARE, _KEEP_SHARE = 0.8, 0.1  # the rest of the chosen tokens becomes a random piece
 
 
@@ -44,6 +45,11 @@ class Vocabulary:
     cls_id: int
     sep_id: int
     mask_id: int
+
+    @cached_property
+    def continues_word(self) -> np.ndarray:
+        """Whether a piece is a word's second or later one, bool `[vocabulary]`."""
+        return np.array([piece.startswith("##") for piece in self.pieces])
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
@@ -81,18 +87,18 @@ def block_examples(
     documents: tuple[int, int],
 ) -> Iterator[ExampleBatch]:
     """The examples of one block of documents, in their order, some at a time."""
-    continues = np.array([piece.startswith("##") for piece in vocabulary.pieces])
     generator = np.random.default_rng((settings.seed, epoch, block, 1))
     draw = _uniforms(np.random.default_rng((settings.seed, epoch, block, 0)))
+    at_once = max(1, _CELLS_AT_ONCE // settings.max_seq_len)
     spans: list[tuple[int, int, int, int, int]] = []
     for document in range(*documents):
         for span in _document_spans(corpus, document, settings, draw):
             spans.append(span)
-            if len(spans) == _EXAMPLES_AT_ONCE:
-                yield _make_batch(corpus, vocabulary, settings, generator, continues, spans)
+            if len(spans) == at_once:
+                yield _make_batch(corpus, vocabulary, settings, generator, spans)
                 spans = []
     if spans:
-        yield _make_batch(corpus, vocabulary, settings, generator, continues, spans)
+        yield _make_batch(corpus, vocabulary, settings, generator, spans)
 
 
 def _uniforms(generator: np.random.Generator) -> Iterator[float]:
@@ -150,7 +156,6 @@ def _make_batch(
     vocabulary: Vocabulary,
     settings: ExampleSettings,
     generator: np.random.Generator,
-    continues: np.ndarray,
     spans: list[tuple[int, int, int, int, int]],
 ) -> ExampleBatch:
     a_start, a_stop, b_start, b_stop, random_sentence = np.array(spans, np.int64).T
@@ -176,7 +181,7 @@ def _make_batch(
     original[special & valid] = vocabulary.sep_id
     original[:, 0] = vocabulary.cls_id
     candidates = pieces & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)
-    masked = _choose_masked(original, candidates, lengths, continues, settings, generator)
+    masked = _choose_masked(original, candidates, lengths, vocabulary, settings, generator)
     return ExampleBatch(
         input_ids=_apply_masks(original, masked, vocabulary, generator),
         original_ids=original,
@@ -217,7 +222,7 @@ def _choose_masked(
     ids: np.ndarray,
     candidates: np.ndarray,
     lengths: np.ndarray,
-    continues: np.ndarray,
+    vocabulary: Vocabulary,
     settings: ExampleSettings,
     generator: np.random.Generator,
 ) -> np.ndarray:
@@ -228,7 +233,7 @@ def _choose_masked(
     quota = np.minimum(quota, settings.max_predictions_per_seq).astype(np.int64)
     starts_word = candidates.copy()
     if settings.do_whole_word_mask:
-        starts_word[:, 1:] &= ~(continues[ids[:, 1:]] & candidates[:, :-1])
+        starts_word[:, 1:] &= ~(vocabulary.continues_word[ids[:, 1:]] & candidates[:, :-1])
     rows, length = ids.shape
     word = np.where(candidates, np.cumsum(starts_word, axis=1) - 1, length)
     cells = word + (length + 1) * np.arange(rows)[:, None]

@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from bert_emd_jax.data.word_cache import WordCache
 from bert_emd_jax.errors import UserError
 
 VOCABULARY_FILE = "vocab.txt"
@@ -39,7 +40,9 @@ class Tokenizer:
         backend.no_padding()
         self._backend = backend
         self._settings = settings
+        self._source = source
         self._vocabulary_lines: list[str] | None = None
+        self._words = WordCache(backend) if WordCache.suits(backend) else None
         self.special_tokens = {
             role: _content(settings.get(role) or SPECIAL_TOKENS[role]) for role in SPECIAL_TOKENS
         }
@@ -146,6 +149,8 @@ class Tokenizer:
 
     def encode_pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """The piece ids of every text, without special tokens and without any truncation."""
+        if self._words is not None:
+            return self._words.encode(texts)
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -168,6 +173,10 @@ class Tokenizer:
         specials = [self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id]
         text = json.dumps([*parts, specials], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def __reduce__(self):
+        """The word cache stays behind when a tokenizer travels to another process."""
+        return _restore, (self._backend.to_str(), self._settings, self._source, self._vocabulary_lines)
 
     def save(self, directory: str | Path) -> None:
         """Writes the tokenizer's files into a model directory, which then holds no other tokenizer."""
@@ -192,6 +201,12 @@ class Tokenizer:
         (directory / CONFIG_FILE).write_text(
             json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
+
+
+def _restore(backend: str, settings: dict[str, Any], source: Path, lines: list[str] | None) -> Tokenizer:
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(backend), settings, source)
+    tokenizer._vocabulary_lines = lines
+    return tokenizer
 
 
 def _read_vocabulary(path: Path) -> list[str]:

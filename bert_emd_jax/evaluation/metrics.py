@@ -31,13 +31,13 @@ def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
 def _pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
     if _is_constant(predictions) or _is_constant(labels):
         return 0.0
-    return float(stats.pearsonr(predictions, labels)[0])
+    return float(np.asarray(stats.pearsonr(predictions, labels))[0])
 
 
 def _spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     if _is_constant(predictions) or _is_constant(labels):
         return 0.0
-    return float(np.asarray(stats.spearmanr(predictions, labels)[0]))
+    return float(np.asarray(stats.spearmanr(predictions, labels))[0])
 
 
 CLASSIFICATION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {

@@ -47,15 +47,15 @@ class Series:
 
 
 def thin(curve: Curve, limit: int) -> Curve:
-    """At most `limit` points of `curve`: the lowest and highest of equal stretches, so that peaks survive."""
+    """At most `limit` points (4 or more) of `curve`: its ends, the lowest and highest of equal stretches."""
     count = len(curve.steps)
     if count <= limit:
         return curve
-    edges = np.linspace(0, count, max(limit // 2, 1) + 1).astype(int)
-    kept = {0, count - 1} if limit > 3 else set()
+    edges = np.linspace(0, count, limit // 2).astype(int)
+    kept = {0, count - 1}
     for start, end in itertools.pairwise(edges):
         kept |= {start + int(curve.values[start:end].argmin()), start + int(curve.values[start:end].argmax())}
-    indices = np.array(sorted(kept))[-limit:]
+    indices = np.array(sorted(kept))
     return Curve(curve.steps[indices], curve.values[indices])
 
 
@@ -221,7 +221,7 @@ def _new_figure(y_label: str) -> tuple[Figure, Axes]:
     axes.spines[["left", "bottom"]].set_color(ink("muted"))
     axes.grid(axis="y", color=ink("rule"), linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=ink("muted"), length=3)
+    axes.tick_params(which="both", colors=ink("muted"), length=3)
     axes.set_xlabel("training step", color=ink("muted"))
     axes.set_ylabel(y_label, color=ink("muted"), parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -136,7 +136,7 @@ def plan_grid(mapping: Mapping, side: str) -> Grid:
             Cell(
                 text=_percent(value),
                 shade=_shade(value, brightest),
-                title=f"student layer {i}, teacher layer {j}: {value:.4g} of the mass",
+                title=f"student layer {i}, teacher layer {j}: {_amount(value)} of the mass",
                 marked=bool(value == np.max(row) > 0),
                 faint=bool(value < 5e-4),
             )
@@ -158,9 +158,9 @@ def cost_grid(mapping: Mapping, side: str) -> Grid:
     cells = [
         [
             Cell(
-                text=f"{value:.3g}" if np.isfinite(value) else ABSENT,
+                text=_amount(value, 3),
                 shade=_shade(value, largest),
-                title=f"student layer {i}, teacher layer {j}: cost {value:.6g}",
+                title=f"student layer {i}, teacher layer {j}: cost {_amount(value)}",
                 marked=bool(value == np.min(row)),
             )
             for j, value in enumerate(row, start=1)
@@ -187,6 +187,10 @@ def _largest(values: np.ndarray) -> float:
 
 def _shade(value: float, largest: float) -> float:
     return round(float(np.clip(value / largest, 0, 1)), 3) if largest > 0 and np.isfinite(value) else 0.0
+
+
+def _amount(value: float, digits: int = 6) -> str:
+    return f"{value:.{digits}g}" if np.isfinite(value) else ABSENT
 
 
 def _percent(value: float) -> str:

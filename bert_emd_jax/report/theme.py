@@ -23,7 +23,7 @@ _COLOURS = {
     "score": ("#0072b2", "#56b4e9"),
     "second": ("#009e73", "#2fc79b"),
     "third": ("#8a6d00", "#f0d442"),
-    "best": ("#d55e00", "#f08a3c"),
+    "best": ("#b34700", "#f08a3c"),
 }
 # Five points of Matplotlib's viridis: lightness and hue both run, so the order needs no colour vision.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
@@ -54,7 +54,7 @@ def with_variables(svg: str) -> str:
 def style_variables(dark: bool) -> str:
     """The CSS declarations of all names. The layers' run along viridis."""
     # The ends that would vanish are cut off: yellow on a light page, purple on a dark one.
-    first, last = (0.3, 1.0) if dark else (0.0, 0.78)
+    first, last = (0.3, 1.0) if dark else (0.0, 0.66)
     positions, anchors = np.linspace(first, last, _SHADES), np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(positions, anchors, channel) for channel in zip(*_VIRIDIS, strict=True)]
     colours = {name: pair[dark] for name, pair in _COLOURS.items()} | {

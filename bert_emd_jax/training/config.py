@@ -58,9 +58,7 @@ class ProgramConfig:
     """What every program has."""
 
     output_dir: Path
-    """Where results go. One that holds something is never deleted."""
-    overwrite: bool = False
-    """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
+    """Where results go."""
     dtype: Dtype = "float32"
     """Compute type; parameters are float32 always."""
     debug: bool = False
@@ -99,6 +97,8 @@ class TrainingConfig(TaskConfig, ProgramConfig):
     """Write a row of metrics.jsonl every N steps."""
     seed: int = 42
     """Seed of the data order, dropout and new weights."""
+    overwrite: bool = False
+    """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
     resume: bool = False
     """Go on from the last checkpoint in --output_dir."""
 
@@ -212,9 +212,6 @@ class EvaluationConfig(TaskConfig, ProgramConfig):
     """The split to evaluate on."""
     eval_batch_size: int = 64
     """Examples per batch, over all devices."""
-    latency: bool = True
-    """Measure milliseconds per sentence at batch 1 and 32."""
-
 def flags_of(config: object) -> dict[str, object]:
     """The flags of a config as JSON-ready values, for `run_config.json`."""
 

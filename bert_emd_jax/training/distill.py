@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bert_emd_jax.bert.config import BertConfig, load_bert_config
-from bert_emd_jax.data.tasks import Task
+from bert_emd_jax.bert.config import load_bert_config
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import DistillConfig, flags_of
 from bert_emd_jax.training.distill_step import Objective, make_distill_step
@@ -15,7 +14,7 @@ from bert_emd_jax.training.layer_observer import LayerObserver
 from bert_emd_jax.training.parallel import replicate
 from bert_emd_jax.training.run import Method, classifier, finished_results, latest_checkpoint, run_training
 from bert_emd_jax.training.run_directory import MappingHistory, prepare_run_directory
-from bert_emd_jax.training.task_data import check_length, load_task_data, task_of
+from bert_emd_jax.training.task_data import check_labels, check_length, load_task_data, task_of
 from bert_emd_jax.transport.layer_weights import uniform_layer_weights
 from bert_emd_jax.transport.mapping import fixed_plan
 from bert_emd_jax.transport.names import FIXED_MAPPINGS, TRANSPORT_MAPPINGS, validate_mapping
@@ -40,7 +39,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     """
     task = task_of(config)
     teacher = load_model(Path(config.teacher_model), do_lower_case=config.do_lower_case)
-    check_teacher(teacher, task, config.teacher_model)
+    check_labels(teacher.config, task, f"--teacher_model {config.teacher_model}")
     student = initial_student(config, teacher)
     check_pair(config, teacher, student)
     data = load_task_data(config, task, student.tokenizer, aug_train=config.aug_train)
@@ -100,21 +99,6 @@ def initial_student(config: DistillConfig, teacher: Model) -> Model:
     if student.projection is None or student.projection["kernel"].shape != widths:
         student = dataclasses.replace(student, projection=initial_projection(*widths, config.seed))
     return student
-
-
-def check_teacher(teacher: Model, task: Task, source: Path) -> None:
-    """Raises UserError where the teacher was trained on another set or order of labels than the task's."""
-    if teacher.config.num_labels != task.num_labels:
-        raise UserError(
-            f"--teacher_model {source}: it has {teacher.config.num_labels} labels, task {task.name} has"
-            f" {task.num_labels}"
-        )
-    theirs, ours = teacher.config.id2label, task.labels
-    if theirs and ours and theirs != ours and set(theirs) == set(ours):
-        raise UserError(
-            f"--teacher_model {source}: its labels are in the order {', '.join(theirs)},"
-            f" those of {task.name} in the order {', '.join(ours)}"
-        )
 
 
 def check_pair(config: DistillConfig, teacher: Model, student: Model) -> None:

@@ -68,7 +68,7 @@ def write_run_config(directory: Path, program: str, flags: Mapping[str, Any]) ->
     """Writes `run_config.json`: flags, versions, git revision, devices, command line."""
     values = {
         "program": program,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command_line": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "flags": dict(flags),
         "versions": {
             "python": platform.python_version(),

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 
+from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
 from bert_emd_jax.data.readers import read_split
@@ -26,15 +27,19 @@ class TaskData:
     bucket_lengths: tuple[int, ...]
 
 
-def task_of(config: TaskConfig) -> Task:
-    """The task that the flags name."""
+def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
+    """The task that the flags name.
+
+    Args:
+      known_labels: what a trained model calls its labels; a custom task has these where the flags name none.
+    """
     return get_task(
         config.task_name,
         data_dir=config.data_dir,
         text_column=config.text_column,
         text_pair_column=config.text_pair_column,
         label_column=config.label_column,
-        labels=config.labels or None,
+        labels=config.labels or known_labels,
         regression=config.regression,
     )
 
@@ -68,9 +73,21 @@ def load_task_data(
     return TaskData(task, train, dev, buckets)
 
 
-def check_length(max_seq_length: int, max_positions: int, model: object) -> None:
+def check_length(max_seq_length: int, max_positions: int, source: object) -> None:
     """Raises UserError where the model has fewer position embeddings than the longest input needs."""
     if max_seq_length > max_positions:
         raise UserError(
-            f"--max_seq_length {max_seq_length}: {model} has position embeddings for {max_positions} tokens only"
+            f"--max_seq_length {max_seq_length}: {source} has position embeddings for {max_positions} tokens only"
+        )
+
+
+def check_labels(model: BertConfig, task: Task, source: str) -> None:
+    """Raises UserError where a trained classifier knows another set or order of labels than the task."""
+    if model.num_labels != task.num_labels:
+        raise UserError(f"{source}: it has {model.num_labels} labels, task {task.name} has {task.num_labels}")
+    theirs, ours = model.id2label, task.labels
+    if theirs and ours and theirs != ours and set(theirs) == set(ours):
+        raise UserError(
+            f"{source}: its labels are in the order {', '.join(theirs)},"
+            f" those of {task.name} in the order {', '.join(ours)}"
         )

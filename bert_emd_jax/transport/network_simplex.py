@@ -18,7 +18,7 @@ _OPTIMALITY_TOLERANCE = 5e-14
 
 
 class ExactPlan(NamedTuple):
-    """An optimal plan and the potentials that prove it: source_i + target_j ≤ cost_ij, equal where flow > 0."""
+    """An optimal plan and its proof: source_i + target_j ≤ cost_ij for the potentials, equal where flow > 0."""
 
     flow: Float[np.ndarray, "S T"]
     cost: float

@@ -105,8 +105,7 @@ def save_model(directory: Path, model: Model) -> None:
         if model.projection is not None:
             stored[PROJECTION] = model.projection
         save_params(aside / PARAMS, stored)
-        write_huggingface_weights(aside / PYTORCH, model.params, model.config)
-        model.tokenizer.save(aside / PYTORCH)
+        save_huggingface(aside / PYTORCH, model)
         model.tokenizer.save(aside)
         config_text = json.dumps(model.config.to_dict(), indent=2) + "\n"
         (aside / "config.json").write_text(config_text)
@@ -115,6 +114,12 @@ def save_model(directory: Path, model: Model) -> None:
             if target.is_dir():
                 shutil.rmtree(target)
             part.replace(target)
+
+
+def save_huggingface(directory: Path, model: Model) -> None:
+    """Writes a Hugging Face directory of a classifier: config.json, model.safetensors, tokenizer."""
+    write_huggingface_weights(directory, model.params, model.config)
+    model.tokenizer.save(directory)
 
 
 def _checked(

@@ -1,6 +1,7 @@
 """The tokenizer against transformers, on text that is not tame."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.data.word_cache import WordCache
 from bert_emd_jax.errors import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -72,6 +74,54 @@ def _cached(directory, lower_case):
         ours = Tokenizer.from_directory(directory, lower_case)
         _CACHE[lower_case] = (ours, reference(directory, do_lower_case=lower_case))
     return _CACHE[lower_case]
+
+
+FRAGMENTS = [
+    "the",
+    "Cat",
+    "caf\u00e9",
+    "\u4e2d",
+    "[SEP]",
+    "[sep]",
+    "[",
+    "]",
+    "<user>",
+    "<USER>",
+    "user",
+    ".",
+    "--",
+    " ",
+    "  ",
+]
+FRAGMENTS += ["\t", "\x00", "\u2028", "\u0301", "x" * 60, "\u00a0", "\u200b", "9", "\x7f", "_", "\U0001f642"]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join), max_size=4))
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_words_from_the_cache(vocabulary_directory, lower_case, texts):
+    """Words that are remembered are what the library makes of them in their text."""
+    theirs = reference(vocabulary_directory, do_lower_case=lower_case)
+    backend = theirs.backend_tokenizer
+    backend.add_tokens([AddedToken("<user>", normalized=True), AddedToken("9.", normalized=False)])
+    cache = _CACHE.setdefault(("words", lower_case), WordCache(backend))
+    assert WordCache.suits(backend)
+    expected = [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
+    for _ in range(2):
+        assert cache.encode(texts) == expected
+
+
+def test_tokens_with_spaces_have_no_cache(vocabulary_directory):
+    backend = reference(vocabulary_directory).backend_tokenizer
+    backend.add_tokens([AddedToken("the cat", normalized=False)])
+    assert not WordCache.suits(backend)
+
+
+def test_a_tokenizer_can_travel(tokenizer):
+    again = pickle.loads(pickle.dumps(tokenizer))
+    assert again.encode_pieces(ODD_TEXTS) == tokenizer.encode_pieces(ODD_TEXTS)
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.vocab_size == tokenizer.vocab_size
 
 
 @pytest.mark.parametrize("lower_case", [None, True, False])

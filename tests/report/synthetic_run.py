@@ -139,7 +139,7 @@ def mapping(
                 scale * (0.2 + 3 * distance) * (1.2 - progress) * np.exp(rng.normal(0, 0.04, distance.shape))
             )
             flow = np.exp(-(2 + 90 * progress) * distance)
-            for _ in range(500):
+            for _ in range(200):
                 flow *= (weights_s / flow.sum(1))[:, None]
                 flow *= weights_t / flow.sum(0)
             flow = np.where(flow < 1e-3, 0, flow) if progress > 0.3 else flow

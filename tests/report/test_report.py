@@ -174,11 +174,7 @@ def test_hostile_text_stays_text(tmp_path: Path):
     page = report(run)
     assert "<script" not in page.source
     assert "script" not in {tag for tag, _ in page.tags}
-    assert page.headings("h1") == [HOSTILE_ESCAPED] or HOSTILE in page.text
     assert page.text.count(HOSTILE) >= 8
-
-
-HOSTILE_ESCAPED = HOSTILE.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 @pytest.mark.parametrize(
@@ -236,13 +232,13 @@ def test_broken_plans_are_shown_as_absent(tmp_path: Path):
     np.savez(run / "layer_mapping.npz", **arrays)
     page = report(run)
     assert {cell for row in page.table("hidden transport plan")[2:] for cell in row[1:]} == {"–", ""}
-    assert "nan" not in page.source.lower().replace("finance", "")
+    assert "nan" not in page.source.lower()
 
 
 def test_a_long_run_stays_small(tmp_path: Path):
     run = synthetic_run.write_run(tmp_path / "run")
     synthetic_run.write_rows(run / "metrics.jsonl", synthetic_run.metric_rows(20000))
-    np.savez(run / "layer_mapping.npz", **synthetic_run.mapping(12, 24, 20000, 1001))
+    np.savez(run / "layer_mapping.npz", **synthetic_run.mapping(12, 24, 20000, 301))
     page = report(run)
     assert len(page.source.encode()) < 1_500_000
     assert "left out" not in page.text
@@ -260,8 +256,8 @@ def test_no_run_directory(tmp_path: Path):
 def test_importing_the_report_imports_neither_matplotlib_nor_jax(tmp_path: Path):
     run = synthetic_run.write_run(tmp_path / "run")
     code = (
-        "import sys; from pathlib import Path; import bert_emd_jax.report.html, bert_emd_jax.report as report;"
-        "assert 'matplotlib' not in sys.modules; report.write_report(Path(sys.argv[1]));"
+        "import sys, pathlib; from bert_emd_jax import report; import bert_emd_jax.report.html;"
+        "assert 'matplotlib' not in sys.modules; report.write_report(pathlib.Path(sys.argv[1]));"
         "assert 'matplotlib' in sys.modules; assert 'jax' not in sys.modules;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -1,0 +1,30 @@
+"""run_eval.py: evaluates a model on a task and writes its predictions."""
+
+from collections.abc import Sequence
+
+from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.training.config import EvaluationConfig
+
+
+def run(config: EvaluationConfig) -> None:
+    """Evaluates and prints the scores."""
+    from bert_emd_jax.evaluation.evaluate import evaluate
+
+    results = evaluate(config)
+    student = results["student"]
+    for name, value in student["metrics"].items():
+        print(f"{name}: {value:.4f}")
+    for batch_size, milliseconds in student["milliseconds_per_sentence"].items():
+        print(f"milliseconds per sentence, batch {batch_size}: {milliseconds:.2f}")
+    print(f"results and predictions: {config.output_dir}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return run_program(
+        EvaluationConfig,
+        run,
+        prog="run_eval.py",
+        description="Evaluates a model on a split of a task; writes eval_results.json and its predictions.",
+        argv=argv,
+    )

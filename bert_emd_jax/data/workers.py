@@ -1,0 +1,46 @@
+"""Worker processes whose results come in order."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from bert_emd_jax.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def worker_pool(
+    workers: int, start: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that have each called `start` once; what has not begun is dropped on the way out."""
+    # Forking would copy the threads of the tokenizers library in whatever state they are.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, start, arguments)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise UserError(
+            "--num_workers: a worker process died, perhaps for want of memory; try fewer"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def results_in_order(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Every item with its result, in the order of the items; at most `ahead` are under way."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) >= ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for item, future in waiting:
+        yield item, future.result()

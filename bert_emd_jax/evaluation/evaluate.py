@@ -1,0 +1,114 @@
+"""Evaluating a model directory on a split of a task, as `run_eval.py` and the Python API call it."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bert_emd_jax.bert.heads import BertForSequenceClassification
+from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.encoding import encode_examples
+from bert_emd_jax.data.readers import Examples, read_split
+from bert_emd_jax.data.tasks import Task
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.cost_of_use import milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.training.config import EvaluationConfig, flags_of
+from bert_emd_jax.training.parallel import replicate
+from bert_emd_jax.training.run_directory import RESULTS, write_json
+from bert_emd_jax.training.task_data import check_labels, check_length, task_of
+from bert_emd_jax.weights.model_directory import load_model
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "run_eval"
+
+
+def evaluate(config: EvaluationConfig) -> dict[str, Any]:
+    """Writes `eval_results.json` and `predictions_SPLIT.tsv`; returns the content of the first.
+
+    Raises:
+      UserError: a flag, file or row that the user can put right, or a model of other labels than the task's.
+    """
+    check_results_are_ours(config.output_dir)
+    model = load_model(config.student_model, do_lower_case=config.do_lower_case)
+    task = task_of(config, known_labels=model.config.id2label)
+    check_labels(model.config, task, f"--student_model {config.student_model}")
+    check_length(config.max_seq_length, model.config.max_position_embeddings, config.student_model)
+    examples = read_split(task, config.data_dir, config.split)
+    dataset = encode_examples(model.tokenizer, examples, config.max_seq_length)
+    buckets = choose_bucket_lengths(dataset.lengths, config.max_seq_length)
+    logger.info("%s %s: %d rows", task.name, config.split, len(dataset))
+
+    module = BertForSequenceClassification(model.config, jnp.dtype(config.dtype))
+    logits = Predictor(module).logits(replicate(model.params), dataset, buckets, config.eval_batch_size)
+    metrics = {} if examples.labels is None else compute_metrics(task.metrics, logits, examples.labels)
+    latency = milliseconds_per_sentence({"student": (module, model.params)}, dataset, buckets)
+    results = {
+        "program": PROGRAM,
+        "task": task.name,
+        "split": config.split,
+        "rows": len(dataset),
+        "primary_metric": task.metrics[0],
+        "student": {
+            "metrics": metrics,
+            **size_of(model.config, model.params),
+            "milliseconds_per_sentence": latency["student"],
+        },
+        "flags": flags_of(config),
+    }
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    write_predictions(config.output_dir / f"predictions_{config.split}.tsv", task, examples, logits)
+    write_json(config.output_dir / RESULTS, results)
+    return results
+
+
+def check_results_are_ours(output_dir: Path) -> None:
+    """Raises UserError where the results file of a training run would be overwritten."""
+    path = output_dir / RESULTS
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output_dir {output_dir}: is a file")
+    if not path.is_file():
+        return
+    try:
+        ours = json.loads(path.read_text()).get("program") == PROGRAM
+    except (ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"--output_dir {output_dir}: {RESULTS} there is not from this program; choose another directory"
+        )
+
+
+def write_predictions(
+    path: Path, task: Task, examples: Examples, logits: Float[np.ndarray, "rows labels"]
+) -> None:
+    """One row per example: identifier, prediction, the true label where known, probability of each label."""
+    names = task.labels or ()
+    header = ["index", "prediction"]
+    columns: list[list[str]] = [list(examples.identifiers)]
+    if task.is_regression:
+        columns.append([f"{value:.6g}" for value in logits[:, 0]])
+    else:
+        columns.append([names[index] for index in logits.argmax(axis=1)])
+    if examples.labels is not None:
+        header.append("label")
+        columns.append([f"{label:g}" if task.is_regression else names[label] for label in examples.labels])
+    if not task.is_regression:
+        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
+        for index, name in enumerate(names):
+            header.append(f"probability_{name}")
+            columns.append([f"{value:.6f}" for value in probabilities[:, index]])
+    aside = path.with_name(f".{path.name}.writing")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(zip(*columns, strict=True))
+    aside.replace(path)
