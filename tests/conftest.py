@@ -3,7 +3,14 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Compiling is most of the tests' time, and unoptimised code is as correct.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+    ]
+)
 
 from pathlib import Path
 
@@ -28,3 +35,60 @@ def vocabulary_dir(tmp_path: Path, vocabulary: list[str]) -> Path:
     directory.mkdir()
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     return directory
+
+
+SENTENCES = {
+    "good": "the film is good|a great movie and so funny|love this plot|never bad , always great|fine actor !",
+    "bad": "the film is bad|a dull movie and so long|hate this plot|never good , always sad|short and dull .",
+}
+
+
+def write_task(directory: Path, train_rows: int = 37, dev_rows: int = 11) -> Path:
+    """A custom task in CSV files: sentences of different lengths made of the tiny vocabulary."""
+    import csv
+    import random
+
+    rng = random.Random(0)
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, rows in (("train", train_rows), ("dev", dev_rows), ("test", dev_rows)):
+        with (directory / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            for row in range(rows):
+                label = ("bad", "good")[row % 2]
+                parts = rng.choices(SENTENCES[label].split("|"), k=rng.randint(1, 4))
+                writer.writerow([" ".join(parts), label])
+    return directory
+
+
+@pytest.fixture
+def task_dir(tmp_path: Path) -> Path:
+    """A custom task with labels bad and good."""
+    return write_task(tmp_path / "task")
+
+
+@pytest.fixture
+def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
+    """`tiny_model_dir(name, num_hidden_layers=4, …)` writes a random model directory."""
+    from bert_emd_jax.bert.config import BertConfig
+    from bert_emd_jax.data.tokenization import Tokenizer
+    from bert_emd_jax.weights.initialization import initial_params
+    from bert_emd_jax.weights.model_directory import Model, save_model
+
+    def make(name: str, seed: int = 0, **changes) -> Path:
+        tokenizer = Tokenizer.from_directory(vocabulary_dir)
+        values = {
+            "vocab_size": tokenizer.vocab_size,
+            "hidden_size": 16,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.3,  # large enough that layers and rows differ visibly
+            "id2label": ("bad", "good"),
+        }
+        config = BertConfig(**(values | changes))
+        save_model(tmp_path / name, Model(config, initial_params(config, "classifier", seed), tokenizer))
+        return tmp_path / name
+
+    return make

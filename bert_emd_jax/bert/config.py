@@ -101,7 +101,13 @@ class BertConfig:
         """
         _refuse_other_architectures(values, source)
         # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
-        required = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        required = (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+        )
         missing = [name for name in required if name not in values]
         if missing:
             raise UserError(f"{source}: no {', '.join(missing)}")

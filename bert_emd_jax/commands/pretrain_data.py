@@ -1,6 +1,7 @@
 """A text corpus to pretraining examples, for general distillation."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ import tyro
 
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
+
+_SCRATCH = ".corpus_"  # the tokenised corpus while the program runs
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def pretrain_data(config: PretrainDataConfig) -> None:
     with ExitStack() as stack:
         directory = None
         if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix=".corpus_", dir=config.output_dir))
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=config.output_dir))
             directory = Path(name)
         with tqdm(desc="tokenising", unit=" lines", disable=None) as bar:
             corpus = tokenize_corpus(
@@ -144,6 +147,8 @@ def _check_output(config: PretrainDataConfig) -> None:
             f"--output_dir {directory}: not empty; --overwrite replaces the epoch files in it, "
             f"or name another directory"
         )
+    for scratch in directory.glob(f"{_SCRATCH}*"):  # of a run that was killed
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove_epochs(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Worker processes whose results come in order."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,7 +22,7 @@ def worker_pool(
     """Processes that have each called `start` once; what has not begun is dropped on the way out."""
     # Forking would copy the threads of the tokenizers library in whatever state they are.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, start, arguments)
+    pool = ProcessPoolExecutor(workers, context, _begin, (start, *arguments))
     try:
         yield pool
     except BrokenProcessPool:
@@ -30,6 +31,11 @@ def worker_pool(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it
+    start(*arguments)
 
 
 def results_in_order(

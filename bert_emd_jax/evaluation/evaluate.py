@@ -23,7 +23,7 @@ from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.training.config import EvaluationConfig, flags_of
 from bert_emd_jax.training.parallel import replicate
 from bert_emd_jax.training.run_directory import RESULTS, write_json
-from bert_emd_jax.training.task_data import check_labels, check_length, task_of
+from bert_emd_jax.training.task_data import bucket_count, check_labels, check_length, task_of
 from bert_emd_jax.weights.model_directory import load_model
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     check_length(config.max_seq_length, model.config.max_position_embeddings, config.student_model)
     examples = read_split(task, config.data_dir, config.split)
     dataset = encode_examples(model.tokenizer, examples, config.max_seq_length)
-    buckets = choose_bucket_lengths(dataset.lengths, config.max_seq_length)
+    batches = -(-len(dataset) // config.eval_batch_size)
+    buckets = choose_bucket_lengths(dataset.lengths, config.max_seq_length, count=bucket_count(batches))
     logger.info("%s %s: %d rows", task.name, config.split, len(dataset))
 
     module = BertForSequenceClassification(model.config, jnp.dtype(config.dtype))

@@ -39,9 +39,7 @@ class Predictor:
         results: np.ndarray | None = None
         for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None):
             arrays = dataset.collate(batch.rows, batch.length, padded_rows)
-            inputs = {
-                name: arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids")
-            }
+            inputs = {name: arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
             logits = np.asarray(self._forward(params, split_for_prediction(inputs)))
             logits = logits.reshape(padded_rows, -1)[: len(batch.rows)]
             if results is None:

@@ -212,6 +212,8 @@ class EvaluationConfig(TaskConfig, ProgramConfig):
     """The split to evaluate on."""
     eval_batch_size: int = 64
     """Examples per batch, over all devices."""
+
+
 def flags_of(config: object) -> dict[str, object]:
     """The flags of a config as JSON-ready values, for `run_config.json`."""
 

@@ -71,13 +71,13 @@ def make_distill_step(
     """
     config = objective.config
 
-    def step(
-        state: TrainState, frozen: dict[str, Any], batch: Batch
-    ) -> tuple[TrainState, Measurements]:
+    def step(state: TrainState, frozen: dict[str, Any], batch: Batch) -> tuple[TrainState, Measurements]:
         rows = global_rows(batch)
         row_shares = rows / jnp.maximum(rows.sum(), 1)
 
-        def loss_share(params: Any, micro: Batch, index: Any) -> tuple[jax.Array, tuple[Measurements, Measurements]]:
+        def loss_share(
+            params: Any, micro: Batch, index: Any
+        ) -> tuple[jax.Array, tuple[Measurements, Measurements]]:
             inputs = (micro["input_ids"], micro["attention_mask"], micro["token_type_ids"])
             teacher_output = teacher.apply({"params": frozen["teacher"]}, *inputs)
             student_output = student.apply(
@@ -101,7 +101,7 @@ def make_distill_step(
         measurements = {
             **shares,
             **plans,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "layer_weights": state.layer_weights,
         }
         new_state = apply_gradients(state, gradients, optimizer)
@@ -185,11 +185,24 @@ def _plans(
     mapping = objective.config.mapping
 
     def solve(cost: Array, source: Array, target: Array) -> tuple[Array, Array]:
-        given = fixed_flow
+        flow, potentials = fixed_flow, None
         if mapping == "emd_exact":
-            shape = jax.ShapeDtypeStruct(cost.shape, jnp.float32)
-            given = jax.pure_callback(exact_plan, shape, cost, source, target, vmap_method="sequential")
-        plan = mapping_plan(mapping, cost, source, target, given, epsilon=objective.config.epsilon)
+            results = (
+                jax.ShapeDtypeStruct(cost.shape, jnp.float32),
+                jax.ShapeDtypeStruct(source.shape, jnp.float32),
+            )
+            flow, potentials = jax.pure_callback(
+                exact_plan, results, cost, source, target, vmap_method="sequential"
+            )
+        plan = mapping_plan(
+            mapping,
+            cost,
+            source,
+            target,
+            flow,
+            epsilon=objective.config.epsilon,
+            initial_potentials=potentials,
+        )
         return plan.flow, plan.gap
 
     flows, gaps = jax.vmap(solve)(jnp.stack([costs[kind] for kind in kinds]), student, teacher)

@@ -40,7 +40,7 @@ def make_finetune_step(
             return share, ({"loss": share}, {})
 
         gradients, measurements, _ = summed_gradients(loss_share, state.params, batch)
-        measurements |= {"gradient_norm": optax.global_norm(gradients)}
+        measurements |= {"gradient_norm": optax.tree.norm(gradients)}
         return apply_gradients(state, gradients, optimizer), measurements
 
     return step

@@ -28,9 +28,7 @@ def soft_cross_entropy(
     return -jnp.mean(targets * log_probabilities, axis=-1) * temperature**2
 
 
-def squared_error(
-    logits: Float[Array, "batch 1"], targets: Num[Array, " batch"]
-) -> Float[Array, " batch"]:
+def squared_error(logits: Float[Array, "batch 1"], targets: Num[Array, " batch"]) -> Float[Array, " batch"]:
     """Squared error of a regression head."""
     return jnp.square(logits[:, 0] - targets)
 

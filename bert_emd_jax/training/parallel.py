@@ -55,9 +55,7 @@ def rows_for_devices(rows: int, device_count: int, micro_batches: int = 1) -> in
     return -(-rows // unit) * unit
 
 
-def split_for_training(
-    batch: Mapping[str, np.ndarray], micro_batches: int = 1
-) -> dict[str, np.ndarray]:
+def split_for_training(batch: Mapping[str, np.ndarray], micro_batches: int = 1) -> dict[str, np.ndarray]:
     """This host's part of a global batch: [rows, …] to [local devices, micro-batches, rows, …].
 
     Rows go to (micro-batch, device) in turn, so that a short last batch's fillers spread evenly.

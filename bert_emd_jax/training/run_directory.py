@@ -29,7 +29,15 @@ _WRITTEN = (
     *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, EVENTS, "report.html"),
 )
 # Flags that may differ when a run is resumed: they do not change its numbers.
-_FREE_FLAGS = ("resume", "overwrite", "debug", "output_dir", "eval_batch_size", "check_tolerance", "save_steps")
+_FREE_FLAGS = (
+    "resume",
+    "overwrite",
+    "debug",
+    "output_dir",
+    "eval_batch_size",
+    "check_tolerance",
+    "save_steps",
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
 
@@ -160,7 +168,9 @@ def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
         if name not in _FREE_FLAGS and now.get(name) != before.get(name)
     ]
     if changed:
-        raise UserError(f"--resume: these flags change the result of the run in {path.parent}: {'; '.join(changed)}")
+        raise UserError(
+            f"--resume: these flags change the result of the run in {path.parent}: {'; '.join(changed)}"
+        )
 
 
 def _git_revision() -> str | None:

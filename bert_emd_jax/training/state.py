@@ -53,9 +53,7 @@ def dropout_key(state: TrainState, micro_batch: Int[Array, ""] | int) -> Array:
     return key
 
 
-def apply_gradients(
-    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
-) -> TrainState:
+def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """One optimizer step."""
     updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     return state.replace(  # pyright: ignore[reportAttributeAccessIssue]

@@ -12,9 +12,13 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import Task, get_task
 from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import TaskConfig
+from bert_emd_jax.training.config import TaskConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
+
+MOST_BUCKETS = 4
+# A compilation takes as long as some tens of steps on shorter rows save.
+BATCHES_PER_COMPILATION = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +56,13 @@ def encoded_split(
     return encode_examples(tokenizer, examples, config.max_seq_length)
 
 
+def bucket_count(batches: int) -> int:
+    """How many padded lengths to use for so many batches: each costs a compilation, so few for a short run."""
+    return min(MOST_BUCKETS, 1 + batches // BATCHES_PER_COMPILATION)
+
+
 def load_task_data(
-    config: TaskConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
+    config: TrainingConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
 ) -> TaskData:
     """Both splits of a training run.
 
@@ -62,7 +71,12 @@ def load_task_data(
     """
     train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
     dev = encoded_split(config, task, tokenizer, "dev")
-    buckets = choose_bucket_lengths(np.concatenate([train.lengths, dev.lengths]), config.max_seq_length)
+    steps = config.num_train_epochs * -(-len(train) // config.train_batch_size)
+    buckets = choose_bucket_lengths(
+        np.concatenate([train.lengths, dev.lengths]),
+        config.max_seq_length,
+        count=bucket_count(min(steps, config.max_steps or steps)),
+    )
     logger.info(
         "%s: %d training rows, %d dev rows; batches padded to %s tokens",
         task.name,

@@ -64,26 +64,27 @@ def update_shared_layer_weights(
     used is None: with `separate` its weights stay, else both take the weights of the other plan.
     """
     _check_rule(rule)
-    attention = (weights.attention_student, weights.attention_teacher)
-    hidden = (weights.hidden_student, weights.hidden_teacher)
     if rule == "fixed" or (attention_flow is None and hidden_flow is None):
         return weights
+    attention = (weights.attention_student, weights.attention_teacher)
+    hidden = (weights.hidden_student, weights.hidden_teacher)
+    use_attention, use_hidden = attention_flow is not None, hidden_flow is not None
     if attention_flow is not None and attention_cost is not None:
         attention = update_layer_weights(attention_flow, attention_cost, *attention, rule, temperature)
     if hidden_flow is not None and hidden_cost is not None:
         hidden = update_layer_weights(hidden_flow, hidden_cost, *hidden, rule, temperature)
     if not separate:
-        if attention_flow is None:
-            attention = hidden
-        elif hidden_flow is None:
-            hidden = attention
+        if use_attention and use_hidden:
+            student, teacher = ((a + h) / 2 for a, h in zip(attention, hidden, strict=True))
         else:
-            average = tuple((a + h) / 2 for a, h in zip(attention, hidden, strict=True))
-            attention = hidden = average
-    updated = LayerWeights(*attention, *hidden)
+            student, teacher = attention if use_attention else hidden
+        attention = hidden = (student, teacher)
     if rule == "double_softmax":
-        updated = LayerWeights(*(jax.nn.softmax(side) for side in updated))
-    return updated
+        if use_attention or not separate:
+            attention = jax.nn.softmax(attention[0]), jax.nn.softmax(attention[1])
+        if use_hidden or not separate:
+            hidden = jax.nn.softmax(hidden[0]), jax.nn.softmax(hidden[1])
+    return LayerWeights(*attention, *hidden)
 
 
 def _update_side(

@@ -18,7 +18,7 @@ _OPTIMALITY_TOLERANCE = 5e-14
 
 
 class ExactPlan(NamedTuple):
-    """An optimal plan and its proof: source_i + target_j ≤ cost_ij for the potentials, equal where flow > 0."""
+    """An optimal plan; its potentials prove it: source_i + target_j ≤ cost_ij, equal where flow > 0."""
 
     flow: Float[np.ndarray, "S T"]
     cost: float
@@ -27,12 +27,13 @@ class ExactPlan(NamedTuple):
 
 
 def network_simplex(
-    cost: Float[ArrayLike, "S T"],
-    source_weights: Float[ArrayLike, " S"],
-    target_weights: Float[ArrayLike, " T"],
+    cost: ArrayLike,
+    source_weights: ArrayLike,
+    target_weights: ArrayLike,
 ) -> ExactPlan:
     """The plan of least Σ flow·cost whose rows sum to source_weights and columns to target_weights.
 
+    Shapes [S, T], [S] and [T], anything that NumPy can read; computed in float64.
     The target weights are rescaled to the sources' total, as float32 weights never sum equally. Raises
     ValueError on wrong shapes, non-finite costs or weights, negative weights, no mass, or totals that
     differ by more than 1e-5 relative.

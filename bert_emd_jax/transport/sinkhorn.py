@@ -63,7 +63,8 @@ def sinkhorn(
       the flow in the costs, the potentials in the weights. "implicit" and "unrolled": `flow` is the
       regularised plan (of its limit, a vertex, the derivative is 0), differentiable by the linear system of
       the marginals or through the iterations, where Newton's matrix counts as a constant.
-    initial_potentials: source potentials [S] of a similar problem; annealing starts at the gap they leave.
+    initial_potentials: source potentials [S] of a similar problem; annealing starts lower, the smaller
+      the gap that they leave.
     max_pivots: limit of the simplex pivots after the annealing, 10 (S + T) by default.
 
     The target weights are rescaled to the total of the source weights. Layers of weight 0 are allowed.
@@ -124,8 +125,9 @@ def _exact(
     # Both are feasible; the vertex is the cheaper one unless the pivots ran out.
     take_vertex = vertex.is_optimal | ((vertex.flow * problem.cost).sum() <= (rounded * problem.cost).sum())
     flow = jnp.where(take_vertex, vertex.flow, rounded) * problem.mass
-    candidates = (problem.row_minima + problem.scale * potentials, unit * vertex.source_potentials)
-    return _certified(cost, source, target, flow, problem, candidates, vertex.is_optimal, vertex.pivots)
+    potentials = problem.row_minima + problem.scale * potentials
+    potentials = jnp.where(vertex.is_optimal, unit * vertex.source_potentials, potentials)
+    return _certified(cost, source, target, flow, problem, potentials, vertex.is_optimal, vertex.pivots)
 
 
 def _regularised(
@@ -154,7 +156,7 @@ def _regularised(
     flow = (plan + rounding) * problem.mass
     certified = _certified(
         *jax.lax.stop_gradient(
-            (cost, source, target, flow, problem, (problem.row_minima + problem.scale * potentials,))
+            (cost, source, target, flow, problem, problem.row_minima + problem.scale * potentials)
         ),
         is_exact=jnp.zeros((), bool),
         pivots=jnp.zeros((), jnp.int32),
@@ -197,14 +199,15 @@ def _anneal(problem: _Problem, epsilon: float, iterations: int, start: Array | N
     """Source potentials of the normalised problem."""
     cost, source, target = problem.cost, problem.source, problem.target
     if start is None:
-        first = jnp.asarray(max(1.0, epsilon), cost.dtype)
+        first = jnp.maximum(jnp.ones((), cost.dtype), epsilon)
         return anneal(cost, source, target, jnp.zeros_like(source), first, epsilon, iterations)
     start = (jnp.asarray(start, cost.dtype) - problem.row_minima) / problem.scale
     start, conjugate_start = feasible_potentials(cost, jax.lax.stop_gradient(start))
     logs = log_plan(cost, safe_log(source), safe_log(target), start, epsilon)
     flow = round_to_marginals(jnp.exp(logs), source, target)
     gap = (flow * (cost - start[:, None] - conjugate_start)).sum()
-    first = jax.lax.stop_gradient(jnp.clip(gap, epsilon, max(1.0, epsilon)))
+    # A tenth of the gap: most of it is spread over many cells whose potentials are nearly right.
+    first = jax.lax.stop_gradient(jnp.clip(0.1 * gap, epsilon, jnp.maximum(1.0, epsilon)))
     return anneal(cost, source, target, start, first, epsilon, iterations)
 
 
@@ -214,32 +217,28 @@ def _certified(
     target: Array,
     flow: Array,
     problem: _Problem,
-    candidates: tuple[Array, ...],
+    potentials: Array,
     is_exact: Array,
     pivots: Array,
 ) -> Plan:
-    """The plan of this flow, with the best bound that the candidate potentials prove.
-
-    The potentials of an exact plan are the last candidates.
-    """
-    feasible = [feasible_potentials(cost, potentials) for potentials in candidates]
+    """The plan of this flow, with the bound that the source potentials prove."""
+    source_potentials, target_potentials = feasible_potentials(cost, potentials)
     # The flow has the rescaled target weights.
     target = problem.target * problem.mass
-    bounds = jnp.stack([certified_bound(cost, source, target, *pair) for pair in feasible])
-    best = jnp.where(is_exact, len(feasible) - 1, jnp.argmax(bounds))
+    lower_bound = certified_bound(cost, source, target, source_potentials, target_potentials)
     total = (flow * cost).sum()
     # An exact plan's cost is the optimum but for rounding: a closer bound.
     largest = source.sum() * jnp.abs(cost).max()
     rounding = summation_error(flow * cost) + 2 * optimality_tolerance(cost) * largest
-    lower_bound = jnp.maximum(bounds[best], jnp.where(is_exact, total - rounding, -jnp.inf))
+    lower_bound = jnp.maximum(lower_bound, jnp.where(is_exact, total - rounding, -jnp.inf))
     return Plan(
         flow=flow,
         cost=total,
         lower_bound=lower_bound,
         gap=relative_gap(cost, total, lower_bound),
         is_exact=is_exact,
-        source_potentials=jnp.stack([pair[0] for pair in feasible])[best],
-        target_potentials=jnp.stack([pair[1] for pair in feasible])[best],
+        source_potentials=source_potentials,
+        target_potentials=target_potentials,
         pivots=pivots,
     )
 

