@@ -53,6 +53,10 @@ def run_program(
 
 
 def _log_to_screen() -> None:
-    """Our own messages to the screen as plain lines, other libraries' only from warnings on."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("bert_emd_jax").setLevel(logging.INFO)
+    """Our own messages to the screen as plain lines; those of other libraries keep their own settings."""
+    ours = logging.getLogger("bert_emd_jax")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours.handlers = [handler]

@@ -168,7 +168,7 @@ class DistillConfig(TrainingConfig):
     """Keep the weights of attention and hidden layers apart instead of averaging them."""
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
-    epsilon: float = 1e-3
+    epsilon: float = 2e-3
     """Final regularisation of Sinkhorn, relative to the scale of the costs."""
     objective: Literal["joint", "intermediate", "prediction"] = "joint"
     """Learn from layers and predictions together, or from one of them alone."""

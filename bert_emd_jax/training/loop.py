@@ -97,7 +97,7 @@ def train(
     examples, since = 0, time.perf_counter()
 
     progress_bar = tqdm(total=last, initial=step, unit="step", disable=None)
-    with logging_redirect_tqdm(), progress_bar as bar:
+    with logging_redirect_tqdm([logging.getLogger("bert_emd_jax")]), progress_bar as bar:
         while step < last:
             if step // per_epoch != frozen_epoch:
                 frozen_epoch = step // per_epoch

@@ -1,0 +1,82 @@
+"""The optimizer against torch's AdamW with clipping and transformers' warmup-linear schedule."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from bert_emd_jax.training.config import FinetuneConfig
+from bert_emd_jax.training.optimizer import decays, learning_rate_schedule, make_optimizer
+
+
+def config(**changes) -> FinetuneConfig:
+    paths = {"bert_model": Path("m"), "data_dir": Path("d"), "output_dir": Path("o")}
+    return FinetuneConfig(task_name="sst-2", **(paths | changes))
+
+
+def test_equals_torch_adamw_with_clipping():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    params = {
+        "dense": {"kernel": rng.normal(size=(4, 3)), "bias": rng.normal(size=3)},
+        "layer_norm": {"scale": rng.normal(size=3), "bias": rng.normal(size=3)},
+        "words": {"embedding": rng.normal(size=(5, 4))},
+    }
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    settings = config(learning_rate=0.02, weight_decay=0.3, lr_schedule="constant", warmup_proportion=0)
+    optimizer = make_optimizer(settings, learning_rate_schedule(settings, 10))
+    state = optimizer.init(params)
+
+    decayed = [params["dense"]["kernel"], params["words"]["embedding"]]
+    plain = [params["dense"]["bias"], params["layer_norm"]["scale"], params["layer_norm"]["bias"]]
+    theirs = [[torch.tensor(leaf, requires_grad=True) for leaf in group] for group in (decayed, plain)]
+    torch_optimizer = torch.optim.AdamW(
+        [{"params": theirs[0], "weight_decay": 0.3}, {"params": theirs[1], "weight_decay": 0.0}],
+        lr=0.02,
+        eps=1e-6,
+    )
+    for step in range(5):
+        gradients = jax.tree.map(
+            lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 10**-step, params
+        )
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        in_order = [gradients["dense"]["kernel"], gradients["words"]["embedding"]]
+        in_order += [
+            gradients["dense"]["bias"],
+            *(gradients["layer_norm"][name] for name in ("scale", "bias")),
+        ]
+        for tensor, gradient in zip([*theirs[0], *theirs[1]], in_order, strict=True):
+            tensor.grad = torch.tensor(gradient)
+        torch.nn.utils.clip_grad_norm_([*theirs[0], *theirs[1]], 1.0)
+        torch_optimizer.step()
+    np.testing.assert_allclose(params["dense"]["kernel"], theirs[0][0].detach().numpy(), rtol=2e-5)
+    np.testing.assert_allclose(params["words"]["embedding"], theirs[0][1].detach().numpy(), rtol=2e-5)
+    np.testing.assert_allclose(params["layer_norm"]["scale"], theirs[1][1].detach().numpy(), rtol=2e-5)
+
+
+def test_only_matrices_decay():
+    tree = {"a": {"kernel": 1, "bias": 1}, "b": {"scale": 1, "bias": 1}, "c": {"embedding": 1}, "lm_bias": 1}
+    assert decays(tree) == {
+        "a": {"kernel": True, "bias": False},
+        "b": {"scale": False, "bias": False},
+        "c": {"embedding": True},
+        "lm_bias": False,
+    }
+
+
+def test_warmup_then_linear_to_zero():
+    schedule = learning_rate_schedule(config(learning_rate=1.0, warmup_proportion=0.2), 20)
+    rates = [float(schedule(step)) for step in range(21)]
+    np.testing.assert_allclose(rates[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(np.diff(rates[4:]), -1 / 16, rtol=1e-5)
+    assert rates[20] == pytest.approx(0, abs=1e-6)
+
+
+def test_constant_schedule_stays():
+    schedule = learning_rate_schedule(
+        config(learning_rate=1.0, lr_schedule="constant", warmup_proportion=0), 20
+    )
+    assert {float(schedule(step)) for step in range(20)} == {1.0}

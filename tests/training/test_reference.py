@@ -1,0 +1,88 @@
+"""The losses of a whole step against numbers that the published PyTorch code prints for the same tensors."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_emd_jax.bert.heads import BertOutput
+from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.distill_step import Objective, _layer_losses, _updated_weights
+from bert_emd_jax.training.objectives import cross_entropy, soft_cross_entropy
+from bert_emd_jax.training.parallel import DEVICES
+from bert_emd_jax.transport.layer_weights import uniform_layer_weights
+from bert_emd_jax.weights.initialization import PROJECTION, initial_projection
+
+TESTS = Path(__file__).parents[1]
+LAYERS = np.load(TESTS / "transport" / "fixtures" / "reference_losses.npz")
+PREDICTION = np.load(TESTS / "training" / "fixtures" / "reference_prediction.npz")
+
+
+@pytest.mark.parametrize("mapping", ["emd_exact", "emd"])
+@pytest.mark.parametrize("rule", ["normalize", "softmax", "double_softmax"])
+@pytest.mark.parametrize("weights", ["shared", "separate"])
+def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
+    if mapping == "emd" and (rule, weights) != ("normalize", "shared"):
+        pytest.skip("one combination shows that the plans agree")
+    config = DistillConfig(
+        teacher_model=Path("t"),
+        student_config=Path("s"),
+        data_dir=Path("d"),
+        task_name="sst-2",
+        output_dir=Path("o"),
+        mapping=mapping,
+        padding="include",
+        layer_weight_rule=rule,
+        emd_temperature=5.0,
+        separate_layer_weights=weights == "separate",
+        use_embedding=False,
+    )
+    students, teachers, width = 4, 12, LAYERS["student_hidden_states"].shape[-1]
+
+    def one_device(layer_weights, student, teacher, micro):
+        params = {PROJECTION: initial_projection(width, width, 0)}  # the identity: equal widths
+        _, terms, plans = _layer_losses(
+            params, student, teacher, micro, layer_weights, None, Objective(config, regression=False)
+        )
+        stacked = jax.tree.map(lambda leaf: leaf[None], plans)
+        updated = _updated_weights(layer_weights, stacked, jnp.ones(1), config)
+        return terms, updated
+
+    step = jax.pmap(one_device, axis_name=DEVICES, in_axes=None, out_axes=None, axis_size=1)
+    layer_weights = uniform_layer_weights(students, teachers)
+    mask = LAYERS["attention_mask"]
+    micro = {"attention_mask": mask, "weights": np.ones(len(mask), np.float32)}
+    key = f"{rule}/T5/{weights}"
+    for index in range(4):
+        student, teacher = (
+            BertOutput(
+                LAYERS[f"{side}_hidden_states"][index],
+                LAYERS[f"{side}_attention_scores"][index],
+                np.zeros((len(mask), 1), np.float32),
+                np.zeros((len(mask), 1), np.float32),
+            )
+            for side in ("student", "teacher")
+        )
+        terms, layer_weights = jax.device_get(step(layer_weights, student, teacher, micro))
+        for kind in ("attention", "hidden"):
+            expected = LAYERS[f"{key}/{kind}_loss"][index]
+            np.testing.assert_allclose(terms[f"{kind}_loss"], expected, rtol=1e-4)
+        np.testing.assert_allclose(
+            np.concatenate([np.asarray(side) for side in layer_weights]),
+            LAYERS[f"{key}/layer_weights"][index],
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("temperature", [1, 3])
+@pytest.mark.parametrize("alpha", [1, 0.7])
+def test_prediction_loss(temperature, alpha):
+    total, soft, hard = PREDICTION[f"prediction/T{temperature}/alpha{alpha}"]
+    ours_soft = soft_cross_entropy(
+        PREDICTION["student_logits"], PREDICTION["teacher_logits"], temperature
+    ).mean()
+    ours_hard = cross_entropy(PREDICTION["student_logits"], PREDICTION["labels"]).mean()
+    np.testing.assert_allclose(ours_hard, hard, rtol=1e-5)
+    np.testing.assert_allclose(alpha * ours_soft + (1 - alpha) * ours_hard, total, rtol=1e-5)
