@@ -17,9 +17,40 @@ from pathlib import Path
 import pytest
 
 WORDS = (
-    "the a movie film is was not good bad great dull fine plot actor and or very so it this that of in to"
-    " funny sad long short love hate never always really ##s ##ing ##ed un ##able . , ! ? '"
-).split()
+    *(
+        "the",
+        "a",
+        "movie",
+        "film",
+        "is",
+        "was",
+        "not",
+        "good",
+        "bad",
+        "great",
+        "dull",
+        "fine",
+        "plot",
+        "actor",
+    ),
+    *("and", "or", "very", "so", "it", "this", "that", "of", "in", "to", "funny", "sad", "long", "short"),
+    *(
+        "love",
+        "hate",
+        "never",
+        "always",
+        "really",
+        "##s",
+        "##ing",
+        "##ed",
+        "un",
+        "##able",
+        ".",
+        ",",
+        "!",
+        "?",
+    ),
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +69,8 @@ def vocabulary_dir(tmp_path: Path, vocabulary: list[str]) -> Path:
 
 
 SENTENCES = {
-    "good": "the film is good|a great movie and so funny|love this plot|never bad , always great|fine actor !",
-    "bad": "the film is bad|a dull movie and so long|hate this plot|never good , always sad|short and dull .",
+    "good": "the film is good|a great movie and so funny|love this plot|never bad , always great|fine !",
+    "bad": "the film is bad|a dull movie and so long|hate this plot|never good , always sad|dull .",
 }
 
 

@@ -1,6 +1,7 @@
 """BERT with a head on top: sequence classification (or regression) and masked-language modelling."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,26 @@ class BertOutput(NamedTuple):
     logits: Float[Array, "..."]
 
 
+def forward(
+    module: nn.Module, params: Any, batch: Mapping[str, Any], dropout_key: jax.Array | None = None
+) -> BertOutput:
+    """Runs a module with a head on a batch.
+
+    Args:
+      batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq]; other keys are ignored.
+      dropout_key: switches dropout on.
+    """
+    output = module.apply(
+        {"params": params},
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["token_type_ids"],
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    return cast(BertOutput, output)
+
+
 class BertForSequenceClassification(nn.Module):
     """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels]."""
 
@@ -41,6 +62,7 @@ class BertForSequenceClassification(nn.Module):
             input_ids, attention_mask, token_type_ids, deterministic
         )
         features = encoded.pooled
+        assert features is not None  # the encoder has a pooler unless told otherwise
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
         rate = config.classifier_dropout

@@ -1,4 +1,4 @@
-"""The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805), with every layer's internals returned.
+"""The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805); it returns every layer's internals.
 
 Shape letters: B batch, L sequence, D hidden size, H heads, K head dim, N encoder layers.
 """

@@ -1,4 +1,4 @@
-"""How every program starts: flags into a dataclass, one line and exit code 2 for what a user can put right."""
+"""How every program starts: flags into a dataclass; a user's mistake is one line and exit code 2."""
 
 import logging
 import sys
@@ -8,7 +8,6 @@ from typing import TypeVar
 import tyro
 
 from bert_emd_jax.errors import UserError
-
 
 Config = TypeVar("Config")
 
@@ -20,7 +19,6 @@ def run_program(
     prog: str,
     description: str,
     argv: Sequence[str] | None = None,
-    defaults: Config | None = None,
 ) -> int:
     """Parses `argv` into `config_type` and calls `run` with it; returns the exit code.
 
@@ -35,7 +33,6 @@ def run_program(
             args=args,
             prog=prog,
             description=description,
-            default=defaults,
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )

@@ -20,6 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         FinetuneConfig,
         run,
         prog="run_finetune.py",
-        description="Fine-tunes a BERT on a task. The result is a model directory: a teacher for run_distill.py.",
+        description="Fine-tunes a BERT on a task; the result can be the teacher of run_distill.py.",
         argv=argv,
     )

@@ -1,7 +1,6 @@
 """What a model costs to use: parameters, bytes, milliseconds per sentence."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.data.encoding import EncodedDataset
 
 LATENCY_BATCH_SIZES = (1, 32)
@@ -30,7 +30,7 @@ def size_of(config: BertConfig, params: Any) -> dict[str, int]:
 def milliseconds_per_sentence(
     modules: dict[str, tuple[nn.Module, Any]],
     dataset: EncodedDataset,
-    bucket_lengths: Sequence[int],
+    bucket_lengths: tuple[int, ...],
     repeats: int = 10,
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds per sentence of each model on one device: {model: {batch size: ms}}.
@@ -47,20 +47,17 @@ def milliseconds_per_sentence(
     fitting = np.flatnonzero(dataset.lengths <= length)
     on_device = {name: jax.device_put(params, device) for name, (_, params) in modules.items()}
     compiled = {
-        name: jax.jit(lambda params, *inputs, module=module: module.apply({"params": params}, *inputs).logits)
+        name: jax.jit(lambda params, batch, module=module: forward(module, params, batch).logits)
         for name, (module, _) in modules.items()
     }
     result: dict[str, dict[str, float]] = {name: {} for name in modules}
     for batch_size in LATENCY_BATCH_SIZES:
-        batch = dataset.collate(np.resize(fitting, batch_size), length)
-        inputs = [
-            jax.device_put(batch[name], device) for name in ("input_ids", "attention_mask", "token_type_ids")
-        ]
+        batch = jax.device_put(dataset.collate(np.resize(fitting, batch_size), length), device)
         seconds: dict[str, list[float]] = {name: [] for name in modules}
         for repeat in range(repeats + 1):
-            for name, forward in compiled.items():
+            for name, compute in compiled.items():
                 start = time.perf_counter()
-                forward(on_device[name], *inputs).block_until_ready()
+                compute(on_device[name], batch).block_until_ready()
                 if repeat:  # the first call compiles
                     seconds[name].append(time.perf_counter() - start)
         for name, times in seconds.items():

@@ -92,16 +92,18 @@ def write_predictions(
     path: Path, task: Task, examples: Examples, logits: Float[np.ndarray, "rows labels"]
 ) -> None:
     """One row per example: identifier, prediction, the true label where known, probability of each label."""
-    names = task.labels or ()
+    names: tuple[str, ...] = task.labels or ()
     header = ["index", "prediction"]
     columns: list[list[str]] = [list(examples.identifiers)]
     if task.is_regression:
         columns.append([f"{value:.6g}" for value in logits[:, 0]])
     else:
-        columns.append([names[index] for index in logits.argmax(axis=1)])
+        columns.append([names[int(index)] for index in logits.argmax(axis=1)])
     if examples.labels is not None:
         header.append("label")
-        columns.append([f"{label:g}" if task.is_regression else names[label] for label in examples.labels])
+        columns.append(
+            [f"{label:g}" if task.is_regression else names[int(label)] for label in examples.labels]
+        )
     if not task.is_regression:
         probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
         for index, name in enumerate(names):

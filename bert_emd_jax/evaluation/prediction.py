@@ -1,6 +1,5 @@
 """Logits of a classifier for a whole dataset, batched by length, over all local devices."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.training.parallel import pmap_forward, rows_for_devices, split_for_prediction
@@ -18,15 +18,10 @@ class Predictor:
     """The compiled forward pass of one module; a shape is compiled once, whatever the parameters."""
 
     def __init__(self, module: nn.Module) -> None:
-        def forward(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-            return module.apply(
-                {"params": params}, batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
-            ).logits  # pyright: ignore[reportAttributeAccessIssue]
-
-        self._forward = pmap_forward(forward)
+        self._logits = pmap_forward(lambda params, batch: forward(module, params, batch).logits)
 
     def logits(
-        self, params: Any, dataset: EncodedDataset, bucket_lengths: Sequence[int], batch_size: int
+        self, params: Any, dataset: EncodedDataset, bucket_lengths: tuple[int, ...], batch_size: int
     ) -> Float[np.ndarray, "rows labels"]:
         """Logits of every row, in the dataset's order.
 
@@ -39,8 +34,7 @@ class Predictor:
         results: np.ndarray | None = None
         for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None):
             arrays = dataset.collate(batch.rows, batch.length, padded_rows)
-            inputs = {name: arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-            logits = np.asarray(self._forward(params, split_for_prediction(inputs)))
+            logits = np.asarray(self._logits(params, split_for_prediction(arrays)))
             logits = logits.reshape(padded_rows, -1)[: len(batch.rows)]
             if results is None:
                 results = np.empty((len(dataset), logits.shape[1]), np.float32)

@@ -1,14 +1,16 @@
 """Orbax checkpoints of a run: the last few and the best, with the host's progress beside the state."""
 
+import dataclasses
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.state import TrainState
@@ -18,50 +20,71 @@ logger = logging.getLogger(__name__)
 KEEP_LATEST = 2
 
 
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come: where the best score was reached, and when it was last evaluated."""
+
+    best_score: float | None = None
+    best_step: int = 0
+
+    def improved_by(self, score: float, step: int) -> bool:
+        """Notes a score; true when it is the best so far."""
+        better = not math.isnan(score) and (self.best_score is None or score > self.best_score)
+        if better:
+            self.best_score, self.best_step = score, step
+        return better
+
+
+class _LatestAndBest(PreservationPolicy):
+    """Keeps the last checkpoints and that of the best score.
+
+    Orbax's own BestN forgets the scores of checkpoints that an earlier process wrote.
+    """
+
+    def __init__(self) -> None:
+        self.best_step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        latest = {info.step for info in checkpoints[-KEEP_LATEST:]}
+        return [info.step in latest or info.step == self.best_step for info in checkpoints]
+
+
 class Checkpoints:
     """Asynchronous checkpoints under one directory. Used by the main process only.
 
-    A checkpoint holds the whole train state and a JSON object `progress` (best score and step so far).
-    One that was saved with a score may become the best, which is kept beside the latest.
+    A checkpoint holds the whole train state and the loop's `Progress`; the one that `Progress` names as the
+    best is kept beside the latest.
     """
 
     def __init__(self, directory: Path) -> None:
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(KEEP_LATEST),
-                BestN(
-                    # Of equal scores the earlier step is the best, as it is during training.
-                    get_metric_fn=lambda metrics: (metrics["score"], -metrics["step"]),  # pyright: ignore
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        self._policy = _LatestAndBest()
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, enable_async_checkpointing=True, cleanup_tmp_directories=True
+                preservation_policy=self._policy,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
             ),
         )
 
-    def save(self, state: TrainState, progress: Mapping[str, Any], score: float | None) -> None:
+    def save(self, state: TrainState, progress: Progress) -> None:
         """Starts writing a checkpoint; a save under way is finished first."""
         # A real copy: the next step donates these buffers while Orbax still writes.
         host_state = jax.tree.map(lambda leaf: np.array(leaf), state)
-        step = int(host_state.step)
+        self._policy.best_step = progress.best_step
         self._manager.save(
-            step,
+            int(host_state.step),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(host_state), progress=ocp.args.JsonSave(dict(progress))
+                state=ocp.args.StandardSave(host_state),
+                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
-            metrics=None if score is None else {"score": score, "step": step},
         )
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, step: int, template: TrainState) -> tuple[TrainState, Progress]:
         """The (state as NumPy arrays, progress) of a step.
 
         Args:
@@ -80,7 +103,7 @@ class Checkpoints:
             )
         except (ValueError, OSError, KeyError, TypeError) as error:
             raise UserError(f"{self._manager.directory / str(step)}: damaged checkpoint ({error})") from None
-        return restored["state"], restored["progress"]
+        return restored["state"], Progress(**restored["progress"])
 
     def close(self) -> None:
         """Waits for the last save."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from bert_emd_jax.bert.heads import BertOutput
+from bert_emd_jax.bert.heads import BertOutput, forward
 from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.gradients import Batch, global_rows, summed_gradients
 from bert_emd_jax.training.objectives import soft_loss, task_loss
@@ -78,14 +78,8 @@ def make_distill_step(
         def loss_share(
             params: Any, micro: Batch, index: Any
         ) -> tuple[jax.Array, tuple[Measurements, Measurements]]:
-            inputs = (micro["input_ids"], micro["attention_mask"], micro["token_type_ids"])
-            teacher_output = teacher.apply({"params": frozen["teacher"]}, *inputs)
-            student_output = student.apply(
-                {"params": params},
-                *inputs,
-                deterministic=False,
-                rngs={"dropout": dropout_key(state, index)},
-            )
+            teacher_output = forward(teacher, frozen["teacher"], micro)
+            student_output = forward(student, params, micro, dropout_key(state, index))
             layer_loss, of_layers, plans = _layer_losses(
                 params, student_output, teacher_output, micro, state.layer_weights, frozen["flow"], objective
             )
@@ -105,7 +99,7 @@ def make_distill_step(
             "layer_weights": state.layer_weights,
         }
         new_state = apply_gradients(state, gradients, optimizer)
-        if uses_layer_weights(config.mapping) and (objective.attention or objective.hidden):
+        if state.layer_weights is not None and uses_layer_weights(config.mapping) and plans:
             new_state = new_state.replace(  # pyright: ignore[reportAttributeAccessIssue]
                 layer_weights=_updated_weights(state.layer_weights, plans, row_shares, config)
             )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.training.gradients import Batch, global_rows, summed_gradients
 from bert_emd_jax.training.objectives import task_loss
 from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key
@@ -27,14 +28,7 @@ def make_finetune_step(
         rows = jnp.maximum(global_rows(batch).sum(), 1)
 
         def loss_share(params: Any, micro: Batch, index: Any) -> tuple[jax.Array, tuple[dict, dict]]:
-            logits = model.apply(
-                {"params": params},
-                micro["input_ids"],
-                micro["attention_mask"],
-                micro["token_type_ids"],
-                deterministic=False,
-                rngs={"dropout": dropout_key(state, index)},
-            ).logits  # pyright: ignore[reportAttributeAccessIssue]
+            logits = forward(model, params, micro, dropout_key(state, index)).logits
             losses = task_loss(logits, micro["labels"], regression)
             share = jnp.sum(losses * micro["weights"]) / rows
             return share, ({"loss": share}, {})

@@ -1,8 +1,7 @@
-"""The training loop, the same for fine-tuning and distillation: steps, evaluations, checkpoints, the best kept."""
+"""The training loop of fine-tuning and distillation: steps, evaluations, checkpoints, the best kept."""
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.training.checkpoints import Checkpoints
+from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.config import TrainingConfig
 from bert_emd_jax.training.parallel import replicate, rows_for_devices, split_for_training
 from bert_emd_jax.training.run_directory import MetricsLog
@@ -25,21 +24,6 @@ logger = logging.getLogger(__name__)
 
 
 Observer = Callable[[int, Mapping[str, Any]], dict[str, Any]]
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a run has come: where the best score was reached, and when it was last evaluated."""
-
-    best_score: float | None = None
-    best_step: int = 0
-
-    def improved_by(self, score: float, step: int) -> bool:
-        """Notes a score; true when it is the best so far."""
-        better = not math.isnan(score) and (self.best_score is None or score > self.best_score)
-        if better:
-            self.best_score, self.best_step = score, step
-        return better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +104,7 @@ def train(
                 row = _means(pending) | work.observe(step, jax.device_get(measurements))
                 row |= {
                     "epoch": step / per_epoch,
-                    "learning_rate": float(work.learning_rate(step - 1)),
+                    "learning_rate": float(np.asarray(work.learning_rate(step - 1))),
                     "examples_per_second": examples / (time.perf_counter() - since),
                 }
                 log.write("train", step, row)
@@ -130,7 +114,6 @@ def train(
                 log.write("check", step, work.check(step, jax.device_get(measurements)))
             bar.update()
 
-            score = None
             if evaluation_due:
                 metrics = work.evaluate(device_state.params)
                 score = metrics[work.primary_metric]
@@ -143,8 +126,7 @@ def train(
                 logger.info("step %d/%d (epoch %.2f): %s%s", step, last, epoch, shown, mark)
             if checkpoint_due:
                 before_checkpoint()
-                scored = score is not None and not math.isnan(score)
-                checkpoints.save(device_state, dataclasses.asdict(progress), score if scored else None)
+                checkpoints.save(device_state, progress)
                 since = time.perf_counter()
     return progress
 

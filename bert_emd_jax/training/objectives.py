@@ -1,4 +1,4 @@
-"""The losses on predictions, one number per example, so that devices and filler rows can be summed exactly."""
+"""The losses on predictions: one number per example, for sums over devices and without filler rows."""
 
 import jax
 import jax.numpy as jnp

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bert_emd_jax.bert.config import BertConfig
@@ -16,9 +17,9 @@ from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.evaluation.cost_of_use import milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.prediction import Predictor
-from bert_emd_jax.training.checkpoints import Checkpoints
+from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.config import TrainingConfig, flags_of
-from bert_emd_jax.training.loop import Observer, Progress, Work, total_steps, train
+from bert_emd_jax.training.loop import Observer, Work, total_steps, train
 from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_emd_jax.training.parallel import pmap_step, replicate
 from bert_emd_jax.training.run_directory import (
@@ -97,7 +98,7 @@ def run_training(
 
     def evaluate(params: Any) -> dict[str, float]:
         logits = predictor.logits(params, data.dev, data.bucket_lengths, config.eval_batch_size)
-        return compute_metrics(data.task.metrics, logits, data.dev.labels)
+        return dev_metrics(data, logits)
 
     trained = dict(model.params)
     if model.projection is not None:
@@ -107,8 +108,7 @@ def run_training(
     checkpoints = Checkpoints(directory / CHECKPOINTS)
     state, progress = fresh, Progress()
     if resume_step:
-        state, stored = checkpoints.restore(resume_step, fresh)
-        progress = Progress(**stored)
+        state, progress = checkpoints.restore(resume_step, fresh)
         logger.info("resuming at step %d", resume_step)
     elif config.resume:
         logger.info("no checkpoint yet in %s: starting from the beginning", directory)
@@ -158,6 +158,12 @@ def best_state(config: TrainingConfig, progress: Progress, template: TrainState)
     return state
 
 
+def dev_metrics(data: TaskData, logits: np.ndarray) -> dict[str, float]:
+    """The task's metrics on the dev rows."""
+    assert data.dev.labels is not None  # read_split refuses train and dev rows without a label
+    return compute_metrics(data.task.metrics, logits, data.dev.labels)
+
+
 def measured_models(
     config: TrainingConfig, student: Model, teacher: Model | None, data: TaskData
 ) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def measured_models(
             replicate(model.params), data.dev, data.bucket_lengths, config.eval_batch_size
         )
         measured[name] = {
-            "metrics": compute_metrics(data.task.metrics, logits, data.dev.labels),
+            "metrics": dev_metrics(data, logits),
             **size_of(model.config, model.params),
             "milliseconds_per_sentence": latency[name],
         }

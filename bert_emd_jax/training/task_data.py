@@ -57,7 +57,7 @@ def encoded_split(
 
 
 def bucket_count(batches: int) -> int:
-    """How many padded lengths to use for so many batches: each costs a compilation, so few for a short run."""
+    """How many padded lengths so many batches deserve: each costs a compilation."""
     return min(MOST_BUCKETS, 1 + batches // BATCHES_PER_COMPILATION)
 
 
@@ -91,7 +91,8 @@ def check_length(max_seq_length: int, max_positions: int, source: object) -> Non
     """Raises UserError where the model has fewer position embeddings than the longest input needs."""
     if max_seq_length > max_positions:
         raise UserError(
-            f"--max_seq_length {max_seq_length}: {source} has position embeddings for {max_positions} tokens only"
+            f"--max_seq_length {max_seq_length}: {source} has position embeddings"
+            f" for {max_positions} tokens only"
         )
 
 

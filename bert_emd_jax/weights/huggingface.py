@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.weights.initialization import (
     NewHead,
-    Params,
     config_with_labels,
     initial_params,
     parameter_shapes,
@@ -26,6 +24,7 @@ from bert_emd_jax.weights.names import (
     tensors_of,
     torch_file_name,
 )
+from bert_emd_jax.weights.params import Params, flatten, unflatten
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def convert_to_flax(
         if rows != config.num_labels:
             by_name = {name: tensor for name, tensor in by_name.items() if name not in _CLASSIFIER}
 
-    shapes = flatten_dict(parameter_shapes(config, head), sep="/")
+    shapes = parameter_shapes(config, head)
     flat: dict[str, np.ndarray] = {}
     new: list[str] = []
     missing: list[str] = []
@@ -104,20 +103,21 @@ def convert_to_flax(
         logger.info("%s: ignored (heads of other tasks): %s", source, ", ".join(ignored))
     if new:
         logger.info("%s: new, randomly initialised: %s", source, ", ".join(new))
-        fresh = flatten_dict(initial_params(config, head, seed=new_head.seed if new_head else 0), sep="/")
-        flat = {path: flat.get(path, value) for path, value in fresh.items()}
-    return config, unflatten_dict(flat, sep="/")
+        fresh = flatten(initial_params(config, head, seed=new_head.seed if new_head else 0))
+        flat = fresh | flat
+    return config, unflatten(flat)
 
 
 def convert_to_torch(params: Params, config: BertConfig, head: Head) -> dict[str, np.ndarray]:
     """PyTorch tensors under transformers' names. Parameters outside the table (`fit_dense`) are left out."""
-    flat = flatten_dict(params, sep="/")
-    return {
-        torch_file_name(entry): np.ascontiguousarray(
-            np.asarray(flat[entry.flax_path]).T if entry.transform == "transpose" else flat[entry.flax_path]
+    flat = flatten(params)
+    tensors = {}
+    for entry in tensors_of(config, head):
+        tensor = np.asarray(flat[entry.flax_path])
+        tensors[torch_file_name(entry)] = np.ascontiguousarray(
+            tensor.T if entry.transform == "transpose" else tensor
         )
-        for entry in tensors_of(config, head)
-    }
+    return tensors
 
 
 def write_huggingface_weights(directory: Path, params: Params, config: BertConfig) -> None:

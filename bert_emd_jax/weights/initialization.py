@@ -3,24 +3,20 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import BertForMaskedLM, BertForSequenceClassification
 from bert_emd_jax.bert.modeling import BertEncoder
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.weights.names import Head
+from bert_emd_jax.weights.params import Params, flatten, unflatten
 
 logger = logging.getLogger(__name__)
-
-Params = dict[str, Any]
-"""A nested dict of arrays, as `module.apply({"params": params}, …)` takes it."""
 
 
 PROJECTION = "fit_dense"
@@ -53,11 +49,11 @@ _MODULES: dict[Head, type[nn.Module]] = {
 }
 
 
-def parameter_shapes(config: BertConfig, head: Head) -> dict[str, Any]:
-    """The nested dict of parameter shapes of a model, without allocating one."""
+def parameter_shapes(config: BertConfig, head: Head) -> dict[str, tuple[int, ...]]:
+    """Path → shape of every parameter of a model, in the order of the paths, without allocating one."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     abstract = jax.eval_shape(_MODULES[head](config).init, jax.random.key(0), tokens, tokens)
-    return jax.tree.map(lambda leaf: leaf.shape, abstract["params"])
+    return {path: leaf.shape for path, leaf in sorted(flatten(abstract["params"]).items())}
 
 
 def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
@@ -67,17 +63,16 @@ def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
     """
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-        if path[-1] in ("kernel", "embedding"):
+    def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        if path.endswith(("/kernel", "/embedding")):
             return (config.initializer_range * rng.standard_normal(shape)).astype(np.float32)
-        return np.full(shape, 1 if path[-1] == "scale" else 0, np.float32)
+        return np.full(shape, 1 if path.endswith("/scale") else 0, np.float32)
 
-    shapes = flatten_dict(parameter_shapes(config, head))
-    return unflatten_dict({path: draw(path, shapes[path]) for path in sorted(shapes)})
+    return unflatten({path: draw(path, shape) for path, shape in parameter_shapes(config, head).items()})
 
 
 def initial_projection(student_size: int, teacher_size: int, seed: int) -> Params:
-    """The projection of student states to the teacher's width: the identity where they agree, else normal(0.02)."""
+    """The first projection of student states to the teacher's width: the identity for equal widths."""
     if student_size == teacher_size:
         kernel = np.eye(student_size)
     else:
@@ -126,11 +121,11 @@ def student_from_layers(
         )
     config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
     fresh = initial_params(config, "classifier", seed)
-    teacher = flatten_dict(teacher_params["bert"])
+    teacher = flatten(teacher_params["bert"])
     flat = {}
-    for path in flatten_dict(fresh["bert"]):
-        source = path
-        if path[0].startswith("layer_"):
-            source = (f"layer_{layers[int(path[0].removeprefix('layer_'))]}", *path[1:])
-        flat[path] = np.asarray(teacher[source])
-    return config, {"bert": unflatten_dict(flat), "classifier": fresh["classifier"]}
+    for path in flatten(fresh["bert"]):
+        module, _, rest = path.partition("/")
+        if module.startswith("layer_"):
+            module = f"layer_{layers[int(module.removeprefix('layer_'))]}"
+        flat[path] = np.asarray(teacher[f"{module}/{rest}"])
+    return config, {"bert": unflatten(flat), "classifier": fresh["classifier"]}

@@ -1,4 +1,4 @@
-"""The one form of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/` beside them.
+"""The one form of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
 
 Reading also takes a Hugging Face directory, converted in memory.
 """
@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bert_emd_jax.bert.config import BertConfig, load_bert_config
 from bert_emd_jax.data.tokenization import Tokenizer
@@ -25,12 +24,12 @@ from bert_emd_jax.weights.huggingface import (
 from bert_emd_jax.weights.initialization import (
     PROJECTION,
     NewHead,
-    Params,
     config_with_labels,
     initial_params,
     parameter_shapes,
 )
 from bert_emd_jax.weights.names import Head
+from bert_emd_jax.weights.params import Params, flatten, unflatten
 from bert_emd_jax.weights.params_store import load_params, save_params
 
 logger = logging.getLogger(__name__)
@@ -126,17 +125,17 @@ def _checked(
     stored: Params, config: BertConfig, head: Head, new_head: NewHead | None, source: str
 ) -> tuple[BertConfig, Params]:
     """Parameters from `params/` made to fit a config and head, as for a file from outside."""
-    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(stored, sep="/").items()}
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(stored).items()}
     if head == "classifier":
         kernel = flat.get("classifier/kernel")
         rows = None if kernel is None else kernel.shape[-1]
         config = config_with_labels(config, rows, new_head, source)
         if rows != config.num_labels:
             flat = {path: leaf for path, leaf in flat.items() if not path.startswith("classifier/")}
-    shapes = flatten_dict(parameter_shapes(config, head), sep="/")
+    shapes = parameter_shapes(config, head)
     missing = sorted(set(shapes) - set(flat))
     if new_head is not None:
-        fresh = flatten_dict(initial_params(config, head, new_head.seed), sep="/")
+        fresh = flatten(initial_params(config, head, new_head.seed))
         flat |= {path: fresh[path] for path in missing if path.startswith("classifier/")}
         missing = sorted(set(shapes) - set(flat))
     misshapen = [
@@ -148,4 +147,4 @@ def _checked(
         problems = [f"missing: {', '.join(missing)}"] * bool(missing)
         problems += [f"of another shape: {', '.join(misshapen)}"] * bool(misshapen)
         raise UserError(f"{source}: the parameters do not fit config.json; {'; '.join(problems)}")
-    return config, unflatten_dict({path: flat[path] for path in shapes}, sep="/")
+    return config, unflatten({path: flat[path] for path in shapes})

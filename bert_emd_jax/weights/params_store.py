@@ -6,7 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.initialization import Params
+from bert_emd_jax.weights.params import Params
 
 
 def save_params(directory: Path, params: Params) -> None:

@@ -69,7 +69,7 @@ def metric_rows(steps: int = STEPS, finetune: bool = False) -> list[dict[str, An
     rows, best = [], 0.0
     for step in range(1, steps + 1):
         fall = np.exp(-3 * step / steps)
-        noise = lambda spread: float(np.exp(rng.normal(0, spread)))  # noqa: E731
+        noise = lambda spread: float(np.exp(rng.normal(0, spread)))
         row = {
             "step": step,
             "kind": "train",

@@ -23,7 +23,8 @@ SENTENCES = [
     "a charming and often affecting journey .",
     "unflinchingly bleak and desperate",
     "it 's slow -- very , very slow .",
-    "the acting , costumes , music , cinematography and sound are all astounding given the production 's austere "
+    "the acting , costumes , music , cinematography and sound are all astounding given the "
+    "production 's austere "
     "locales , and nobody in the 21st century's überfilm café would deny it — 東京 included !",
     "",
 ]
