@@ -17,39 +17,10 @@ from pathlib import Path
 import pytest
 
 WORDS = (
-    *(
-        "the",
-        "a",
-        "movie",
-        "film",
-        "is",
-        "was",
-        "not",
-        "good",
-        "bad",
-        "great",
-        "dull",
-        "fine",
-        "plot",
-        "actor",
-    ),
-    *("and", "or", "very", "so", "it", "this", "that", "of", "in", "to", "funny", "sad", "long", "short"),
-    *(
-        "love",
-        "hate",
-        "never",
-        "always",
-        "really",
-        "##s",
-        "##ing",
-        "##ed",
-        "un",
-        "##able",
-        ".",
-        ",",
-        "!",
-        "?",
-    ),
+    *("the", "a", "movie", "film", "is", "was", "not", "good", "bad", "great", "dull", "fine"),
+    *("plot", "actor", "and", "or", "very", "so", "it", "this", "that", "of", "in", "to"),
+    *("funny", "sad", "long", "short", "love", "hate", "never", "always", "really"),
+    *("##s", "##ing", "##ed", "un", ".", ",", "!", "?"),
 )
 
 
