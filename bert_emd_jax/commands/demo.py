@@ -89,7 +89,13 @@ def train(program: Callable[..., int], name: str, flags: list[str], output_dir: 
 def call(program: Callable[..., int], name: str, flags: list[str]) -> None:
     """Prints the command line that a user would type, and runs it in this process."""
     print(f"\n$ python {name} {shlex.join(flags)}", flush=True)
-    if program(flags) != 0:
+    # The run's record shall hold the line that was printed, not that of the demo.
+    own, sys.argv = sys.argv, [name, *flags]
+    try:
+        exit_code = program(flags)
+    finally:
+        sys.argv = own
+    if exit_code != 0:
         raise UserError(f"{name} failed, see above")
 
 

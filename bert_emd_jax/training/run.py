@@ -14,6 +14,7 @@ import optax
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import BertForSequenceClassification
 from bert_emd_jax.data.batching import BatchSchedule
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.cost_of_use import milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.prediction import Predictor
@@ -161,6 +162,8 @@ def best_state(config: TrainingConfig, progress: Progress, template: TrainState)
 def dev_metrics(data: TaskData, logits: np.ndarray) -> dict[str, float]:
     """The task's metrics on the dev rows."""
     assert data.dev.labels is not None  # read_split refuses train and dev rows without a label
+    if not np.isfinite(logits).all():
+        raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
     return compute_metrics(data.task.metrics, logits, data.dev.labels)
 
 

@@ -52,6 +52,9 @@ def prepare_run_directory(
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output_dir {directory}: is a file")
+    for flag in ("bert_model", "teacher_model", "student_model"):
+        if flags.get(flag) and Path(str(flags[flag])).resolve() == directory.resolve():
+            raise UserError(f"--output_dir {directory}: is the model of --{flag}; choose another directory")
     holds_something = directory.is_dir() and any(directory.iterdir())
     if resume and (directory / RUN_CONFIG).is_file():
         _check_same_run(directory / RUN_CONFIG, program, flags)

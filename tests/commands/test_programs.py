@@ -213,6 +213,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, task_dir, tiny_model_di
     )
     refused(distill_flags(teacher, task_dir, output, "--gradient_accumulation_steps", 3), "divisor")
     refused(distill_flags(teacher, task_dir, output, "--aug_train"), "run_augment.py")
+    refused(distill_flags(teacher, task_dir, teacher, "--overwrite"), "is the model of --teacher_model")
+    assert (teacher / "params").is_dir()
     other = tiny_model_dir("other", vocab_size=90)
     refused(distill_flags(teacher, task_dir, output, "--student_model", other), "word embeddings")
     deep = tiny_model_dir("deep", num_hidden_layers=5)
