@@ -57,6 +57,8 @@ def run(config: DemoConfig) -> None:
 
     print()
     print(table({name: results_of(root, name) for name in ("teacher", "student")}))
+    if config.smoke:
+        print("(a smoke run: some hundred rows show that everything works, and teach next to nothing)")
     print(f"\nopen {student / 'report.html'}")
 
 

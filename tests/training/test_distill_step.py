@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +13,7 @@ from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import BertForSequenceClassification
 from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.distill_step import Objective, make_distill_step
-from bert_emd_jax.training.parallel import DEVICES
+from bert_emd_jax.training.parallel import DEVICES, pmap_step
 from bert_emd_jax.training.state import create_state
 from bert_emd_jax.transport.layer_weights import uniform_layer_weights
 from bert_emd_jax.transport.mapping import fixed_plan
@@ -238,3 +239,18 @@ def test_fillers_alone_do_not_break_the_step():
     state, history = run_steps(config(mapping="uniform"), 8, steps=1, rows=8, fillers=7)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     assert np.isfinite(history[0]["loss"])
+
+
+def test_the_step_lowers_for_tpu_and_cuda():
+    """The whole pmapped step, transport included, without such a device."""
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    optimizer = optax.adamw(1e-3)
+    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
+    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
+    frozen = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
+    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
+    step = pmap_step(make_distill_step(*modules, optimizer, Objective(config(), regression=False)))
+    export = jax.export.export(jax.jit(step), platforms=["tpu", "cuda"])
+    exported = export(state, frozen, split(uneven_batch(), jax.device_count()))
+    assert exported.platforms == ("tpu", "cuda")
+    assert exported.nr_devices == jax.device_count()
