@@ -98,6 +98,8 @@ def save_model(directory: Path, model: Model) -> None:
     Each part is written aside and renamed, so a reader never sees half of one.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for left_over in directory.glob(".writing-*"):  # of a process that was killed here
+        shutil.rmtree(left_over)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside_name:
         aside = Path(aside_name)
         stored = dict(model.params)
