@@ -101,7 +101,7 @@ def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[P
         file = augmented(file)
         if not (directory / file.name).is_file():
             raise UserError(
-                f"{directory / file.name}: no such file; run_augment.py makes it, or leave --aug_train away"
+                f"{directory / file.name}: no such file; it holds the augmented rows for --aug_train"
             )
     path = directory / file.name
     if not path.is_file():

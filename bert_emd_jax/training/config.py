@@ -146,7 +146,7 @@ class DistillConfig(TrainingConfig):
     student_config: Path | None = None
     """Instead: start from random weights, sizes from this config.json."""
     aug_train: bool = False
-    """Train on train_aug.tsv, which run_augment.py makes, in place of train.tsv."""
+    """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
     num_train_epochs: int = 10
     """Passes over the training data."""
 

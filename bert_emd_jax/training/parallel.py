@@ -74,8 +74,3 @@ def split_for_prediction(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     """A batch over the local devices: [rows, …] to [local devices, rows, …]."""
     local = jax.local_device_count()
     return {name: values.reshape(local, -1, *values.shape[1:]) for name, values in batch.items()}
-
-
-def is_main_process() -> bool:
-    """Whether this process writes files and prints."""
-    return jax.process_index() == 0

@@ -212,7 +212,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, task_dir, tiny_model_di
         "--student_model and --student_init_layers",
     )
     refused(distill_flags(teacher, task_dir, output, "--gradient_accumulation_steps", 3), "divisor")
-    refused(distill_flags(teacher, task_dir, output, "--aug_train"), "run_augment.py")
+    refused(distill_flags(teacher, task_dir, output, "--aug_train"), "train_aug.csv: no such file")
     refused(distill_flags(teacher, task_dir, teacher, "--overwrite"), "is the model of --teacher_model")
     assert (teacher / "params").is_dir()
     other = tiny_model_dir("other", vocab_size=90)

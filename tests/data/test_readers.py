@@ -195,7 +195,7 @@ def test_missing_places(tmp_path):
     refuse(r"train\.tsv: no such file; it holds the train split of SST-2", task, tmp_path)
     refuse("AX has no train split here, only test", get_task("AX"), tmp_path)
     write(tmp_path, "train.tsv", "sentence\tlabel\na\t1\n")
-    refuse(r"train_aug\.tsv: no such file; run_augment\.py makes it", task, tmp_path, aug_train=True)
+    refuse(r"train_aug\.tsv: no such file; it holds the augmented rows", task, tmp_path, aug_train=True)
     assert split_exists(task, tmp_path, "train")
     assert not split_exists(get_task("MNLI"), tmp_path, "dev_mismatched")
 

@@ -1,0 +1,27 @@
+"""Corpora that the tests of pretraining data share."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bert_emd_jax.data.corpus import Corpus
+from bert_emd_jax.data.pretraining import Vocabulary
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+FIRST_WORD = len(SPECIALS)
+
+
+def numbered_corpus(document_sizes, sentence_lengths) -> tuple[Corpus, Vocabulary]:
+    """Token k of the corpus has the id `k + FIRST_WORD`: an id is a position."""
+    lengths = np.resize(sentence_lengths, sum(document_sizes))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    documents = np.concatenate([[0], np.cumsum(document_sizes)])
+    pieces = [*SPECIALS, *(f"w{index}" for index in range(offsets[-1]))]
+    tokens = np.arange(offsets[-1], dtype=np.int32) + FIRST_WORD
+    return Corpus(tokens, offsets, documents), Vocabulary(pieces, 2, 3, 4)
+
+
+def write_corpus(directory: Path, text: str | bytes, name="corpus.txt") -> Path:
+    path = directory / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
