@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench kills lint format clean
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,19 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	touch $@
+
+# About ten minutes. The throughput, latency and study programs in benchmarks/ have lines of their own there.
+bench: $(VENV)/.installed-bench
+	NETWORK_SIMPLEX_PROBLEMS=10000 $(BIN)/python -m pytest -n 2 tests/transport/test_network_simplex.py
+	$(BIN)/python benchmarks/transport.py
+
+# Half an hour: kills training runs at random moments and compares what the resumed ones leave.
+kills: $(VENV)/.installed-test
+	KILLS=50 $(BIN)/python -m pytest tests/commands/test_kills.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import tyro
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import Interrupted, UserError
 
 Config = TypeVar("Config")
 
@@ -19,8 +19,9 @@ def run_program(
     prog: str,
     description: str,
     argv: Sequence[str] | None = None,
+    expand: Callable[[Sequence[str]], list[str]] = list,
 ) -> int:
-    """Parses `argv` into `config_type` and calls `run` with it; returns the exit code.
+    """Parses `argv`, rewritten by `expand`, into `config_type`, calls `run` with it; returns the exit code.
 
     `run` imports JAX itself, so that `--help` and a mistyped flag answer at once. A `UserError` or
     an error of the file system is printed as one line (exit code 2), unless `--debug` asks for the
@@ -30,7 +31,7 @@ def run_program(
     try:
         config = tyro.cli(
             config_type,
-            args=args,
+            args=expand(args),
             prog=prog,
             description=description,
             use_underscores=True,
@@ -41,6 +42,9 @@ def run_program(
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+    except Interrupted as interrupted:
+        print(f"{prog}: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
     except (UserError, OSError) as error:
         if "--debug" in args:
             raise

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.transport.names import LAYER_WEIGHT_RULES, MAPPINGS
+from bert_emd_jax.transport.names import LAYER_WEIGHT_RULES, MAPPINGS, uses_layer_weights
 
 
 def _comma_list(convert: type, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple]:
@@ -30,15 +30,34 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig:
+class _Checked:
+    """A config whose values are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def _require(self, name: str, fulfilled: bool, what: str) -> None:
+        if not fulfilled:
+            raise UserError(f"--{name} {getattr(self, name)}: must be {what}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig(_Checked):
     """Which texts, and how they become tokens."""
 
     data_dir: Path
-    """Directory of the task's files: train.tsv, dev.tsv, … in GLUE's form, or a custom task's files."""
+    """Directory of the task's files: train.tsv, dev.tsv, … in GLUE's form, or a custom task's files; tfds:
+    TensorFlow Datasets."""
+    tfds_data_dir: Path | None = None
+    """Where TensorFlow Datasets are kept, for --data_dir tfds; not given: the library's usual place."""
     task_name: str
     """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
     max_seq_length: int = 128
     """Longest input in tokens, with [CLS] and [SEP]; longer ones are cut."""
+    cache_dir: Path | None = None
+    """Where tokenised splits of many rows are kept for the next run; not given: ~/.cache/bert_emd_jax."""
+    token_cache: bool = True
+    """Keep tokenised splits."""
     do_lower_case: OptionalBool = None
     """Lower-case the text. Not given: what the model's tokenizer_config.json says, else yes."""
     text_column: str | None = None
@@ -52,9 +71,13 @@ class TaskConfig:
     regression: bool = False
     """Custom task: labels are numbers to predict, not classes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("max_seq_length", self.max_seq_length >= 8, "at least 8")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProgramConfig:
+class ProgramConfig(_Checked):
     """What every program has."""
 
     output_dir: Path
@@ -66,7 +89,7 @@ class ProgramConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig(TaskConfig, ProgramConfig):
+class TrainingConfig(ProgramConfig):
     """What the training programs share."""
 
     train_batch_size: int = 32
@@ -95,22 +118,32 @@ class TrainingConfig(TaskConfig, ProgramConfig):
     """Checkpoint every N steps beside those of evaluations; 0: only those."""
     log_steps: int = 10
     """Write a row of metrics.jsonl every N steps."""
+    max_bad_steps: int = 20
+    """End the run after so many steps in a row whose loss or gradient is not finite (they are skipped)."""
     seed: int = 42
     """Seed of the data order, dropout and new weights."""
     overwrite: bool = False
     """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
     resume: bool = False
     """Go on from the last checkpoint in --output_dir."""
+    distributed: bool = False
+    """Join the other processes of a TPU pod, a Slurm or an MPI job: each runs this same command line."""
+    coordinator_address: str | None = None
+    """Or join them by hand: host:port of process 0, the same for all."""
+    num_processes: int | None = None
+    """With --coordinator_address: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator_address: which of them this is, from 0."""
 
     def __post_init__(self) -> None:
-        for name in ("train_batch_size", "eval_batch_size", "num_train_epochs", "log_steps"):
+        super().__post_init__()
+        for name in ("train_batch_size", "eval_batch_size", "num_train_epochs", "log_steps", "max_bad_steps"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_steps", "eval_steps", "save_steps", "seed", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("max_grad_norm", self.max_grad_norm > 0, "above 0")
         self._require("warmup_proportion", 0 <= self.warmup_proportion < 1, "in [0, 1)")
-        self._require("max_seq_length", self.max_seq_length >= 8, "at least 8")
         self._require(
             "gradient_accumulation_steps",
             self.gradient_accumulation_steps >= 1
@@ -120,13 +153,14 @@ class TrainingConfig(TaskConfig, ProgramConfig):
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite: choose one")
 
-    def _require(self, name: str, fulfilled: bool, what: str) -> None:
-        if not fulfilled:
-            raise UserError(f"--{name} {getattr(self, name)}: must be {what}")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskTrainingConfig(TaskConfig, TrainingConfig):
+    """Training on a task's rows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainingConfig):
+class FinetuneConfig(TaskTrainingConfig):
     """Fine-tuning of one BERT on a task; this makes a teacher."""
 
     bert_model: Path
@@ -134,44 +168,36 @@ class FinetuneConfig(TrainingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig(TrainingConfig):
-    """Distillation of a fine-tuned teacher into a smaller student."""
+class MappingConfig(TrainingConfig):
+    """What a student learns from a teacher's layers, and where it starts."""
 
     teacher_model: Path
-    """The fine-tuned teacher: a model directory or a Hugging Face directory."""
+    """The teacher: a model directory, a Hugging Face directory, or a hub id."""
     student_model: Path | None = None
     """The student to start from: a model directory or a Hugging Face directory."""
     student_init_layers: Integers = ()
     """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
     student_config: Path | None = None
     """Instead: start from random weights, sizes from this config.json."""
-    aug_train: bool = False
-    """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
-    num_train_epochs: int = 10
-    """Passes over the training data."""
 
-    alpha: float = 1.0
-    """Prediction loss: weight of the teacher's soft labels; 1 - alpha is that of the true labels."""
-    beta: float = 0.01
-    """Weight of everything learned from the teacher's layers."""
     theta: float = 1.0
-    """Within that: weight of attention and hidden losses, beside the embedding loss."""
-    temperature: float = 1.0
-    """Temperature of the soft labels."""
+    """Of what is learned from layers: weight of attention and hidden losses, beside the embedding loss."""
     mapping: Literal[MAPPINGS] = "emd"  # pyright: ignore[reportInvalidTypeForm]
     """How teacher layers are assigned to student layers."""
     layer_weight_rule: Literal[LAYER_WEIGHT_RULES] = "normalize"  # pyright: ignore[reportInvalidTypeForm]
     """Cost attention: how layer weights follow from unit costs."""
     emd_temperature: float = 1.0
     """Temperature of the softmax rules of cost attention."""
+    layer_weight_entropy: float = 1.0
+    """Rule learned: price of leaving equal weights, per nat of divergence, as a share of the plan's cost."""
+    layer_weight_learning_rate: float = 1e-2
+    """Rule learned: peak learning rate of the layer weights' logits."""
     separate_layer_weights: bool = False
     """Keep the weights of attention and hidden layers apart instead of averaging them."""
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
     epsilon: float = 2e-3
     """Final regularisation of Sinkhorn, relative to the scale of the costs."""
-    objective: Literal["joint", "intermediate", "prediction"] = "joint"
-    """Learn from layers and predictions together, or from one of them alone."""
     use_attention: bool = True
     """Learn from attention scores."""
     use_hidden: bool = True
@@ -193,11 +219,91 @@ class DistillConfig(TrainingConfig):
         if sum(starts.values()) != 1:
             given = " and ".join(flag for flag, is_given in starts.items() if is_given) or "none"
             raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
-        self._require("alpha", 0 <= self.alpha <= 1, "in [0, 1]")
-        for name in ("beta", "theta", "check_every", "check_tolerance"):
+        for name in ("theta", "layer_weight_entropy", "check_every", "check_tolerance"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("temperature", "emd_temperature", "epsilon"):
+        for name in ("emd_temperature", "layer_weight_learning_rate", "epsilon"):
             self._require(name, getattr(self, name) > 0, "above 0")
+
+    @property
+    def learns_layers(self) -> bool:
+        """Whether anything is learned from the teacher's layers."""
+        return self.mapping != "none"
+
+    @property
+    def learns_attention(self) -> bool:
+        return self.learns_layers and self.use_attention
+
+    @property
+    def learns_hidden(self) -> bool:
+        return self.learns_layers and self.use_hidden
+
+    @property
+    def learns_embedding(self) -> bool:
+        return self.learns_layers and self.use_embedding
+
+    @property
+    def transports(self) -> bool:
+        """Whether transport plans between layer weights are solved."""
+        return uses_layer_weights(self.mapping) and (self.learns_attention or self.learns_hidden)
+
+    @property
+    def trains_layer_weights(self) -> bool:
+        """Whether the optimizer moves the layer weights."""
+        return self.transports and self.layer_weight_rule == "learned"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig(MappingConfig, TaskTrainingConfig):
+    """Distillation of a fine-tuned teacher into a smaller student."""
+
+    aug_train: bool = False
+    """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
+    num_train_epochs: int = 10
+    """Passes over the training data."""
+
+    preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
+    """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
+    alpha: float = 1.0
+    """Prediction loss: weight of the teacher's soft labels; 1 - alpha is that of the true labels."""
+    beta: float = 0.01
+    """Weight of everything learned from the teacher's layers."""
+    temperature: float = 1.0
+    """Temperature of the soft labels."""
+    objective: Literal["joint", "intermediate", "prediction"] = "joint"
+    """Learn from layers and predictions together, or from one of them alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("alpha", 0 <= self.alpha <= 1, "in [0, 1]")
+        self._require("beta", self.beta >= 0, "at least 0")
+        self._require("temperature", self.temperature > 0, "above 0")
+
+    @property
+    def learns_layers(self) -> bool:
+        return super().learns_layers and self.objective != "prediction" and self.beta > 0
+
+    @property
+    def learns_predictions(self) -> bool:
+        return self.objective != "intermediate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneralDistillConfig(MappingConfig):
+    """Distillation of a teacher over a corpus, without a task: the student can learn any task later."""
+
+    pregenerated_data: Path
+    """Directory that run_pretrain_data.py wrote; epoch k reads its file k, over and over."""
+    masked_lm_weight: float = 0.0
+    """Weight of the student's own masked-LM loss beside the layers' losses; 0: it gets no such head."""
+    held_out_rows: int = 1000
+    """The last rows of the corpus that are not learned from, but measured on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("masked_lm_weight", self.masked_lm_weight >= 0, "at least 0")
+        self._require("held_out_rows", self.held_out_rows >= 1, "at least 1")
+        if not self.learns_layers and not self.masked_lm_weight:
+            raise UserError("--mapping none with --masked_lm_weight 0: nothing to learn")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,8 +316,16 @@ class EvaluationConfig(TaskConfig, ProgramConfig):
     """Accepted for the original command line; this program does nothing else."""
     split: Literal["dev", "test", "train"] = "dev"
     """The split to evaluate on."""
+    submission: bool = False
+    """With --split test: write the file that the GLUE benchmark takes, as SST-2.tsv."""
     eval_batch_size: int = 64
     """Examples per batch, over all devices."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("eval_batch_size", self.eval_batch_size >= 1, "at least 1")
+        if self.submission and self.split != "test":
+            raise UserError("--submission: GLUE takes predictions for its test sets; add --split test")
 
 
 def flags_of(config: object) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """AdamW as BERT is fine-tuned with: warmup, linear decay, no weight decay on biases and normalisations."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,12 +26,28 @@ def learning_rate_schedule(config: TrainingConfig, total_steps: int) -> optax.Sc
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def make_optimizer(config: TrainingConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with bias correction (eps 1e-6, as BERT's own optimizer)."""
+def make_optimizer(
+    config: TrainingConfig, schedule: optax.Schedule, learning_rates: Mapping[str, float] | None = None
+) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW with bias correction (eps 1e-6, as BERT's own optimizer).
+
+    Args:
+      learning_rates: peak learning rates of top-level parameters that do not take --learning_rate.
+    """
+    of_their_own = [
+        optax.masked(optax.scale(rate / config.learning_rate), functools.partial(_below, name))
+        for name, rate in (learning_rates or {}).items()
+    ]
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-6, weight_decay=config.weight_decay, mask=decays),
+        *of_their_own,
     )
+
+
+def _below(name: str, params: Any) -> Any:
+    """True for the leaves of one top-level parameter."""
+    return {key: jax.tree.map(lambda _, own=key == name: own, values) for key, values in params.items()}
 
 
 def decays(params: Any) -> Any:

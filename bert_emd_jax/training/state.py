@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from bert_emd_jax.training.parallel import DEVICES
 from bert_emd_jax.transport.layer_weights import LayerWeights
@@ -20,13 +20,17 @@ class TrainState:
     """Parameters, optimizer state, cost-attention weights, and the step they stand at.
 
     `params` holds the trained model and, when distilling, the projection `fit_dense`. `layer_weights` is
-    None outside distillation. `dropout_key` is the raw key that all steps derive theirs from.
+    None outside distillation, and so are `potentials`: the student side's of the last step's plans, where the
+    next step's start. `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not
+    finite. `dropout_key` is the raw key that all steps derive theirs from.
     """
 
     step: Int[Array, ""]
+    bad_steps: Int[Array, ""]
     params: Any
     optimizer_state: optax.OptState
     layer_weights: LayerWeights | None
+    potentials: dict[str, Float[Array, " S"]] | None
     dropout_key: UInt32[Array, " words"]
 
 
@@ -35,11 +39,17 @@ def create_state(
 ) -> TrainState:
     """The state before the first step, on the host."""
     key = jax.random.key(seed, impl=DROPOUT_GENERATOR)
+    potentials = None
+    if layer_weights is not None:
+        zeros = jnp.zeros_like(layer_weights.attention_student)
+        potentials = {"attention": zeros, "hidden": zeros}
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
+        bad_steps=jnp.zeros((), jnp.int32),
         params=params,
         optimizer_state=jax.jit(optimizer.init)(params),
         layer_weights=layer_weights,
+        potentials=potentials,
         dropout_key=jax.random.key_data(key),
     )
     return jax.device_get(state)
@@ -61,3 +71,13 @@ def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.Gradient
         params=optax.apply_updates(state.params, updates),
         optimizer_state=optimizer_state,
     )
+
+
+def unless_bad(
+    before: TrainState, after: TrainState, loss: Float[Array, ""], gradient_norm: Float[Array, ""]
+) -> TrainState:
+    """`after`; where loss or gradient is not finite, `before` with the step counted and nothing learned."""
+    good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+    chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
+    bad_steps = jnp.where(good, 0, before.bad_steps + 1)
+    return chosen.replace(step=after.step, bad_steps=bad_steps)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,9 +1,11 @@
 """Cost attention: how much each layer weighs in the next step (paper section 3.3)."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from bert_emd_jax.transport.names import LAYER_WEIGHT_RULES
@@ -25,6 +27,32 @@ def uniform_layer_weights(student_layers: int, teacher_layers: int) -> LayerWeig
     return LayerWeights(student, teacher, student, teacher)
 
 
+def initial_layer_weight_logits(
+    student_layers: int, teacher_layers: int
+) -> dict[str, Float[np.ndarray, " layers"]]:
+    """The parameters of the rule "learned" before training, named as in `LayerWeights`: equal weights."""
+    layers = {"student": student_layers, "teacher": teacher_layers}
+    return {
+        f"{kind}_{side}": np.zeros(count, np.float32)
+        for kind in ("attention", "hidden")
+        for side, count in layers.items()
+    }
+
+
+def learned_layer_weights(logits: Mapping[str, Float[Array, " layers"]], separate: bool) -> LayerWeights:
+    """The softmax of trained logits; unless `separate`, attention and hidden layers share their mean."""
+    if not separate:
+        student = (logits["attention_student"] + logits["hidden_student"]) / 2
+        teacher = (logits["attention_teacher"] + logits["hidden_teacher"]) / 2
+        logits = LayerWeights(student, teacher, student, teacher)._asdict()
+    return LayerWeights(**{name: jax.nn.softmax(values) for name, values in logits.items()})
+
+
+def divergence_from_uniform(weights: Float[Array, " layers"]) -> Float[Array, ""]:
+    """Kullback-Leibler divergence of positive layer weights from equal ones: log(n) less their entropy."""
+    return jnp.sum(jax.scipy.special.xlogy(weights, weights * weights.shape[0]))
+
+
 def update_layer_weights(
     flow: Float[Array, "S T"],
     cost: Float[Array, "S T"],
@@ -37,10 +65,11 @@ def update_layer_weights(
 
     A layer's unit cost is c_i = Σ_j flow_ij cost_ij / weight_i, its value v_i = Σ_k c_k / c_i (0 where
     c_i or the weight is 0). "normalize": v / Σv. "softmax" and "double_softmax": softmax(v /
-    temperature); the second softmax belongs to `update_shared_layer_weights`. "fixed": unchanged.
+    temperature); the second softmax belongs to `update_shared_layer_weights`. "fixed": unchanged, and
+    "learned" as well, whose weights the optimizer moves.
     """
     _check_rule(rule)
-    if rule == "fixed":
+    if rule in ("fixed", "learned"):
         return student_weights, teacher_weights
     transported = flow * cost
     student = _update_side(transported.sum(axis=1), student_weights, rule, temperature)
@@ -64,7 +93,7 @@ def update_shared_layer_weights(
     used is None: with `separate` its weights stay, else both take the weights of the other plan.
     """
     _check_rule(rule)
-    if rule == "fixed" or (attention_flow is None and hidden_flow is None):
+    if rule in ("fixed", "learned") or (attention_flow is None and hidden_flow is None):
         return weights
     attention = (weights.attention_student, weights.attention_teacher)
     hidden = (weights.hidden_student, weights.hidden_teacher)

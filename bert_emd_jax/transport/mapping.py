@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from bert_emd_jax.transport.names import FIXED_MAPPINGS, validate_mapping
 from bert_emd_jax.transport.network_simplex import network_simplex
 from bert_emd_jax.transport.rounding import certified_bound, feasible_potentials, relative_gap
-from bert_emd_jax.transport.sinkhorn import DEFAULT_EPSILON, DEFAULT_ITERATIONS, Plan, sinkhorn
+from bert_emd_jax.transport.sinkhorn import DEFAULT_EPSILON, Plan, sinkhorn
 
 
 def fixed_layers(
@@ -59,7 +59,10 @@ def exact_plan(
 
     A compiled step takes them as `given_flow` and `initial_potentials` of `mapping_plan`.
     """
-    exact = network_simplex(np.asarray(cost), np.asarray(student_weights), np.asarray(teacher_weights))
+    cost, student_weights, teacher_weights = map(np.asarray, (cost, student_weights, teacher_weights))
+    if not np.isfinite(cost).all():  # the step that asks will be skipped; an error here would end the run
+        return np.full_like(cost, np.nan), np.full_like(student_weights, np.nan)
+    exact = network_simplex(cost, student_weights, teacher_weights)
     return exact.flow.astype(np.float32), exact.source_potentials.astype(np.float32)
 
 
@@ -70,7 +73,7 @@ def mapping_plan(
     teacher_weights: Float[Array, " T"],
     given_flow: Float[Array, "S T"] | None = None,
     epsilon: float = DEFAULT_EPSILON,
-    max_iterations: int = DEFAULT_ITERATIONS,
+    max_iterations: int | None = None,
     initial_potentials: Float[Array, " S"] | None = None,
 ) -> Plan:
     """The plan of a mapping inside a compiled step: `emd` and `nearest` follow the cost, others `given_flow`.

@@ -5,7 +5,7 @@ from bert_emd_jax.errors import UserError
 MAPPINGS = ("emd", "emd_exact", "uniform", "top", "bottom", "nearest", "random", "none")
 FIXED_MAPPINGS = ("uniform", "top", "bottom", "random")
 TRANSPORT_MAPPINGS = ("emd", "emd_exact")
-LAYER_WEIGHT_RULES = ("normalize", "softmax", "double_softmax", "fixed")
+LAYER_WEIGHT_RULES = ("normalize", "softmax", "double_softmax", "fixed", "learned")
 PADDINGS = ("mask", "include")
 GRADIENTS = ("envelope", "implicit", "unrolled")
 

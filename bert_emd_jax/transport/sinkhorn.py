@@ -19,7 +19,9 @@ from bert_emd_jax.transport.rounding import (
 from bert_emd_jax.transport.vertex import optimal_vertex, optimality_tolerance
 
 DEFAULT_EPSILON = 2e-3
-DEFAULT_ITERATIONS = 24
+# Pivots finish what few iterations leave, at a lower price; a regularised plan has no pivots to rely on.
+EXACT_ITERATIONS = 8
+REGULARISED_ITERATIONS = 24
 
 
 class Plan(NamedTuple):
@@ -48,7 +50,7 @@ def sinkhorn(
     source_weights: Float[Array, " S"],
     target_weights: Float[Array, " T"],
     epsilon: float = DEFAULT_EPSILON,
-    max_iterations: int = DEFAULT_ITERATIONS,
+    max_iterations: int | None = None,
     gradient: str = "envelope",
     initial_potentials: Float[Array, " S"] | None = None,
     max_pivots: int | None = None,
@@ -57,8 +59,8 @@ def sinkhorn(
 
     epsilon: final regularisation relative to the cost's scale, which is the largest entry after the
       smallest of each row and then of each column is subtracted.
-    max_iterations: Sinkhorn-Newton iterations, annealing included; one is two S x T softmaxes and an
-      S x S solve.
+    max_iterations: Sinkhorn-Newton iterations, annealing included, each with an S x S solve; by default 8
+      where pivots follow, else 24.
     gradient: "envelope": `flow` is the optimal vertex and a constant, and only `cost` has a gradient:
       the flow in the costs, the potentials in the weights. "implicit" and "unrolled": `flow` is the
       regularised plan (of its limit, a vertex, the derivative is 0), differentiable by the linear system of
@@ -77,6 +79,9 @@ def sinkhorn(
     cost, source, target = (jnp.asarray(x, dtype) for x in (cost, source_weights, target_weights))
     if cost.ndim != 2 or 0 in cost.shape or cost.shape != (*source.shape, *target.shape):
         raise ValueError(f"cost {cost.shape} does not fit weights {source.shape} and {target.shape}")
+    if max_iterations is None:
+        pivots_follow = gradient == "envelope" and max_pivots != 0
+        max_iterations = EXACT_ITERATIONS if pivots_follow else REGULARISED_ITERATIONS
     if max_pivots is None:
         max_pivots = 10 * sum(cost.shape)
     # The Newton system has the size of the source side: put the smaller side there.

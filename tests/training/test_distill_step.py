@@ -12,11 +12,16 @@ import pytest
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import BertForSequenceClassification
 from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.distill_step import Objective, make_distill_step
-from bert_emd_jax.training.parallel import DEVICES, pmap_step
+from bert_emd_jax.training.distill_step import LAYER_WEIGHT_LOGITS, PredictionLoss, make_distill_step
+from bert_emd_jax.training.parallel import DEVICES, pmap_step, replicate
 from bert_emd_jax.training.state import create_state
-from bert_emd_jax.transport.layer_weights import uniform_layer_weights
+from bert_emd_jax.transport.layer_weights import (
+    initial_layer_weight_logits,
+    learned_layer_weights,
+    uniform_layer_weights,
+)
 from bert_emd_jax.transport.mapping import fixed_plan
+from bert_emd_jax.transport.network_simplex import network_simplex
 from bert_emd_jax.weights.initialization import PROJECTION, initial_params, initial_projection
 
 STUDENT_LAYERS, TEACHER_LAYERS, ROWS, LENGTH = 2, 3, 24, 12
@@ -79,6 +84,8 @@ def run_steps(flags: DistillConfig, devices: int, steps: int, micro_batches: int
     optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
     params = initial_params(student, "classifier", 1)
     params[PROJECTION] = initial_projection(8, 12, 2)
+    if flags.trains_layer_weights:
+        params[LAYER_WEIGHT_LOGITS] = initial_layer_weight_logits(STUDENT_LAYERS, TEACHER_LAYERS)
     state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
     flow = None
     if flags.mapping in ("uniform", "top"):
@@ -89,7 +96,9 @@ def run_steps(flags: DistillConfig, devices: int, steps: int, micro_batches: int
             BertForSequenceClassification(student),
             BertForSequenceClassification(teacher),
             optimizer,
-            Objective(flags, regression=False),
+            flags,
+            PredictionLoss(flags, regression=False),
+            flags.beta,
         ),
         axis_name=DEVICES,
         in_axes=(None, None, 0),
@@ -115,7 +124,10 @@ def assert_trees_close(ours, theirs, tolerance):
 
 @pytest.mark.parametrize(
     ("devices", "flags"),
-    [(2, {}), (4, {}), (8, {}), (8, {"mapping": "uniform"}), (8, {"padding": "include"})],
+    [
+        *((2, {}), (4, {}), (8, {}), (8, {"mapping": "uniform"}), (8, {"padding": "include"})),
+        (8, {"layer_weight_rule": "learned"}),
+    ],
     ids=str,
 )
 def test_losses_and_updates_do_not_depend_on_the_number_of_devices(devices, flags):
@@ -203,6 +215,44 @@ def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
     assert along == pytest.approx(slope, rel=1e-3)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_learned_layer_weights_follow_the_gradient_of_the_exact_transport_cost(separate):
+    """Against central differences through the network simplex, in float64."""
+    flags = config(
+        layer_weight_rule="learned", layer_weight_entropy=0.3, separate_layer_weights=separate, theta=0.8
+    )
+    state, history = run_steps(flags, 1, steps=3)
+    before, _ = run_steps(flags, 1, steps=2)
+    logits = {name: np.float64(leaf) for name, leaf in before.params[LAYER_WEIGHT_LOGITS].items()}
+    costs = {kind: history[2][f"{kind}_cost"][0].astype(np.float64) for kind in ("attention", "hidden")}
+    solved = {kind: np.sum(history[2][f"{kind}_flow"][0] * cost) for kind, cost in costs.items()}
+
+    def loss(logits) -> float:
+        if not separate:
+            logits = {
+                f"{kind}_{side}": (logits[f"attention_{side}"] + logits[f"hidden_{side}"]) / 2
+                for kind in costs
+                for side in ("student", "teacher")
+            }
+        weights = {name: np.exp(leaf) / np.exp(leaf).sum() for name, leaf in logits.items()}
+        total = 0.0
+        for kind, cost in costs.items():
+            sides = weights[f"{kind}_student"], weights[f"{kind}_teacher"]
+            divergence = sum(np.sum(side * np.log(side * len(side))) for side in sides)
+            total += network_simplex(cost, *sides).cost + 0.3 * solved[kind] * divergence
+        return flags.beta * flags.theta * total
+
+    after = state.params[LAYER_WEIGHT_LOGITS]
+    for name, leaf in logits.items():
+        for layer in range(len(leaf)):
+            step = 1e-5 * np.eye(len(leaf))[layer]
+            slope = (loss(logits | {name: leaf + step}) - loss(logits | {name: leaf - step})) / 2e-5
+            # SGD with rate 0.1: the update is the gradient.
+            assert (leaf[layer] - after[name][layer]) / 0.1 == pytest.approx(slope, rel=1e-3, abs=1e-6)
+    assert_trees_close(state.layer_weights, learned_layer_weights(after, separate), 1e-6)
+    assert np.ptp(state.layer_weights.attention_student) > 1e-3
+
+
 def test_each_term_can_be_left_out():
     _, history = run_steps(config(), 1, steps=4)
     full = history[0]
@@ -249,8 +299,33 @@ def test_the_step_lowers_for_tpu_and_cuda():
     state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
     frozen = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
     modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
-    step = pmap_step(make_distill_step(*modules, optimizer, Objective(config(), regression=False)))
+    step = pmap_step(make_distill_step(*modules, optimizer, config(), PredictionLoss(config(), False), 0.5))
     export = jax.export.export(jax.jit(step), platforms=["tpu", "cuda"])
     exported = export(state, frozen, split(uneven_batch(), jax.device_count()))
     assert exported.platforms == ("tpu", "cuda")
     assert exported.nr_devices == jax.device_count()
+
+
+@pytest.mark.parametrize("mapping", ["emd", "emd_exact"])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(mapping):
+    student, teacher = bert(2, 8), bert(3, 12)
+    flags, optimizer = config(mapping=mapping), optax.adamw(1e-3)
+    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
+    state = create_state(params, optimizer, 0, uniform_layer_weights(2, 3))
+    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
+    step = pmap_step(make_distill_step(*modules, optimizer, flags, PredictionLoss(flags, False), 0.5))
+    batch = split(uneven_batch(), jax.device_count())
+    good = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
+    bad = jax.tree.map(np.copy, good)
+    bad["teacher"]["bert"]["layer_1"]["output"]["bias"][3] = np.nan
+
+    before, _ = jax.device_get(step(replicate(state), replicate(good), batch))
+    after, measured = jax.device_get(step(replicate(before), replicate(bad), batch))
+    assert np.isnan(measured["loss"])
+    assert (after.step, after.bad_steps, measured["bad_steps"]) == (2, 1, 1)
+    unchanged = after.replace(step=before.step, bad_steps=before.bad_steps)
+    jax.tree.map(np.testing.assert_array_equal, unchanged, before)
+    recovered, measured = jax.device_get(step(replicate(after), replicate(good), batch))
+    assert (recovered.step, recovered.bad_steps) == (3, 0)
+    assert np.isfinite(measured["loss"])
+    assert np.isfinite(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(recovered.params)])).all()

@@ -83,3 +83,15 @@ def test_constant_schedule_stays():
         config(learning_rate=1.0, lr_schedule="constant", warmup_proportion=0), 20
     )
     assert {float(schedule(step)) for step in range(20)} == {1.0}
+
+
+def test_a_parameter_may_have_a_learning_rate_of_its_own():
+    """Adam's first step has the size of the learning rate, whatever the gradient."""
+    settings = config(learning_rate=0.02, weight_decay=0.0, lr_schedule="constant", warmup_proportion=0)
+    schedule = learning_rate_schedule(settings, 10)
+    optimizer = make_optimizer(settings, schedule, {"logits": 0.5})
+    params = {"logits": {"student": np.zeros(3, np.float32)}, "dense": {"bias": np.zeros(3, np.float32)}}
+    gradients = {"logits": {"student": np.full(3, 0.1)}, "dense": {"bias": np.full(3, -0.2)}}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["logits"]["student"], -0.5, rtol=1e-4)
+    np.testing.assert_allclose(updates["dense"]["bias"], 0.02, rtol=1e-4)

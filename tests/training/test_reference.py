@@ -9,11 +9,11 @@ import pytest
 
 from bert_emd_jax.bert.heads import BertOutput
 from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.distill_step import Objective, _layer_losses, _updated_weights
+from bert_emd_jax.training.layer_losses import PlanStart, layer_losses, updated_weights
 from bert_emd_jax.training.objectives import cross_entropy, soft_cross_entropy
 from bert_emd_jax.training.parallel import DEVICES
 from bert_emd_jax.transport.layer_weights import uniform_layer_weights
-from bert_emd_jax.weights.initialization import PROJECTION, initial_projection
+from bert_emd_jax.weights.initialization import initial_projection
 
 TESTS = Path(__file__).parents[1]
 LAYERS = np.load(TESTS / "transport" / "fixtures" / "reference_losses.npz")
@@ -45,12 +45,12 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
     students, teachers, width = 4, 12, LAYERS["student_hidden_states"].shape[-1]
 
     def one_device(_, layer_weights, student, teacher, micro):
-        params = {PROJECTION: initial_projection(width, width, 0)}  # the identity: equal widths
-        _, terms, plans = _layer_losses(
-            params, student, teacher, micro, layer_weights, None, Objective(config, regression=False)
-        )
+        projection = initial_projection(width, width, 0)  # the identity: equal widths
+        zeros = jnp.zeros(students)
+        start = PlanStart(layer_weights, {"attention": zeros, "hidden": zeros}, None)
+        _, terms, plans = layer_losses(projection, student, teacher, micro, start, config)
         stacked = jax.tree.map(lambda leaf: leaf[None], plans)
-        updated = _updated_weights(layer_weights, stacked, jnp.ones(1), config)
+        updated = updated_weights(layer_weights, stacked, jnp.ones(1), config)
         return terms, updated
 
     step = jax.pmap(one_device, axis_name=DEVICES, in_axes=(0, None, None, None, None), out_axes=None)

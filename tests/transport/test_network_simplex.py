@@ -1,10 +1,13 @@
-import time
+import os
 
 import numpy as np
 import pytest
 from scipy.optimize import linprog
 
 from bert_emd_jax.transport import network_simplex
+
+# `make bench` sets 10000, which takes some minutes.
+PROBLEMS = int(os.environ.get("NETWORK_SIMPLEX_PROBLEMS", "500"))
 
 
 def highs_cost(cost, source, target):
@@ -31,10 +34,10 @@ def assert_optimal(exact, cost, source, target):
     assert exact.cost == pytest.approx((exact.flow * cost).sum(), rel=1e-14)
 
 
-def test_equals_pot_and_proves_itself_optimal_on_500_problems(problem):
+def test_equals_pot_and_proves_itself_optimal(problem):
     ot = pytest.importorskip("ot")
     rng = np.random.default_rng(0)
-    for number in range(500):
+    for number in range(PROBLEMS):
         cost, source, target = problem(rng, rng.integers(1, 26), rng.integers(1, 51), number)
         exact = network_simplex(cost, source, target)
         assert_optimal(exact, cost, source, target)
@@ -44,8 +47,8 @@ def test_equals_pot_and_proves_itself_optimal_on_500_problems(problem):
 
 def test_equals_highs(problem):
     rng = np.random.default_rng(1)
-    for number in range(60):
-        cost, source, target = problem(rng, rng.integers(1, 13), rng.integers(1, 25), number)
+    for number in range(PROBLEMS):
+        cost, source, target = problem(rng, rng.integers(1, 26), rng.integers(1, 51), number)
         scale = cost.max() or 1.0
         found = network_simplex(cost / scale, source, target).cost
         assert found == pytest.approx(highs_cost(cost / scale, source, target), rel=1e-9, abs=1e-9), number
@@ -88,14 +91,3 @@ def test_weights_of_float32_need_not_sum_equally():
 def test_bad_input_is_refused(cost, source, target, message):
     with pytest.raises(ValueError, match=message):
         network_simplex(cost, source, target)
-
-
-def test_takes_less_than_a_millisecond_for_4_by_12(problem):
-    rng = np.random.default_rng(0)
-    seconds = []
-    for number in range(101):
-        arguments = problem(rng, 4, 12, 7 * number)
-        start = time.perf_counter()
-        network_simplex(*arguments)
-        seconds.append(time.perf_counter() - start)
-    assert np.median(seconds) < 1e-3

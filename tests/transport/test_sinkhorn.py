@@ -1,5 +1,4 @@
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -191,16 +190,3 @@ def test_exports_for_tpu_and_cuda(gradient):
     step = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1, 2), has_aux=True)))
     exported = jax.export.export(step, platforms=["tpu", "cuda"])(*shapes)
     assert exported.platforms == ("tpu", "cuda")
-
-
-def test_takes_a_millisecond_for_4_by_12():
-    rng = np.random.default_rng(0)
-    arguments = (jnp.asarray(rng.random((4, 12)), jnp.float32), jnp.full(4, 0.25), jnp.full(12, 1 / 12))
-    jax.block_until_ready(solve(*arguments))
-    seconds = []
-    for _ in range(50):
-        start = time.perf_counter()
-        jax.block_until_ready(solve(*arguments))
-        seconds.append(time.perf_counter() - start)
-    # A quiet machine needs 0.3 ms; the best of 50 keeps a busy one from failing the test.
-    assert min(seconds) < 1e-3
