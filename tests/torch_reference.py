@@ -26,6 +26,8 @@ def tiny_torch_model(directory: Path, *, num_labels: int = 3, kind: str = "class
         "classifier": transformers.BertForSequenceClassification,
         "masked_lm": transformers.BertForMaskedLM,
         "encoder": transformers.BertModel,
+        "pretraining": transformers.BertForPreTraining,
+        "token_classifier": transformers.BertForTokenClassification,
     }
     model = classes[kind](their_config).eval()
     with torch.no_grad():

@@ -11,7 +11,7 @@ from bert_emd_jax.errors import UserError
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
 # Architectures that share BERT's key names but compute something else: loading them as BERT would be
-# silently wrong, so the refusal says what differs.
+# silently wrong, so the refusal says what differs. A type that is not listed is refused without a reason.
 _REFUSED_MODEL_TYPES = {
     "roberta": "its position ids start after the padding id and it has no segments",
     "xlm-roberta": "its position ids start after the padding id and it has no segments",
@@ -23,7 +23,14 @@ _REFUSED_MODEL_TYPES = {
     "modernbert": "it has rotary positions and no biases",
     "deberta": "its attention is disentangled",
     "deberta-v2": "its attention is disentangled",
+    "mobilebert": "its layers have bottlenecks and stacked feed-forwards",
+    "squeezebert": "its layers are grouped convolutions",
+    "convbert": "its attention is mixed with convolutions",
+    "big_bird": "its attention is sparse",
+    "longformer": "its attention is a sliding window",
+    "megatron-bert": "its normalisations stand before the layers",
     "nomic_bert": "it has rotary positions",
+    "roformer": "it has rotary positions",
 }
 
 
@@ -144,6 +151,16 @@ def load_bert_config(path: Path) -> BertConfig:
     Raises:
       UserError: there is no such file, it is no JSON object, or it describes no BERT.
     """
+    values, source = read_config_values(path)
+    return BertConfig.from_dict(values, source=source)
+
+
+def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
+    """The keys of a config file, or of the one in a directory, and the file's name for messages.
+
+    Raises:
+      UserError: there is no such file, or it is no JSON object.
+    """
     if path.is_dir():
         candidates = [path / name for name in ("config.json", "bert_config.json") if (path / name).is_file()]
         if not candidates:
@@ -157,15 +174,26 @@ def load_bert_config(path: Path) -> BertConfig:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: a JSON object was expected")
-    return BertConfig.from_dict(values, source=str(path))
+    return values, str(path)
 
 
 def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
-    model_type = values.get("model_type", "bert")
-    if model_type != "bert":
-        reason = _REFUSED_MODEL_TYPES.get(model_type)
+    for key, model_type in (
+        ("model_type", values.get("model_type") or "bert"),
+        ("architectures", _type_of_class(values) or "bert"),
+    ):
+        if model_type != "bert":
+            reason = _REFUSED_MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+            raise UserError(
+                f"{source}: {key} says {model_type!r}, which is not BERT" + (f" ({reason})" if reason else "")
+            )
+    if "model_type" not in values and (
+        values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514
+    ):
         raise UserError(
-            f"{source}: model_type {model_type!r} is not BERT" + (f" ({reason})" if reason else "")
+            f"{source}: one segment and 514 positions are RoBERTa's sizes"
+            f" ({_REFUSED_MODEL_TYPES['roberta']});"
+            ' if the model is a BERT, add "model_type": "bert"'
         )
     position_type = values.get("position_embedding_type", "absolute")
     if position_type != "absolute":
@@ -175,6 +203,31 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
     for flag in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
         if values.get(flag):
             raise UserError(f"{source}: {flag} is set, but only BERT encoders are supported")
+    if values.get("pruned_heads"):
+        raise UserError(f"{source}: pruned_heads is set, but only whole attention layers are supported")
+    if values.get("quantization_config"):
+        raise UserError(f"{source}: quantization_config is set, but quantised weights are not supported")
+    auto_map = values.get("auto_map")
+    if isinstance(auto_map, Mapping) and any(name.startswith("AutoModel") for name in auto_map):
+        raise UserError(
+            f"{source}: auto_map names model code of its own, which may compute something else than BERT;"
+            " if it does not, remove that key"
+        )
+    width = values.get("embedding_size")
+    if width is not None and width != values.get("hidden_size"):
+        raise UserError(f"{source}: embeddings of width {width} are not BERT's: it has those of hidden_size")
+
+
+def _type_of_class(values: Mapping[str, Any]) -> str | None:
+    """The model type that `architectures` names, as RobertaForMaskedLM does; None for BERT or unknown."""
+    classes = values.get("architectures")
+    if not isinstance(classes, list):
+        return None
+    for name in classes:
+        for model_type in sorted(_REFUSED_MODEL_TYPES, key=len, reverse=True):
+            if str(name).lower().startswith(model_type.replace("-", "").replace("_", "")):
+                return model_type
+    return None
 
 
 def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | None:

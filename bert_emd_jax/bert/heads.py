@@ -20,7 +20,7 @@ class BertOutput(NamedTuple):
     hidden_states: Float[Array, "layers+1 batch seq dim"]
     attention_scores: Float[Array, "layers batch heads seq seq"]
     pooled: Float[Array, "batch dim"] | None
-    logits: Float[Array, "..."]
+    logits: Any  # Float[Array, "..."], None without a head
 
 
 def forward(
@@ -29,9 +29,13 @@ def forward(
     """Runs a module with a head on a batch.
 
     Args:
-      batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq]; other keys are ignored.
+      batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq], and for a masked-LM head
+        perhaps `masked_positions` [batch, masked]; other keys are ignored.
       dropout_key: switches dropout on.
     """
+    positions = {}
+    if isinstance(module, BertForMaskedLM) and "masked_positions" in batch:
+        positions["masked_positions"] = batch["masked_positions"]
     output = module.apply(
         {"params": params},
         batch["input_ids"],
@@ -39,6 +43,7 @@ def forward(
         batch["token_type_ids"],
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
+        **positions,
     )
     return cast(BertOutput, output)
 
@@ -74,7 +79,45 @@ class BertForSequenceClassification(nn.Module):
 
 
 class BertForMaskedLM(nn.Module):
-    """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab]."""
+    """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
+
+    With `masked_positions` there are logits at these alone, [batch, masked, vocab].
+    """
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+        masked_positions: Int[Array, "batch masked"] | None = None,
+    ) -> BertOutput:
+        config = self.config
+        encoder = BertEncoder(config, self.dtype, with_pooler=False, name="bert")
+        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic)
+        hidden = encoded.hidden_states[-1]
+        if masked_positions is not None:
+            hidden = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
+        transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
+        transformed = activation(config.hidden_act)(transformed)
+        transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
+        bias_V = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
+        embedding_VxD = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
+        logits = jnp.einsum(
+            "bld,vd->blv",
+            transformed,
+            embedding_VxD.astype(self.dtype),
+            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
+        )
+        return BertOutput(*encoded, logits + bias_V[None, None])
+
+
+class BertWithoutHead(nn.Module):
+    """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
 
     config: BertConfig
     dtype: Dtype = jnp.float32
@@ -87,18 +130,5 @@ class BertForMaskedLM(nn.Module):
         token_type_ids: Int[Array, "batch seq"] | None = None,
         deterministic: bool = True,
     ) -> BertOutput:
-        config = self.config
-        encoder = BertEncoder(config, self.dtype, with_pooler=False, name="bert")
-        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic)
-        transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(encoded.hidden_states[-1])
-        transformed = activation(config.hidden_act)(transformed)
-        transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
-        bias_V = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
-        embedding_VxD = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
-        logits = jnp.einsum(
-            "bld,vd->blv",
-            transformed,
-            embedding_VxD.astype(self.dtype),
-            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
-        )
-        return BertOutput(*encoded, logits + bias_V[None, None])
+        encoder = BertEncoder(self.config, self.dtype, name="bert")
+        return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, deterministic), None)

@@ -1,10 +1,15 @@
-"""convert_pytorch_checkpoints.py: PyTorch BERT checkpoints to model directories, and back."""
+"""convert_pytorch_checkpoints.py: BERT checkpoints to model directories, back, and out."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from bert_emd_jax.weights.model_directory import Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,30 +17,116 @@ class ConvertConfig:
     """One conversion."""
 
     input: Path
-    """A Hugging Face directory with model.safetensors, or a model directory."""
-    output_dir: Path
-    """Where the result goes; must be empty or new."""
+    """A Hugging Face or model directory, a weights file, or a hub id as google-bert/bert-base-uncased."""
+    output_dir: Path | None = None
+    """Where the result goes; must be empty or new. Only --inspect and --verify do without."""
     to_pytorch: bool = False
     """Write a Hugging Face directory (config.json, model.safetensors, tokenizer) instead."""
+    to_stablehlo: bool = False
+    """Write a classifier as a jax.export artefact for cpu, cuda and tpu instead."""
+    head: Literal["auto", "classifier", "masked_lm", "none"] = "auto"
+    """The head to keep; auto: the one that is there, a classifier before a masked-LM head."""
+    classifier_activation: Literal["auto", "none", "relu"] = "auto"
+    """Stands before the classifier; auto: what config.json says, else relu for TinyBERT's task models."""
+    inspect: bool = False
+    """Print every tensor and what becomes of it, and write nothing."""
+    verify: bool = False
+    """Run the result and transformers' model on the same random inputs (needs torch and transformers)."""
     debug: bool = False
     """Show the traceback of an error."""
 
+    def __post_init__(self) -> None:
+        if self.to_pytorch and self.to_stablehlo:
+            raise UserError("--to_pytorch and --to_stablehlo: choose one")
+        if self.inspect and self.verify:
+            raise UserError("--inspect and --verify: choose one")
+        writes = self.to_pytorch or self.to_stablehlo or not self.verify
+        if self.output_dir is None and writes and not self.inspect:
+            raise UserError("--output_dir is needed, except for --inspect and --verify alone")
+
 
 def run(config: ConvertConfig) -> None:
-    """Converts and prints where the result is."""
-    from bert_emd_jax.errors import UserError
-    from bert_emd_jax.weights.model_directory import PYTORCH, load_model, save_huggingface, save_model
+    """Converts, and prints where the result is."""
+    from bert_emd_jax.weights.hub import resolve_model
 
-    if config.output_dir.exists() and (not config.output_dir.is_dir() or any(config.output_dir.iterdir())):
-        raise UserError(f"--output_dir {config.output_dir} is not empty: choose another")
-    model = load_model(config.input)
-    if config.to_pytorch:
-        save_huggingface(config.output_dir, model)
-        print(f"for transformers: {config.output_dir}")
+    path = resolve_model(config.input)
+    if config.inspect:
+        _inspect(config, path)
         return
-    save_model(config.output_dir, model)
-    print(f"model directory: {config.output_dir}")
-    print(f"for transformers: {config.output_dir / PYTORCH}")
+    output_dir = config.output_dir
+    if output_dir is not None and not _is_new(output_dir):
+        raise UserError(f"--output_dir {output_dir} is not empty: choose another")
+    if config.verify:
+        from bert_emd_jax.weights.verification import require_torch
+
+        require_torch()
+    from bert_emd_jax.weights.model_directory import load_whole_model
+
+    model = load_whole_model(
+        path,
+        head=None if config.head == "auto" else config.head,
+        classifier_activation=None
+        if config.classifier_activation == "auto"
+        else config.classifier_activation,
+    )
+    if output_dir is not None:
+        _write(config, output_dir, model)
+    if config.verify:
+        _verify(config, path, model)
+
+
+def _is_new(directory: Path) -> bool:
+    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+def _inspect(config: ConvertConfig, path: Path) -> None:
+    from bert_emd_jax.weights.inspection import inspect_model
+
+    table, problems = inspect_model(path, None if config.head == "auto" else config.head)
+    print(table)
+    if problems:
+        raise UserError(f"{path} cannot be converted; {'; '.join(problems)}")
+
+
+def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
+    from bert_emd_jax.weights.model_directory import save_huggingface, save_model
+
+    if config.to_pytorch:
+        save_huggingface(output_dir, model)
+        print(f"for transformers: {output_dir}")
+    elif config.to_stablehlo:
+        from bert_emd_jax.weights.stablehlo import ARTEFACT, write_stablehlo
+
+        write_stablehlo(output_dir, model)
+        print(f"for jax.export: {output_dir / ARTEFACT}")
+    else:
+        save_model(output_dir, model, with_pytorch=False)
+        print(f"model directory: {output_dir}")
+
+
+def _verify(config: ConvertConfig, path: Path, model: "Model") -> None:
+    """Compares what was written, as it is read back, or the model in memory where nothing was."""
+    from bert_emd_jax.weights.model_directory import load_whole_model
+    from bert_emd_jax.weights.verification import TOLERANCE, differences_from_torch
+
+    torch_source, artefact = path, None
+    if config.to_pytorch and config.output_dir is not None:
+        torch_source = config.output_dir
+    elif config.to_stablehlo:
+        artefact = config.output_dir
+    elif config.output_dir is not None:
+        model = load_whole_model(config.output_dir)
+    differences = differences_from_torch(model.config, model.params, torch_source, artefact)
+    print(f"{'':12}{'difference':>12}{'largest value':>15}{'relative':>11}")
+    for row in differences:
+        relative = row.largest / row.scale if row.scale else row.largest
+        print(f"{row.name:12}{row.largest:12.2e}{row.scale:15.4g}{relative:11.1e}")
+    if model.config.classifier_activation == "relu" and "classifier" in model.params:
+        print("the relu before the classifier was put into transformers' model, which has none of its own")
+    failed = [row.name for row in differences if not row.passes]
+    if failed:
+        raise UserError(f"FAIL: differs from transformers by more than {TOLERANCE:g}: {', '.join(failed)}")
+    print(f"PASS: every layer equals transformers' within {TOLERANCE:g} of its largest value")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +135,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConvertConfig,
         run,
         prog="convert_pytorch_checkpoints.py",
-        description="Converts a fine-tuned PyTorch BERT (Hugging Face form) to a model directory, or back.",
+        description="Converts a BERT checkpoint to a model directory, a Hugging Face directory or StableHLO.",
         argv=argv,
     )

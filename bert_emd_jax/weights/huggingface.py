@@ -1,135 +1,144 @@
-"""Hugging Face model directories: `model.safetensors` in, converted in memory, and out again."""
+"""Hugging Face's names and files: a checkpoint's tensors as Flax arrays, and a directory for transformers."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.initialization import (
-    NewHead,
-    config_with_labels,
-    initial_params,
-    parameter_shapes,
-)
+from bert_emd_jax.weights.checkpoint_files import Checkpoint
+from bert_emd_jax.weights.fitting import StoredModel
 from bert_emd_jax.weights.names import (
     Head,
     canonical_name,
-    split_left_over,
-    tensors_of,
+    head_of,
+    is_ignored,
+    known_tensors,
     torch_file_name,
 )
-from bert_emd_jax.weights.params import Params, flatten, unflatten
+from bert_emd_jax.weights.params import Params, flatten
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
-
-_POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
-_CLASSIFIER = {"classifier.weight", "classifier.bias"}
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file.
-
-    Raises:
-      UserError: the file is damaged or holds a type that NumPy lacks.
-    """
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+ARCHITECTURES: dict[Head, str] = {
+    "classifier": "BertForSequenceClassification",
+    "masked_lm": "BertForMaskedLM",
+    "none": "BertModel",
+}
+# Classes whose `classifier` is no classifier of a whole sequence.
+_OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
+_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+_LM_BIAS = "cls.predictions.bias"
 
 
-def convert_to_flax(
-    tensors: Mapping[str, np.ndarray],
-    config: BertConfig,
-    head: Head,
-    *,
-    source: str,
-    new_head: NewHead | None = None,
-) -> tuple[BertConfig, Params]:
-    """The Flax parameters in PyTorch tensors, float32, and the config with the label count found there.
+def stored_model(checkpoint: Checkpoint, config_values: Mapping[str, Any], config_source: str) -> StoredModel:
+    """A checkpoint's tensors under their Flax paths, as views.
 
-    Args:
-      source: the file, for messages.
-      new_head: where a classifier is about to be trained: what replaces one that is missing or has
-        another number of labels. None takes the file's classifier as it is and refuses a missing one.
+    A file with TinyBERT's `fit_dense` and a classifier gets the relu of TinyBERT's code before it, unless
+    the config has a `classifier_activation`.
 
     Raises:
-      UserError: tensors are missing, left over or of the wrong shape; the message lists all of them.
+      UserError: the config describes no BERT, or a tensor is there under two names.
     """
-    by_name = {canonical_name(name): tensor for name, tensor in tensors.items()}
-    if len(by_name) != len(tensors):
-        raise UserError(f"{source}: some tensors are there twice, with and without the prefix bert.")
-    rows = len(by_name["classifier.weight"]) if "classifier.weight" in by_name else None
-    if head == "classifier":
-        config = config_with_labels(config, rows, new_head, source)
-        if rows != config.num_labels:
-            by_name = {name: tensor for name, tensor in by_name.items() if name not in _CLASSIFIER}
+    config = BertConfig.from_dict(config_values, config_source)
+    file_names: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        canonical = canonical_name(name)
+        if canonical in file_names:
+            raise UserError(f"{checkpoint.source}: {file_names[canonical]} and {name} are the same tensor")
+        file_names[canonical] = name
+    tensors = {canonical: checkpoint.tensors[name] for canonical, name in file_names.items()}
 
-    shapes = parameter_shapes(config, head)
-    flat: dict[str, np.ndarray] = {}
-    new: list[str] = []
-    missing: list[str] = []
-    misshapen: list[str] = []
-    for entry in tensors_of(config, head):
-        tensor = by_name.pop(entry.torch_name, None)
-        if tensor is None:
-            may_be_new = entry.torch_name in (_POOLER if new_head is None else _POOLER | _CLASSIFIER)
-            (new if may_be_new else missing).append(entry.torch_name)
+    foreign_classifier = _classifies_no_sequences(tensors, config_values)
+    untied = _untied_decoder(tensors)
+    # Some files keep the decoder's bias under the other of its two names.
+    if _LM_BIAS not in tensors and (bias := tensors.pop("cls.predictions.decoder.bias", None)) is not None:
+        tensors[_LM_BIAS] = bias
+        file_names[_LM_BIAS] = file_names["cls.predictions.decoder.bias"]
+    arrays, entries = {}, {}
+    for entry in known_tensors(config):
+        entries[entry.flax_path] = entry
+        if foreign_classifier and entry.torch_name.startswith("classifier."):
             continue
-        if entry.transform == "transpose":
-            tensor = tensor.T
-        expected = shapes[entry.flax_path]
-        if tensor.shape != expected:
-            misshapen.append(f"{entry.torch_name} {list(tensor.shape)}, expected {list(expected)}")
-        flat[entry.flax_path] = np.ascontiguousarray(tensor, dtype=np.float32)
-
-    ignored, unknown = split_left_over(by_name, head)
-    problems = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("left over", unknown), ("of another shape", misshapen))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{source}: the tensors do not fit the config; {'; '.join(problems)}")
-    if ignored:
-        logger.info("%s: ignored (heads of other tasks): %s", source, ", ".join(ignored))
-    if new:
-        logger.info("%s: new, randomly initialised: %s", source, ", ".join(new))
-        fresh = flatten(initial_params(config, head, seed=new_head.seed if new_head else 0))
-        flat = fresh | flat
-    return config, unflatten(flat)
+        if (tensor := tensors.pop(entry.torch_name, None)) is not None:
+            arrays[entry.flax_path] = tensor.T if entry.transform == "transpose" else tensor
+            entries[entry.flax_path] = dataclasses.replace(entry, torch_name=file_names[entry.torch_name])
+    relu_implied = (
+        "classifier_activation" not in config_values
+        and "classifier/kernel" in arrays
+        and any("fit_dense" in name for name in tensors)
+    )
+    if relu_implied:
+        config = dataclasses.replace(config, classifier_activation="relu")
+    others: dict[bool, dict[str, np.ndarray]] = {True: {}, False: {}}
+    for canonical, tensor in sorted(tensors.items()):
+        harmless = is_ignored(canonical) or (foreign_classifier and canonical.startswith("classifier."))
+        others[harmless][file_names[canonical]] = tensor
+    return StoredModel(
+        checkpoint.source, config, arrays, entries, others[True], others[False], untied, relu_implied
+    )
 
 
-def convert_to_torch(params: Params, config: BertConfig, head: Head) -> dict[str, np.ndarray]:
+def torch_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
     """PyTorch tensors under transformers' names. Parameters outside the table (`fit_dense`) are left out."""
     flat = flatten(params)
-    tensors = {}
-    for entry in tensors_of(config, head):
-        tensor = np.asarray(flat[entry.flax_path])
-        tensors[torch_file_name(entry)] = np.ascontiguousarray(
-            tensor.T if entry.transform == "transpose" else tensor
+    head = head_of(flat)
+    return {
+        torch_file_name(entry, head): np.ascontiguousarray(
+            np.asarray(flat[entry.flax_path]).T
+            if entry.transform == "transpose"
+            else np.asarray(flat[entry.flax_path])
         )
-    return tensors
+        for entry in known_tensors(config)
+        if entry.flax_path in flat
+    }
 
 
 def write_huggingface_weights(directory: Path, params: Params, config: BertConfig) -> None:
-    """Writes `config.json` and `model.safetensors` of a classifier, as transformers loads them."""
+    """Writes `config.json` and `model.safetensors`, as transformers' class for the head loads them."""
     directory.mkdir(parents=True, exist_ok=True)
-    values = config.to_dict() | {"architectures": ["BertForSequenceClassification"], "dtype": "float32"}
+    head = head_of(flatten(params))
+    values = config.to_dict() | {"architectures": [ARCHITECTURES[head]], "dtype": "float32"}
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    tensors = convert_to_torch(params, config, "classifier")
-    safetensors.numpy.save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-    if config.classifier_activation != "none":
+    write_safetensors(directory / WEIGHTS_FILE, torch_tensors(params, config), {"format": "pt"})
+    if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
             "%s: the %s before the classifier is no part of transformers' BERT: logits will differ there",
             directory,
             config.classifier_activation,
         )
+
+
+def write_safetensors(
+    path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes contiguous arrays as safetensors, with the permissions that a new file has."""
+    path.touch()
+    permissions = path.stat().st_mode
+    safetensors.numpy.save_file(tensors, path, metadata)
+    path.chmod(permissions)  # the library's are for the owner alone
+
+
+def _classifies_no_sequences(tensors: Mapping[str, np.ndarray], config_values: Mapping[str, Any]) -> bool:
+    """Whether the file's classifier is of another kind: it has no pooler below it, or its class says so."""
+    classes = config_values.get("architectures")
+    named = isinstance(classes, list) and any(name in _OTHER_CLASSIFIERS for name in classes)
+    return named or "pooler.dense.weight" not in tensors
+
+
+def _untied_decoder(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """The tensor of a masked-LM decoder that differs from the one it shares in BERT, if there is any."""
+    for copy, original in (
+        ("cls.predictions.decoder.weight", _WORD_EMBEDDINGS),
+        ("cls.predictions.decoder.bias", _LM_BIAS),
+    ):
+        if copy in tensors and original in tensors and not np.array_equal(tensors[copy], tensors[original]):
+            return copy
+    return None

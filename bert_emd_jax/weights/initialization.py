@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_emd_jax.bert.config import BertConfig
-from bert_emd_jax.bert.heads import BertForMaskedLM, BertForSequenceClassification
-from bert_emd_jax.bert.modeling import BertEncoder
+from bert_emd_jax.bert.heads import BertForMaskedLM, BertForSequenceClassification, BertWithoutHead
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.weights.names import Head
 from bert_emd_jax.weights.params import Params, flatten, unflatten
@@ -32,20 +31,10 @@ class NewHead:
     id2label: tuple[str, ...] | None = None
 
 
-class _BareEncoder(nn.Module):
-    """The encoder under the same parameter paths that it has below a head."""
-
-    config: BertConfig
-
-    @nn.compact
-    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array) -> None:
-        BertEncoder(self.config, name="bert")(input_ids, attention_mask)
-
-
 _MODULES: dict[Head, type[nn.Module]] = {
     "classifier": BertForSequenceClassification,
     "masked_lm": BertForMaskedLM,
-    "none": _BareEncoder,
+    "none": BertWithoutHead,
 }
 
 
@@ -105,9 +94,9 @@ def config_with_labels(
 
 
 def student_from_layers(
-    teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], seed: int
+    teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
 ) -> tuple[BertConfig, Params]:
-    """A student made of the teacher's encoder layers `layers` (0-based), with a new classifier.
+    """A student made of the teacher's encoder layers `layers` (0-based), with a new head.
 
     Embeddings and pooler are copied.
 
@@ -120,7 +109,7 @@ def student_from_layers(
             f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1}"
         )
     config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
-    fresh = initial_params(config, "classifier", seed)
+    fresh = initial_params(config, head, seed)
     teacher = flatten(teacher_params["bert"])
     flat = {}
     for path in flatten(fresh["bert"]):
@@ -128,4 +117,4 @@ def student_from_layers(
         if module.startswith("layer_"):
             module = f"layer_{layers[int(module.removeprefix('layer_'))]}"
         flat[path] = np.asarray(teacher[f"{module}/{rest}"])
-    return config, {"bert": unflatten(flat), "classifier": fresh["classifier"]}
+    return config, fresh | {"bert": unflatten(flat)}

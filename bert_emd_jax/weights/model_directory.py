@@ -1,6 +1,6 @@
 """The one form of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
 
-Reading also takes a Hugging Face directory, converted in memory.
+Reading also takes a Hugging Face directory, a single weights file or a hub id, converted in memory.
 """
 
 import dataclasses
@@ -9,27 +9,20 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from bert_emd_jax.bert.config import BertConfig, load_bert_config
+from bert_emd_jax.bert.config import BertConfig, load_bert_config, read_config_values
 from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.huggingface import (
-    WEIGHTS_FILE,
-    convert_to_flax,
-    read_safetensors,
-    write_huggingface_weights,
-)
-from bert_emd_jax.weights.initialization import (
-    PROJECTION,
-    NewHead,
-    config_with_labels,
-    initial_params,
-    parameter_shapes,
-)
-from bert_emd_jax.weights.names import Head
-from bert_emd_jax.weights.params import Params, flatten, unflatten
+from bert_emd_jax.weights.checkpoint_files import config_directory, find_weights, read_checkpoint
+from bert_emd_jax.weights.fitting import StoredModel, fit_params, plan_fit
+from bert_emd_jax.weights.hub import resolve_model
+from bert_emd_jax.weights.huggingface import stored_model, write_huggingface_weights
+from bert_emd_jax.weights.initialization import PROJECTION, NewHead
+from bert_emd_jax.weights.names import Head, known_tensors
+from bert_emd_jax.weights.params import Params, flatten
 from bert_emd_jax.weights.params_store import load_params, save_params
 
 logger = logging.getLogger(__name__)
@@ -52,38 +45,101 @@ class Model:
 
 
 def load_model(
-    directory: Path,
+    path: Path,
     *,
     head: Head = "classifier",
     new_head: NewHead | None = None,
     do_lower_case: bool | None = None,
 ) -> Model:
-    """Loads a model directory or a Hugging Face directory.
+    """Loads a model to use it with a head.
 
     Args:
-      new_head: for a classifier that will be trained: replaces a missing one, or one with another
-        number of labels.
+      path: a model directory, a Hugging Face directory, a weights file beside its config and
+        vocabulary, or a hub id.
+      new_head: for a head that is going to be trained: replaces a missing one, or a classifier with
+        another number of labels. Nothing stands between the pooler and a classifier that we train.
       do_lower_case: overrules the tokenizer's own setting.
 
     Raises:
       UserError: nothing loadable there, an unsupported architecture, or tensors that do not fit it.
     """
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory (a model directory or a Hugging Face directory)")
+    path = resolve_model(path)
+    stored = read_stored(path)
+    fit = plan_fit(stored, head, new_head=new_head)
+    config = fit.config
+    if new_head is not None:
+        config = dataclasses.replace(config, classifier_activation="none")
+    elif fit.head == "classifier":
+        _announce_relu(stored)
+    params = fit_params(stored, fit, seed=new_head.seed if new_head else 0)
+    return _with_tokenizer(path, config, params, stored.projection, do_lower_case)
+
+
+def load_whole_model(
+    path: Path, *, head: Head | None = None, classifier_activation: Literal["none", "relu"] | None = None
+) -> Model:
+    """Loads everything that a path holds, to convert it: the encoder, the pooler if there is one, a head.
+
+    Args:
+      path: as for `load_model`.
+      head: None takes the head that is there: a classifier before a masked-LM head.
+      classifier_activation: overrules what the file says or suggests.
+    """
+    path = resolve_model(path)
+    stored = read_stored(path)
+    fit = plan_fit(stored, head, as_stored=True)
+    config = fit.config
+    if classifier_activation is not None:
+        config = dataclasses.replace(config, classifier_activation=classifier_activation)
+    elif fit.head == "classifier":
+        _announce_relu(stored)
+    return _with_tokenizer(path, config, fit_params(stored, fit), stored.projection)
+
+
+def read_stored(path: Path) -> StoredModel:
+    """What a local path holds, before a head is chosen.
+
+    Raises:
+      UserError: there is no model there, or one of an unsupported architecture.
+    """
+    if (path / PARAMS).is_dir():
+        return _read_params(path)
+    if find_weights(path) is None:
+        raise UserError(f"{path}: holds neither {PARAMS}/ nor a weights file such as model.safetensors")
+    values, source = read_config_values(config_directory(path))
+    BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
+    return stored_model(read_checkpoint(path), values, source)
+
+
+def _read_params(directory: Path) -> StoredModel:
+    params = load_params(directory / PARAMS)
+    projection = params.pop(PROJECTION, None)
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     config = load_bert_config(directory)
-    tokenizer = Tokenizer.from_directory(directory, do_lower_case)
-    projection = None
-    if (directory / PARAMS).is_dir():
-        stored = load_params(directory / PARAMS)
-        projection = stored.pop(PROJECTION, None)
-        config, params = _checked(stored, config, head, new_head, str(directory / PARAMS))
-    elif (directory / WEIGHTS_FILE).is_file():
-        path = directory / WEIGHTS_FILE
-        config, params = convert_to_flax(
-            read_safetensors(path), config, head, source=str(path), new_head=new_head
+    known = {entry.flax_path for entry in known_tensors(config)}
+    # More layers than the config has, for instance.
+    left_over = {path: arrays.pop(path) for path in list(arrays) if path not in known}
+    return StoredModel(str(directory / PARAMS), config, arrays, left_over=left_over, projection=projection)
+
+
+def _announce_relu(stored: StoredModel) -> None:
+    if stored.relu_implied:
+        logger.warning(
+            "%s: has fit_dense beside its classifier, as TinyBERT's task models: a relu stands before the"
+            " classifier, as in their code (a conversion with --classifier_activation none leaves it out)",
+            stored.source,
         )
-    else:
-        raise UserError(f"{directory}: holds neither {PARAMS}/ nor {WEIGHTS_FILE}")
+
+
+def _with_tokenizer(
+    path: Path,
+    config: BertConfig,
+    params: Params,
+    projection: Params | None,
+    do_lower_case: bool | None = None,
+) -> Model:
+    directory = path if (path / PARAMS).is_dir() else config_directory(path)
+    tokenizer = Tokenizer.from_directory(directory, do_lower_case)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
@@ -92,8 +148,8 @@ def load_model(
     return Model(config, params, tokenizer, projection)
 
 
-def save_model(directory: Path, model: Model) -> None:
-    """Writes a model directory with its `pytorch/`, replacing these files and nothing else.
+def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> None:
+    """Writes a model directory, with its `pytorch/` or without, replacing these files and nothing else.
 
     Each part is written aside and renamed, so a reader never sees half of one.
     """
@@ -106,7 +162,8 @@ def save_model(directory: Path, model: Model) -> None:
         if model.projection is not None:
             stored[PROJECTION] = model.projection
         save_params(aside / PARAMS, stored)
-        save_huggingface(aside / PYTORCH, model)
+        if with_pytorch:
+            save_huggingface(aside / PYTORCH, model)
         model.tokenizer.save(aside)
         config_text = json.dumps(model.config.to_dict(), indent=2) + "\n"
         (aside / "config.json").write_text(config_text)
@@ -118,35 +175,6 @@ def save_model(directory: Path, model: Model) -> None:
 
 
 def save_huggingface(directory: Path, model: Model) -> None:
-    """Writes a Hugging Face directory of a classifier: config.json, model.safetensors, tokenizer."""
+    """Writes a Hugging Face directory : config.json, model.safetensors, tokenizer."""
     write_huggingface_weights(directory, model.params, model.config)
     model.tokenizer.save(directory)
-
-
-def _checked(
-    stored: Params, config: BertConfig, head: Head, new_head: NewHead | None, source: str
-) -> tuple[BertConfig, Params]:
-    """Parameters from `params/` made to fit a config and head, as for a file from outside."""
-    flat = {path: np.asarray(leaf) for path, leaf in flatten(stored).items()}
-    if head == "classifier":
-        kernel = flat.get("classifier/kernel")
-        rows = None if kernel is None else kernel.shape[-1]
-        config = config_with_labels(config, rows, new_head, source)
-        if rows != config.num_labels:
-            flat = {path: leaf for path, leaf in flat.items() if not path.startswith("classifier/")}
-    shapes = parameter_shapes(config, head)
-    missing = sorted(set(shapes) - set(flat))
-    if new_head is not None:
-        fresh = flatten(initial_params(config, head, new_head.seed))
-        flat |= {path: fresh[path] for path in missing if path.startswith("classifier/")}
-        missing = sorted(set(shapes) - set(flat))
-    misshapen = [
-        f"{path} {list(flat[path].shape)}, expected {list(shape)}"
-        for path, shape in shapes.items()
-        if path in flat and flat[path].shape != shape
-    ]
-    if missing or misshapen:
-        problems = [f"missing: {', '.join(missing)}"] * bool(missing)
-        problems += [f"of another shape: {', '.join(misshapen)}"] * bool(misshapen)
-        raise UserError(f"{source}: the parameters do not fit config.json; {'; '.join(problems)}")
-    return config, unflatten({path: flat[path] for path in shapes})

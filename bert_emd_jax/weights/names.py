@@ -6,7 +6,7 @@ encoder layers.
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Container
 from typing import Literal
 
 from bert_emd_jax.bert.config import BertConfig
@@ -67,8 +67,9 @@ _HEADS: dict[Head, tuple[Tensor, ...]] = {
     "none": _POOLER,
 }
 
-# Tensors that a file may hold beside the model asked for, by the start of their canonical name.
-_OTHER_HEADS = ("cls.", "fit_dense.", "fit_denses.", "share_fit_dense.", "embeddings.position_ids")
+# What a file may hold beside the tensors of the table, by the start of the canonical name: heads of other
+# tasks, TinyBERT's projections to its teacher, and a buffer of old transformers.
+_IGNORED = ("cls.", "qa_outputs.", "fit_dense.", "fit_denses.", "share_fit_dense.", "embeddings.position_ids")
 
 
 def tensors_of(config: BertConfig, head: Head) -> tuple[Tensor, ...]:
@@ -85,27 +86,33 @@ def tensors_of(config: BertConfig, head: Head) -> tuple[Tensor, ...]:
     return (*_EMBEDDINGS, *layers, *_HEADS[head])
 
 
+def known_tensors(config: BertConfig) -> tuple[Tensor, ...]:
+    """Every tensor of the table for a model of this size: the encoder, the pooler and all heads."""
+    return (*tensors_of(config, "classifier"), *_HEADS["masked_lm"])
+
+
+def head_of(flax_paths: Container[str]) -> Head:
+    """The head of a model with these parameters."""
+    if "classifier/kernel" in flax_paths:
+        return "classifier"
+    return "masked_lm" if "lm_transform/kernel" in flax_paths else "none"
+
+
 def canonical_name(torch_name: str) -> str:
     """The table's spelling of a name in a file: no `bert.` prefix, `weight`/`bias` for `gamma`/`beta`."""
     name = torch_name.removeprefix("bert.")
     return re.sub(r"LayerNorm\.(gamma|beta)$", _modern_layer_norm, name)
 
 
-def torch_file_name(tensor: Tensor) -> str:
-    """The name under which transformers' models with a head store the tensor."""
+def torch_file_name(tensor: Tensor, head: Head) -> str:
+    """The name under which transformers' model with this head stores the tensor."""
     of_encoder = tensor.flax_path.startswith("bert/")
-    return f"bert.{tensor.torch_name}" if of_encoder else tensor.torch_name
+    return f"bert.{tensor.torch_name}" if of_encoder and head != "none" else tensor.torch_name
 
 
-def split_left_over(names: Iterable[str], head: Head) -> tuple[list[str], list[str]]:
-    """Sorts left-over canonical names into (belonging to other heads, unknown)."""
-    ignorable = (*_OTHER_HEADS, "pooler.") if head == "masked_lm" else _OTHER_HEADS
-    if head != "classifier":
-        ignorable = (*ignorable, "classifier.")
-    ignored, unknown = [], []
-    for name in sorted(names):
-        (ignored if name.startswith(ignorable) else unknown).append(name)
-    return ignored, unknown
+def is_ignored(canonical: str) -> bool:
+    """Whether a tensor outside the table may be left out of a conversion."""
+    return canonical.startswith(_IGNORED)
 
 
 def _modern_layer_norm(match: re.Match[str]) -> str:

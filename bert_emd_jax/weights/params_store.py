@@ -3,16 +3,35 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import type_handlers
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.weights.params import Params
 
 
+def _this_process_only() -> ocp.options.MultiprocessingOptions:
+    """Among several processes of one run each reads for itself, and one writes: nobody waits for others."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+    )
+
+
 def save_params(directory: Path, params: Params) -> None:
     """Writes a nested dict of arrays; `directory` must not exist."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), jax.device_get(params))
+    # Orbax copies arrays before it writes them in the background. This waits for the end of the writing, so
+    # the copy, as large as the model, is not needed.
+    handlers = type_handlers.create_type_handler_registry(
+        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, type_handlers.ArrayHandler()),  # not used, but Orbax warns where it is missing
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        type_handler_registry=handlers, multiprocessing_options=_this_process_only()
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=_this_process_only()) as checkpointer:
+        checkpointer.save(directory.absolute(), args=ocp.args.PyTreeSave(jax.device_get(params)))
 
 
 def load_params(directory: Path) -> Params:
@@ -22,7 +41,7 @@ def load_params(directory: Path) -> Params:
       UserError: the directory is no Orbax checkpoint, or a damaged one.
     """
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
             return checkpointer.restore(directory.absolute())
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise UserError(f"{directory}: not readable as Orbax parameters ({error})") from None

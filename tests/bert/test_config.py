@@ -58,6 +58,14 @@ def test_unnamed_labels_stay_unnamed():
     [
         ({"model_type": "roberta"}, "roberta"),
         ({"model_type": "something-new"}, "something-new"),
+        ({"model_type": "mobilebert"}, "mobilebert.*bottlenecks"),
+        ({"architectures": ["DebertaV2Model"]}, "deberta-v2"),
+        ({"type_vocab_size": 1, "max_position_embeddings": 514}, "RoBERTa's sizes"),
+        ({"pruned_heads": {"0": [1, 2]}}, "pruned_heads"),
+        ({"quantization_config": {"bits": 8}}, "quantization_config"),
+        ({"auto_map": {"AutoModel": "modeling_own.OwnModel"}}, "auto_map"),
+        ({"embedding_size": 128}, "embeddings of width 128"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "is_decoder"),
         ({"hidden_act": "quick_gelu"}, "quick_gelu"),
@@ -73,6 +81,20 @@ def test_refuses_by_name(changes, named):
         BertConfig.from_dict(GOOGLE_CONFIG | changes, source="dir/config.json")
     assert str(raised.value).startswith("dir/config.json: ")
     assert "\n" not in str(raised.value)
+
+
+def test_harmless_keys_are_no_reason_to_refuse():
+    harmless = {
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "pruned_heads": {},
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "auto_map": {"AutoTokenizer": "tokenization_own.OwnTokenizer"},
+        "embedding_size": 768,
+        "use_cache": True,
+    }
+    assert BertConfig.from_dict(GOOGLE_CONFIG | harmless) == BertConfig()
 
 
 def test_missing_sizes_and_damaged_files_are_named(tmp_path):

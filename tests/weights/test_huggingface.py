@@ -13,20 +13,27 @@ pytest.importorskip("transformers")
 
 from torch_reference import random_batch, tiny_torch_model, torch_outputs
 
-from bert_emd_jax.bert.config import load_bert_config
+from bert_emd_jax.bert.config import read_config_values
 from bert_emd_jax.bert.heads import BertForMaskedLM, BertForSequenceClassification
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.huggingface import convert_to_flax, read_safetensors, write_huggingface_weights
+from bert_emd_jax.weights.checkpoint_files import Checkpoint, read_checkpoint
+from bert_emd_jax.weights.fitting import fit_params, plan_fit
+from bert_emd_jax.weights.huggingface import stored_model, write_huggingface_weights
 from bert_emd_jax.weights.initialization import NewHead
 
 TOLERANCE = 1e-5
 
 
-def load(directory: Path, head="classifier", **options):
-    path = directory / "model.safetensors"
-    return convert_to_flax(
-        read_safetensors(path), load_bert_config(directory), head, source=str(path), **options
-    )
+def load(directory: Path, head="classifier", tensors=None, **options):
+    """Config and parameters of a transformers directory, or of its config with other tensors."""
+    checkpoint = read_checkpoint(directory) if tensors is None else Checkpoint(tensors, "file")
+    stored = stored_model(checkpoint, *read_config_values(directory))
+    fit = plan_fit(stored, head, **options)
+    return fit.config, fit_params(stored, fit)
+
+
+def tensors_of(directory: Path) -> dict[str, np.ndarray]:
+    return dict(read_checkpoint(directory).tensors)
 
 
 def assert_equal_outputs(ours, theirs):
@@ -124,41 +131,35 @@ def test_label_count_is_the_rows_of_the_classifier(tmp_path):
     assert load(tmp_path)[0].num_labels == 4
 
 
-def test_old_names_and_heads_of_other_tasks(tmp_path):
+def test_old_names_and_heads_of_other_tasks(tmp_path, caplog):
     theirs = tiny_torch_model(tmp_path)
-    config, _ = load(tmp_path)
     tensors = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
-        for name, value in read_safetensors(tmp_path / "model.safetensors").items()
+        for name, value in tensors_of(tmp_path).items()
     }
-    extra = {
-        name: np.zeros(3, np.float32)
-        for name in ("cls.predictions.bias", "fit_dense.weight", "bert.embeddings.position_ids")
-    }
+    assert "bert.embeddings.LayerNorm.gamma" in tensors
+    names = ("cls.predictions.bias", "qa_outputs.weight", "bert.embeddings.position_ids")
+    with caplog.at_level("INFO", "bert_emd_jax"):
+        config, params = load(tmp_path, tensors=tensors | {name: np.zeros(3, np.float32) for name in names})
+    assert f"ignored: {', '.join(sorted(names))}" in caplog.text
     batch = random_batch(config.vocab_size)
-    config, params = convert_to_flax(tensors | extra, config, "classifier", source="old file")
     ours = BertForSequenceClassification(config).apply({"params": params}, **batch)
     assert_equal_outputs(ours, torch_outputs(theirs, batch))
 
 
 def test_every_problem_is_listed_in_one_line(tmp_path):
     tiny_torch_model(tmp_path)
-    tensors = read_safetensors(tmp_path / "model.safetensors")
+    tensors = tensors_of(tmp_path)
     del tensors["bert.encoder.layer.1.output.dense.bias"]
     del tensors["bert.embeddings.LayerNorm.weight"]
     tensors["bert.encoder.layer.9.output.dense.bias"] = np.zeros(24, np.float32)
     tensors["bert.pooler.dense.weight"] = np.zeros((24, 23), np.float32)
+    tensors["bert.pooler.dense.bias"] = np.zeros(24, np.int8)
     with pytest.raises(UserError) as raised:
-        convert_to_flax(tensors, load_bert_config(tmp_path), "classifier", source="file")
+        load(tmp_path, tensors=tensors)
     message = str(raised.value)
     assert "missing: embeddings.LayerNorm.weight, encoder.layer.1.output.dense.bias" in message
-    assert "left over: encoder.layer.9.output.dense.bias" in message
-    assert "pooler.dense.weight [23, 24], expected [24, 24]" in message
+    assert "left over: bert.encoder.layer.9.output.dense.bias" in message
+    assert "bert.pooler.dense.weight [24, 23], expected [24, 24]" in message
+    assert "bert.pooler.dense.bias (int8)" in message
     assert "\n" not in message
-
-
-def test_damaged_file_is_named(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"\xff" * 100)
-    with pytest.raises(UserError, match=r"model\.safetensors: not a readable safetensors file"):
-        read_safetensors(path)

@@ -23,7 +23,7 @@ def test_fresh_weights_have_berts_distribution():
 
 def test_a_student_is_cut_out_of_its_teacher():
     teacher = initial_params(CONFIG, "classifier", seed=0)
-    config, student = student_from_layers(CONFIG, teacher, (3, 0), seed=1)
+    config, student = student_from_layers(CONFIG, teacher, (3, 0), "classifier", seed=1)
     assert config.num_hidden_layers == 2
     for ours, theirs in (("layer_0", "layer_3"), ("layer_1", "layer_0"), ("embeddings", "embeddings")):
         for path, leaf in flatten(student["bert"][ours]).items():
@@ -35,7 +35,7 @@ def test_a_student_is_cut_out_of_its_teacher():
 @pytest.mark.parametrize("layers", [(), (4,), (-1, 2)])
 def test_layers_that_the_teacher_lacks_are_refused(layers):
     with pytest.raises(UserError, match="layers 0 to 3"):
-        student_from_layers(CONFIG, initial_params(CONFIG, "classifier", 0), layers, seed=0)
+        student_from_layers(CONFIG, initial_params(CONFIG, "classifier", 0), layers, "classifier", seed=0)
 
 
 def test_the_projection_starts_as_the_identity_where_the_widths_agree():

@@ -14,7 +14,7 @@ from bert_emd_jax.commands.demo_assets import unpack_minilm
 from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.readers import Examples
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.distill_step import project
+from bert_emd_jax.training.layer_losses import project
 from bert_emd_jax.transport.cost import attention_cost, hidden_cost
 from bert_emd_jax.weights.initialization import NewHead, initial_projection, student_from_layers
 from bert_emd_jax.weights.model_directory import Model, load_model, save_huggingface
@@ -86,7 +86,7 @@ def test_every_layer_equals_transformers(minilm, batch, their_directory, precisi
 
 def test_costs_of_real_layers_are_right_in_float32(minilm, batch):
     """A student cut from the teacher, against direct differences in float64."""
-    config, params = student_from_layers(minilm.config, minilm.params, (1, 3, 5), seed=0)
+    config, params = student_from_layers(minilm.config, minilm.params, (1, 3, 5), "classifier", seed=0)
     inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
     outputs = [
         jax.device_get(BertForSequenceClassification(cfg).apply({"params": tree}, *inputs))
