@@ -2,19 +2,22 @@
 
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
 
-_SCRATCH = ".corpus_"  # the tokenised corpus while the program runs
+if TYPE_CHECKING:
+    from bert_emd_jax.data.corpus import Corpus
+    from bert_emd_jax.data.pretraining import ExampleSettings
+    from bert_emd_jax.data.tokenization import Tokenizer
+
+_SCRATCH = ".corpus"  # the tokenised corpus until the program is done
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class PretrainDataConfig:
     bert_model: Path
     """Model directory whose tokenizer makes the pieces."""
     output_dir: Path
-    """Gets epoch_N.json and epoch_N_metrics.json."""
+    """Gets epoch_N.json and epoch_N_metrics.json, or with --shard a directory that does."""
     do_lower_case: Annotated[bool | None, tyro.conf.arg(constructor=bool)] = None
     """Lower-case the text; if absent, what the tokenizer's own configuration says."""
     do_whole_word_mask: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -49,8 +52,14 @@ class PretrainDataConfig:
     """Examples of one text in place of two."""
     seed: int = 0
     """Seed of everything that is drawn."""
+    format: Literal["jsonl", "arrays"] = "jsonl"
+    """Form of the examples: JSON lines, or arrays in epoch_N/*.npy that training maps without parsing."""
+    shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = "0/1"
+    """Make the I-th of N parts, counted from 0, in output_dir/shard_I_of_N; together they are the whole."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on where an earlier run with the same flags stopped; more --epochs_to_generate are added."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the epoch files that the output directory holds."""
+    """Replace the epochs that the output directory holds."""
     debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the traceback of an error."""
 
@@ -64,19 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain_data(config: PretrainDataConfig) -> None:
     """Tokenises the corpus and writes the files of every epoch."""
-    from tqdm import tqdm
-
-    from bert_emd_jax.data.corpus import tokenize_corpus
-    from bert_emd_jax.data.pretraining import ExampleSettings, Vocabulary
-    from bert_emd_jax.data.pretraining_files import write_epochs
+    from bert_emd_jax.data.pretraining import ExampleSettings
+    from bert_emd_jax.data.pretraining_description import describe
+    from bert_emd_jax.data.pretraining_files import example_count
     from bert_emd_jax.data.tokenization import Tokenizer
 
     _check(config)
+    shard = _parse_shard(config.shard)
     tokenizer = Tokenizer.from_directory(config.bert_model, config.do_lower_case)
     if not config.train_corpus.is_file():
-        raise UserError(f"--train_corpus {config.train_corpus}: no such file")
-    _check_output(config)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+        problem = "a directory; give one text file" if config.train_corpus.is_dir() else "no such file"
+        raise UserError(f"--train_corpus {config.train_corpus}: {problem}")
     settings = ExampleSettings(
         max_seq_len=config.max_seq_len,
         short_seq_prob=config.short_seq_prob,
@@ -86,40 +93,84 @@ def pretrain_data(config: PretrainDataConfig) -> None:
         one_seq=config.one_seq,
         seed=config.seed,
     )
-    with ExitStack() as stack:
-        directory = None
-        if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=config.output_dir))
-            directory = Path(name)
-        with tqdm(desc="tokenising", unit=" lines", disable=None) as bar:
-            corpus = tokenize_corpus(
-                config.train_corpus, tokenizer, directory, config.num_workers, bar.update
-            )
+    directory = config.output_dir
+    if shard[1] > 1:
+        directory = directory / f"shard_{shard[0]}_of_{shard[1]}"
+    description = describe(config.train_corpus, tokenizer, settings, config.format, shard)
+    epochs = range(config.epochs_to_generate)
+    try:
+        _prepare_output(config, directory, description)
+        if any(example_count(directory, epoch) is None for epoch in epochs):
+            _write_missing(config, directory, shard, tokenizer, settings)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A write that fails has no name, as when the disk is full.
+        raise UserError(
+            f"--output_dir {directory}: {error.strerror or error}; put that right and go on with --resume"
+        ) from error
+    for epoch in epochs:
+        name = f"epoch_{epoch}" if config.format == "arrays" else f"epoch_{epoch}.json"
+        print(f"{directory / name}: {example_count(directory, epoch)} examples")
+
+
+def _write_missing(
+    config: PretrainDataConfig,
+    directory: Path,
+    shard: tuple[int, int],
+    tokenizer: "Tokenizer",
+    settings: "ExampleSettings",
+) -> None:
+    from tqdm import tqdm
+
+    from bert_emd_jax.data.pretraining import Vocabulary
+    from bert_emd_jax.data.pretraining_files import write_epochs
+
+    scratch = None
+    if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
+        scratch = directory / _SCRATCH
+        scratch.mkdir(exist_ok=True)
+    try:
+        corpus = _tokenized(config, tokenizer, scratch)
         if corpus.document_count < 2 and not config.one_seq:
             raise UserError(
                 f"{config.train_corpus}: no empty line between documents; pairs need a second document "
                 f"for their random next sentence (--one_seq does without)"
             )
-        print(
-            f"{config.train_corpus}: {corpus.document_count} documents, {corpus.sentence_count} sentences, "
-            f"{len(corpus.tokens)} pieces"
+    except UserError:
+        if not config.resume:
+            _remove_output(directory)
+        raise
+    print(
+        f"{config.train_corpus}: {corpus.document_count} documents, {corpus.sentence_count} sentences, "
+        f"{len(corpus.tokens)} pieces"
+    )
+    total = config.epochs_to_generate * corpus.document_count // shard[1]
+    with tqdm(desc="examples", unit=" documents", total=total, disable=None) as bar:
+        write_epochs(
+            corpus if scratch is None else scratch,
+            Vocabulary.of(tokenizer),
+            settings,
+            range(config.epochs_to_generate),
+            directory,
+            form=config.format,
+            shard=shard,
+            workers=config.num_workers,
+            progress=bar.update,
         )
-        _remove_epochs(config.output_dir)
-        epochs = range(config.epochs_to_generate)
-        total = config.epochs_to_generate * corpus.document_count
-        with tqdm(desc="examples", unit=" documents", total=total, disable=None) as bar:
-            source = corpus if directory is None else directory
-            counts = write_epochs(
-                source,
-                Vocabulary.of(tokenizer),
-                settings,
-                epochs,
-                config.output_dir,
-                workers=config.num_workers,
-                progress=bar.update,
-            )
-    for epoch, count in zip(epochs, counts, strict=True):
-        print(f"{config.output_dir / f'epoch_{epoch}.json'}: {count} examples")
+    shutil.rmtree(directory / _SCRATCH, ignore_errors=True)
+
+
+def _tokenized(config: PretrainDataConfig, tokenizer: "Tokenizer", scratch: Path | None) -> "Corpus":
+    """The corpus as token ids, from an interrupted run where that finished them."""
+    from tqdm import tqdm
+
+    from bert_emd_jax.data.corpus import Corpus, tokenize_corpus
+
+    if scratch is not None and Corpus.is_complete(scratch):
+        return Corpus.open(scratch)
+    with tqdm(desc="tokenising", unit=" lines", disable=None) as bar:
+        return tokenize_corpus(config.train_corpus, tokenizer, scratch, config.num_workers, bar.update)
 
 
 def _check(config: PretrainDataConfig) -> None:
@@ -138,24 +189,62 @@ def _check(config: PretrainDataConfig) -> None:
         raise UserError(f"--max_seq_len {config.max_seq_len}: must be between 5 and 65536")
 
 
-def _check_output(config: PretrainDataConfig) -> None:
-    directory = config.output_dir
+def _parse_shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UserError(f"--shard {text}: must be I/N with I from 0 to N - 1, as in 0/4, 1/4, 2/4, 3/4")
+    return int(match[1]), int(match[2])
+
+
+def _prepare_output(config: PretrainDataConfig, directory: Path, description: dict[str, object]) -> None:
+    """Makes the directory, or checks that what it holds may be continued or replaced."""
+    from bert_emd_jax.data.pretraining_description import (
+        DESCRIPTION_FILE,
+        differing_names,
+        read_description,
+        write_description,
+    )
+
+    if config.resume and config.overwrite:
+        raise UserError("--resume goes on with what --overwrite removes; give one of them")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output_dir {directory}: not a directory")
     if directory.is_dir() and any(directory.iterdir()) and not config.overwrite:
-        raise UserError(
-            f"--output_dir {directory}: not empty; --overwrite replaces the epoch files in it, "
-            f"or name another directory"
-        )
-    for scratch in directory.glob(f"{_SCRATCH}*"):  # of a run that was killed
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not config.resume:
+            raise UserError(
+                f"--output_dir {directory}: not empty; --resume goes on with the run that left it, "
+                f"--overwrite replaces the epochs in it, or name another directory"
+            )
+        earlier = read_description(directory)
+        if earlier is None:
+            raise UserError(
+                f"--resume: {directory} holds no {DESCRIPTION_FILE} of a run to go on with; "
+                f"--overwrite replaces the epochs in it"
+            )
+        if different := differing_names(earlier, description):
+            raise UserError(
+                f"--resume: the data in {directory} were made with another {', '.join(different)}; "
+                f"give the same, or --overwrite"
+            )
+        return
+    if config.resume:
+        print(f"--resume: {directory} holds nothing yet, starting from the beginning")
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_output(directory)
+    write_description(directory, description)
 
 
-def _remove_epochs(directory: Path) -> None:
+def _remove_output(directory: Path) -> None:
     """Removes what an earlier run of this program wrote, so that its epochs do not mix with the new ones."""
+    from bert_emd_jax.data.pretraining_description import DESCRIPTION_FILE
+
+    (directory / DESCRIPTION_FILE).unlink(missing_ok=True)
+    shutil.rmtree(directory / _SCRATCH, ignore_errors=True)
     for path in directory.iterdir():
-        if re.fullmatch(r"epoch_\d+(_metrics)?\.json(\.partial)?", path.name):
+        if re.fullmatch(r"epoch_\d+(_metrics)?\.json", path.name):
             path.unlink()
+        elif re.fullmatch(r"epoch_\d+(\.partial)?", path.name) and path.is_dir():
+            shutil.rmtree(path)
 
 
 if __name__ == "__main__":

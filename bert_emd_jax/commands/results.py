@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from bert_emd_jax.report.html import write_report
+from bert_emd_jax.training.hosts import is_main
 
 
 def report_training(output_dir: Path, results: dict[str, Any]) -> None:
-    """Writes `report.html` and prints scores and paths."""
+    """Writes `report.html` and prints scores and paths, in the main process."""
+    if not is_main():
+        return
     report = write_report(output_dir)
     metric = results["primary_metric"]
     for name in ("student", "teacher"):

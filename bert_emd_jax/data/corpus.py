@@ -1,12 +1,13 @@
 """A plain-text corpus as token ids: in memory, or in files that are mapped into it."""
 
+import codecs
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.data.workers import results_in_order, worker_pool
 from bert_emd_jax.errors import UserError
 
-_LINES_AT_ONCE = 4096
-_CHARACTERS_AT_ONCE = 1 << 20
+_BYTES_AT_ONCE = 1 << 20
 _FILES = {"tokens": "tokens.bin", "sentence_offsets": "sentences.bin", "document_offsets": "documents.bin"}
+_TYPES_FILE = "corpus.json"  # written last
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,15 @@ class Corpus:
     def document_count(self) -> int:
         return len(self.document_offsets) - 1
 
+    @staticmethod
+    def is_complete(directory: Path) -> bool:
+        """Whether `tokenize_corpus` has finished there."""
+        return (directory / _TYPES_FILE).is_file()
+
     @classmethod
     def open(cls, directory: Path) -> "Corpus":
         """The corpus that `tokenize_corpus` left in a directory, mapped, not read."""
-        types = json.loads((directory / "corpus.json").read_text())
+        types = json.loads((directory / _TYPES_FILE).read_text())
         return cls(**{name: np.memmap(directory / file, types[name], "r") for name, file in _FILES.items()})
 
 
@@ -63,8 +69,23 @@ def tokenize_corpus(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"--train_corpus {path}: no such file")
-    types = {"tokens": _token_type(tokenizer), "sentence_offsets": np.int64, "document_offsets": np.int64}
-    token_count, sentence_count, open_document = 0, 0, False
+    try:
+        return _tokenize_file(path, tokenizer, directory, workers, progress)
+    except UnicodeDecodeError:
+        for _ in decoded_lines(path):  # says which line it is
+            pass
+        raise
+
+
+def _tokenize_file(
+    path: Path,
+    tokenizer: Tokenizer,
+    directory: Path | None,
+    workers: int,
+    progress: Callable[[int], object],
+) -> Corpus:
+    types = {"tokens": token_type(tokenizer.vocab_size), "sentence_offsets": np.int64}
+    types["document_offsets"] = np.int64
     with ExitStack() as stack:
         if directory is None:
             sinks = {name: _MemorySink(types[name]) for name in types}
@@ -73,29 +94,26 @@ def tokenize_corpus(
             sinks = {name: _FileSink(types[name], files[name]) for name in types}
         if workers > 1:
             pool = stack.enter_context(worker_pool(workers, _start_worker, (tokenizer,)))
-            results = results_in_order(pool, _tokenize_in_worker, _line_batches(path), 4 * workers)
+            results = results_in_order(pool, _tokenize_in_worker, _chunks(path), 4 * workers)
         else:
-            results = ((lines, _tokenize(tokenizer, lines)) for lines in _line_batches(path))
-        sinks["sentence_offsets"].write([0])
-        sinks["document_offsets"].write([0])
-        for lines, (tokens, lengths) in results:
-            sentence_ends: list[int] = []
-            document_ends: list[int] = []
-            for line, length in zip(lines, lengths, strict=True):
-                if length:
-                    token_count += length
-                    sentence_count += 1
-                    sentence_ends.append(token_count)
-                    open_document = True
-                elif not line and open_document:
-                    document_ends.append(sentence_count)
-                    open_document = False
-            sinks["tokens"].write(tokens)
+            results = ((chunk, _tokenize(tokenizer, chunk)) for chunk in _chunks(path))
+        sinks["sentence_offsets"].write(np.zeros(1))
+        sinks["document_offsets"].write(np.zeros(1))
+        token_count, sentence_count, last_document_end = 0, 0, 0
+        for _, lines in results:
+            has_pieces = lines.lengths > 0
+            sentence_ends = token_count + np.cumsum(lines.lengths[has_pieces])
+            document_ends = np.unique(sentence_count + np.cumsum(has_pieces)[lines.empty])
+            document_ends = document_ends[document_ends > last_document_end]
+            sinks["tokens"].write(lines.tokens)
             sinks["sentence_offsets"].write(sentence_ends)
             sinks["document_offsets"].write(document_ends)
-            progress(len(lines))
-        if open_document:
-            sinks["document_offsets"].write([sentence_count])
+            token_count += len(lines.tokens)
+            sentence_count += len(sentence_ends)
+            last_document_end = int(document_ends[-1]) if len(document_ends) else last_document_end
+            progress(len(lines.lengths))
+        if sentence_count > last_document_end:
+            sinks["document_offsets"].write(np.array([sentence_count]))
     if sentence_count == 0:
         raise UserError(
             f"{path}: no text in the corpus; it holds a sentence a line, empty lines between documents"
@@ -104,21 +122,31 @@ def tokenize_corpus(
         return Corpus(
             **{name: sink.values() for name, sink in sinks.items() if isinstance(sink, _MemorySink)}
         )
-    (directory / "corpus.json").write_text(
+    (directory / _TYPES_FILE).write_text(
         json.dumps({name: np.dtype(kind).name for name, kind in types.items()})
     )
     return Corpus.open(directory)
 
 
-def _token_type(tokenizer: Tokenizer) -> type[np.integer]:
-    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+def token_type(vocabulary_size: int) -> type[np.integer]:
+    """What token ids are stored as."""
+    return np.uint16 if vocabulary_size <= 1 << 16 else np.int32
 
 
-def _tokenize(tokenizer: Tokenizer, lines: list[str]) -> tuple[np.ndarray, list[int]]:
-    """All the token ids of some lines, and how many each line has."""
-    pieces = tokenizer.encode_pieces(lines)
-    flat = np.fromiter(chain.from_iterable(pieces), _token_type(tokenizer))
-    return flat, list(map(len, pieces))
+class _Lines(NamedTuple):
+    """The token ids of some lines, how many each line has, and which lines have no text."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    empty: np.ndarray
+
+
+def _tokenize(tokenizer: Tokenizer, chunk: bytes) -> _Lines:
+    lines = chunk.decode().removesuffix("\n").split("\n")
+    lines = list(map(str.strip, lines))
+    tokens, lengths = tokenizer.encode_flat(lines)
+    empty = np.fromiter(map(len, lines), np.int64, len(lines)) == 0
+    return _Lines(tokens, lengths, empty)
 
 
 _tokenizer: Tokenizer | None = None  # of a worker process
@@ -127,11 +155,12 @@ _tokenizer: Tokenizer | None = None  # of a worker process
 def _start_worker(tokenizer: Tokenizer) -> None:
     global _tokenizer
     _tokenizer = tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
-def _tokenize_in_worker(lines: list[str]) -> tuple[np.ndarray, list[int]]:
+def _tokenize_in_worker(chunk: bytes) -> _Lines:
     assert _tokenizer is not None
-    return _tokenize(_tokenizer, lines)
+    return _tokenize(_tokenizer, chunk)
 
 
 class _MemorySink:
@@ -139,8 +168,8 @@ class _MemorySink:
         self._kind = kind
         self._values: list[np.ndarray] = []
 
-    def write(self, values: np.ndarray | list[int]) -> None:
-        self._values.append(np.asarray(values, self._kind))
+    def write(self, values: np.ndarray) -> None:
+        self._values.append(values.astype(self._kind))
 
     def values(self) -> np.ndarray:
         return np.concatenate(self._values)
@@ -151,19 +180,14 @@ class _FileSink:
         self._kind = kind
         self._handle = handle
 
-    def write(self, values: np.ndarray | list[int]) -> None:
-        self._handle.write(np.asarray(values, self._kind).tobytes())
+    def write(self, values: np.ndarray) -> None:
+        self._handle.write(values.astype(self._kind).tobytes())
 
 
-def _line_batches(path: Path) -> Iterator[list[str]]:
-    """Stripped lines, as many as are tokenised in one call; "" ends a document."""
-    batch: list[str] = []
-    characters = 0
-    for _, text in decoded_lines(path):
-        batch.append(text.strip())
-        characters += len(text)
-        if len(batch) == _LINES_AT_ONCE or characters > _CHARACTERS_AT_ONCE:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The file in pieces of whole lines, without the mark at its beginning."""
+    with path.open("rb") as handle:
+        if handle.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            handle.seek(0)
+        while chunk := handle.read(_BYTES_AT_ONCE):
+            yield chunk if chunk.endswith(b"\n") else chunk + handle.readline()

@@ -15,7 +15,9 @@ from bert_emd_jax.data.corpus import Corpus
 from bert_emd_jax.data.tokenization import Tokenizer
 
 _SENTENCES_IN_BLOCK = 8192
-_CELLS_AT_ONCE = 1 << 17  # examples times their longest length
+_DOCUMENTS_AT_ONCE = 1 << 16
+_CELLS_AT_ONCE = 1 << 16  # examples times their longest length
+_WORD_BITS = np.uint64(0xFFFF)  # there are at most 65536 words in an example
 _MASK_SHARE, _KEEP_SHARE = 0.8, 0.1  # the rest of the chosen tokens becomes a random piece
 
 
@@ -39,21 +41,28 @@ class ExampleSettings:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The part of a tokenizer that examples are made with; it travels to worker processes."""
+    """The part of a tokenizer that examples are made with; it travels to worker processes.
+
+    Pieces that begin a word start with `word_start`; None means that ## marks those that do not.
+    """
 
     pieces: list[str]
     cls_id: int
     sep_id: int
     mask_id: int
+    word_start: str | None = None
 
     @cached_property
     def continues_word(self) -> np.ndarray:
         """Whether a piece is a word's second or later one, bool `[vocabulary]`."""
-        return np.array([piece.startswith("##") for piece in self.pieces])
+        if self.word_start is None:
+            return np.array([piece.startswith("##") for piece in self.pieces])
+        return np.array([not piece.startswith(self.word_start) for piece in self.pieces])
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
-        return cls(tokenizer.pieces(), tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+        specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+        return cls(tokenizer.pieces(), *specials, tokenizer.word_start)
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,13 @@ class ExampleBatch:
 
 def corpus_blocks(corpus: Corpus) -> list[tuple[int, int]]:
     """Ranges of documents with about equally many sentences, whoever works on them."""
-    ends = np.asarray(corpus.document_offsets[1:])
-    last = np.flatnonzero(np.diff(ends // _SENTENCES_IN_BLOCK, append=-1)) + 1
-    return list(zip([0, *last[:-1].tolist()], last.tolist(), strict=True))
+    ends: list[int] = []
+    for first in range(0, corpus.document_count, _DOCUMENTS_AT_ONCE):
+        # One document more than that, to see whether it begins a block.
+        sentences = np.asarray(corpus.document_offsets[first + 1 : first + _DOCUMENTS_AT_ONCE + 2])
+        ends += (np.flatnonzero(np.diff(sentences // _SENTENCES_IN_BLOCK)) + first + 1).tolist()
+    ends.append(corpus.document_count)
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def block_examples(
@@ -239,8 +252,12 @@ def _choose_masked(
     cells = word + (length + 1) * np.arange(rows)[:, None]
     sizes = np.bincount(cells.ravel(), minlength=rows * (length + 1)).reshape(rows, length + 1)
     words = starts_word.sum(1)
-    keys = np.where(np.arange(length) < words[:, None], generator.random((rows, length)), 2.0)
-    order = np.argsort(keys, axis=1)
+    # Random numbers with the word in their lowest bits: sorting these is faster than an argsort.
+    keys = generator.integers(0, 1 << 64, (rows, length), np.uint64) & ~_WORD_BITS | np.arange(
+        length, dtype=np.uint64
+    )
+    keys[np.arange(length) >= words[:, None]] = ~np.uint64(0)
+    order = np.minimum(np.sort(keys, axis=1) & _WORD_BITS, np.uint64(length)).astype(np.int64)
     chosen = np.zeros((rows, length + 1), bool)
     room = np.minimum(quota, candidates.sum(1))
     everyone = np.arange(rows)

@@ -1,59 +1,190 @@
 """Piece ids of words that were seen before: most words of a text were.
 
-A WordPiece tokenizer treats what stands between two spaces by itself, so that its pieces can be
-remembered. Looking them up takes a third of the time of tokenising them again.
+A WordPiece tokenizer like BERT's treats what stands between two spaces by itself, and in plain ASCII every
+run of letters and digits and every other character. So their pieces can be remembered, and found again
+for a whole batch of texts with a few array operations. What is not plain ASCII is remembered with
+all that stands between the spaces around it.
 """
 
-import re
-from collections.abc import Sequence
-from itertools import chain
+import itertools
+from array import array
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 _MOST_WORDS = 1 << 20
-_LONGEST_WORD = 200  # longer ones hardly come twice
-_ASCII_WORDS = re.compile("[A-Za-z0-9]+|[^A-Za-z0-9]")
+_MOST_CHARACTERS = 1 << 24
+_CHARACTERS_AT_ONCE = 1 << 18  # what fits into the processor's caches
+
+_SEPARATOR = b"\xff"  # between texts: no byte of UTF-8
+_SPACE, _LETTER, _PUNCTUATION, _ODD = range(4)
+_KINDS = np.full(256, _ODD, np.uint8)
+_KINDS[0x21:0x7F] = _PUNCTUATION
+_KINDS[[*b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"]] = _LETTER
+_KINDS[[*b" \t\n\r", *_SEPARATOR]] = _SPACE
+
+_KEY_BYTES = 16  # of words that are looked up by array operations
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
+_SLOT_BITS = 18
+_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 
 
-class WordCache(dict[str, tuple[int, ...]]):
-    """Maps a text without spaces to its piece ids, asking the tokenizer for those it has not seen."""
+class WordCache:
+    """The pieces of words, asking the tokenizer for those that it has not seen."""
 
     def __init__(self, backend: tokenizers.Tokenizer):
-        super().__init__()
         self._backend = backend
-        added = [token.content.lower() for token in backend.get_added_tokens_decoder().values()]
-        self._added = re.compile("|".join(map(re.escape, added)) or "(?!)")
+        self._model = backend.model
+        self._lowercase = backend.normalizer.lowercase
+        self._added = [
+            token.content.lower().encode() for token in backend.get_added_tokens_decoder().values()
+        ]
+        self._forget()
 
     @staticmethod
     def suits(backend: tokenizers.Tokenizer) -> bool:
         """Whether a tokenizer works word by word, as BERT's does."""
+        added = [token.content for token in backend.get_added_tokens_decoder().values()]
         return (
             isinstance(backend.model, models.WordPiece)
             and isinstance(backend.normalizer, normalizers.BertNormalizer)
             and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-            and not any(" " in token.content for token in backend.get_added_tokens_decoder().values())
+            and all(content.isascii() and " " not in content for content in added)
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The piece ids of every text."""
-        if len(self) > _MOST_WORDS:
-            self.clear()
-        lookup = self.__getitem__
-        return [list(chain.from_iterable(map(lookup, text.split(" ")))) for text in texts]
+        flat, counts = self.encode_flat(texts)
+        ids = flat.tolist()
+        ends = [0, *np.cumsum(counts).tolist()]
+        return [ids[start:end] for start, end in itertools.pairwise(ends)]
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        parts = self._split(word)
-        if len(parts) > 1:
-            ids = tuple(chain.from_iterable(map(self.__getitem__, parts)))
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The piece ids of all texts, one after the other, and how many each text has; int32 and int64."""
+        parts = [self._encode_some(some) for some in _groups(texts)]
+        if not parts:
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([counts for _, counts in parts])
+
+    def _encode_some(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if len(self._numbers) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
+            self._forget()
+        encoded = [text.encode() for text in texts]
+        joined = _SEPARATOR.join([b"", *encoded, bytes(_KEY_BYTES)])  # a key is read beyond the last word
+        text = np.frombuffer(joined, np.uint8, len(joined) - _KEY_BYTES)
+        kinds = _KINDS[text]
+        starts, numbers = self._odd_words(joined, text, kinds)
+        plain_starts, plain_numbers = self._plain_words(joined, kinds)
+        if len(starts):
+            starts = np.concatenate([starts, plain_starts])
+            order = np.argsort(starts, kind="stable")
+            starts, numbers = starts[order], np.concatenate([numbers, plain_numbers])[order]
         else:
-            ids = tuple(self._backend.encode(word, add_special_tokens=False).ids)
-        if len(word) <= _LONGEST_WORD:
-            self[word] = ids
-        return ids
+            starts, numbers = plain_starts, plain_numbers
+        offsets = np.frombuffer(self._offsets, np.int64)
+        first_pieces = offsets[numbers]
+        counts = offsets[numbers + 1] - first_pieces
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        places = np.repeat(first_pieces - ends[:-1], counts) + np.arange(ends[-1])
+        text_starts = np.cumsum([0, *(len(one) + 1 for one in encoded)])
+        text_ends = ends[np.searchsorted(starts, text_starts)]
+        return np.frombuffer(self._pieces, np.int32)[places], np.diff(text_ends)
 
-    def _split(self, word: str) -> list[str]:
-        """The parts that the tokenizer makes of a word of plain ASCII; it splits all others itself."""
-        if not (word.isascii() and word.isprintable()) or self._added.search(word.lower()):
-            return [word]
-        return _ASCII_WORDS.findall(word)
+    def _odd_words(self, joined: bytes, text: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and numbers of what stands between spaces and is not plain; marks it as space in `kinds`."""
+        lowered = joined.lower()
+        added = [place for token in self._added for place in _occurrences(lowered, token)]
+        odd = np.concatenate([np.flatnonzero(kinds == _ODD), np.array(added, np.int64)])
+        if not len(odd):
+            return odd, odd
+        spaces = np.flatnonzero((text == ord(" ")) | (text == _SEPARATOR[0]))
+        after = np.unique(np.searchsorted(spaces, odd))
+        starts, ends = spaces[after - 1] + 1, spaces[after]
+        depth = np.zeros(len(text), np.int8)
+        depth[starts] = 1
+        depth[ends] = -1
+        kinds[np.cumsum(depth, dtype=np.int8) > 0] = _SPACE
+        words = (
+            joined[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        )
+        numbers = [self._odd_number(word) for word in words]
+        return starts, np.array(numbers, np.int64)
+
+    def _plain_words(self, joined: bytes, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and numbers of the runs of letters and digits and of the punctuation."""
+        if self._lowercase:
+            joined = joined.lower()
+        letters, punctuation = kinds == _LETTER, kinds == _PUNCTUATION
+        starts = np.flatnonzero(punctuation[1:] | (letters[1:] & ~letters[:-1])) + 1
+        ends = np.flatnonzero(punctuation[:-1] | (letters[:-1] & ~letters[1:])) + 1
+        lengths = ends - starts
+        eight_bytes = np.ndarray(len(joined) - 7, "<u8", joined, strides=(1,))  # from every place on
+        low = eight_bytes[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
+        high = eight_bytes[starts + 8] & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
+        slots = ((low + high * _MULTIPLIERS[1]) * _MULTIPLIERS[0]) >> np.uint64(64 - _SLOT_BITS)
+        numbers = self._slot_numbers[slots]
+        short = lengths <= _KEY_BYTES
+        missing = np.flatnonzero((self._slot_low[slots] != low) | (self._slot_high[slots] != high) | ~short)
+        numbers[missing] = [
+            self._plain_number(joined[start:end].decode())
+            for start, end in zip(starts[missing].tolist(), ends[missing].tolist(), strict=True)
+        ]
+        # Whoever comes first keeps a slot: that is more often than not a frequent word.
+        new = missing[(self._slot_numbers[slots[missing]] < 0) & short[missing]]
+        self._slot_low[slots[new]] = low[new]
+        self._slot_high[slots[new]] = high[new]
+        self._slot_numbers[slots[new]] = numbers[new]
+        return starts, numbers
+
+    def _plain_number(self, word: str) -> int:
+        number = self._numbers.get(word)
+        if number is None:
+            # Nothing but the model has anything to do with such a word; asking it alone is faster.
+            number = self._remember(word, [token.id for token in self._model.tokenize(word)])
+        return number
+
+    def _odd_number(self, word: str) -> int:
+        number = self._numbers.get(word)
+        if number is None:
+            number = self._remember(word, self._backend.encode(word, add_special_tokens=False).ids)
+        return number
+
+    def _remember(self, word: str, pieces: list[int]) -> int:
+        self._pieces.extend(pieces)
+        self._offsets.append(len(self._pieces))
+        self._characters += len(word)
+        self._numbers[word] = number = len(self._offsets) - 2
+        return number
+
+    def _forget(self) -> None:
+        # Word n has the ids pieces[offsets[n]:offsets[n + 1]].
+        self._numbers: dict[str, int] = {}
+        self._pieces = array("i")
+        self._offsets = array("q", [0])
+        self._characters = 0
+        # A table of words by their bytes, for those whose slot was still free.
+        self._slot_low = np.zeros(1 << _SLOT_BITS, np.uint64)
+        self._slot_high = np.zeros(1 << _SLOT_BITS, np.uint64)
+        self._slot_numbers = np.full(1 << _SLOT_BITS, -1, np.int64)
+
+
+def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts, some at a time."""
+    begin = 0
+    characters = 0
+    for end, text in enumerate(texts, start=1):
+        characters += len(text)
+        if characters > _CHARACTERS_AT_ONCE:
+            yield texts[begin:end]
+            begin, characters = end, 0
+    if begin < len(texts):
+        yield texts[begin:]
+
+
+def _occurrences(text: bytes, wanted: bytes) -> Iterator[int]:
+    place = text.find(wanted)
+    while place >= 0:
+        yield place
+        place = text.find(wanted, place + 1)

@@ -1,11 +1,14 @@
 """Orbax checkpoints of a run: the last few and the best, with the host's progress beside the state."""
 
+import concurrent.futures
 import dataclasses
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.hosts import MAIN_PROCESS_ONLY, is_main, on_main, state_from_main
 from bert_emd_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -22,10 +26,16 @@ KEEP_LATEST = 2
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: where the best score was reached, and when it was last evaluated."""
+    """What the host knows of a run beside the train state.
+
+    Where the best score was reached; measurements of the steps since the last row of `metrics.jsonl`; and
+    whether the evaluation after the last step is still to be done.
+    """
 
     best_score: float | None = None
     best_step: int = 0
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    evaluation_due: bool = False
 
     def improved_by(self, score: float, step: int) -> bool:
         """Notes a score; true when it is the best so far."""
@@ -33,6 +43,17 @@ class Progress:
         if better:
             self.best_score, self.best_step = score, step
         return better
+
+
+class DamagedCheckpoint(Exception):  # noqa: N818  (the message is read, the name is not)
+    """A checkpoint that cannot be read, or whose content is not what was written."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint's content, the state as NumPy arrays."""
+
+    state: TrainState
+    progress: Progress
 
 
 class _LatestAndBest(PreservationPolicy):
@@ -50,48 +71,53 @@ class _LatestAndBest(PreservationPolicy):
 
 
 class Checkpoints:
-    """Asynchronous checkpoints under one directory. Used by the main process only.
+    """Asynchronous checkpoints under one directory, of the main process; in the others nothing happens.
 
     A checkpoint holds the whole train state and the loop's `Progress`; the one that `Progress` names as the
-    best is kept beside the latest.
+    best is kept beside the latest. A SHA-256 of the content goes with it: Orbax alone restores flipped bits
+    without a word.
     """
 
     def __init__(self, directory: Path) -> None:
         self._policy = _LatestAndBest()
+        if not is_main():
+            return
+        directory.mkdir(parents=True, exist_ok=True)  # Orbax does not where it is told of one process only
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=MAIN_PROCESS_ONLY,
             ),
         )
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Starts writing a checkpoint; a save under way is finished first."""
+        if not is_main():
+            return
         # A real copy: the next step donates these buffers while Orbax still writes.
         host_state = jax.tree.map(lambda leaf: np.array(leaf), state)
+        values = dataclasses.asdict(progress)
         self._policy.best_step = progress.best_step
         self._manager.save(
             int(host_state.step),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(host_state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                progress=ocp.args.JsonSave({"values": values, "sha256": _digest(host_state, values)}),
             ),
         )
 
-    def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
-
-    def restore(self, step: int, template: TrainState) -> tuple[TrainState, Progress]:
-        """The (state as NumPy arrays, progress) of a step.
+    def restore(self, step: int, template: TrainState) -> Restored:
+        """The content of a step's checkpoint.
 
         Args:
           template: a state of the same structure, whose values do not matter.
 
         Raises:
-          UserError: the checkpoint is damaged or of another model.
+          DamagedCheckpoint: not readable, or not what was written.
         """
         try:
             restored = self._manager.restore(
@@ -101,11 +127,95 @@ class Checkpoints:
                     progress=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise UserError(f"{self._manager.directory / str(step)}: damaged checkpoint ({error})") from None
-        return restored["state"], Progress(**restored["progress"])
+            state, stored = restored["state"], restored["progress"]
+            values, digest = stored["values"], stored["sha256"]
+            progress = Progress(**values)
+        except Exception as error:  # a damaged file can end in any exception of Orbax and TensorStore
+            raise DamagedCheckpoint(" ".join(str(error).split())[:300] or type(error).__name__) from None
+        if _digest(state, values) != digest:
+            raise DamagedCheckpoint("its content is not what was written: bits have changed on the disk")
+        return Restored(state, progress)
+
+    def restore_newest(self, template: TrainState) -> Restored | None:
+        """The newest intact checkpoint, in all processes; None where no checkpoint was ever completed.
+
+        Damaged ones are named, and removed once an older intact one is found, since the run will write those
+        steps again.
+
+        Raises:
+          UserError: there are checkpoints, but none is intact.
+        """
+        found: list[Restored] = []
+
+        def read() -> dict[str, Any] | None:
+            found.extend(self._newest_intact(template))
+            return dataclasses.asdict(found[0].progress) if found else None
+
+        progress = on_main(read)
+        if progress is None:
+            return None
+        return Restored(state_from_main(found[0].state if found else template), Progress(**progress))
+
+    def best_or_newest(self, best_step: int, template: TrainState) -> TrainState:
+        """In the main process, the state of the best score; the newest where that is missing or damaged."""
+        if best_step:
+            try:
+                return self.restore(best_step, template).state
+            except DamagedCheckpoint as error:
+                logger.warning(
+                    "%s: the best model's checkpoint is damaged, taking the newest instead: %s",
+                    *(self._directory_of(best_step), error),
+                )
+        return self._newest_intact(template)[0].state  # a run ends with a checkpoint
+
+    def _newest_intact(self, template: TrainState) -> list[Restored]:
+        damaged: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self.restore(step, template)
+            except DamagedCheckpoint as error:
+                logger.warning("%s: damaged checkpoint: %s", self._directory_of(step), error)
+                damaged.append(step)
+                continue
+            for broken in damaged:
+                self._manager.delete(broken)
+                logger.warning("%s: removed; going on from step %d", self._directory_of(broken), step)
+            return [restored]
+        if damaged:
+            raise UserError(
+                f"{self._manager.directory}: none of the checkpoints of steps"
+                f" {', '.join(map(str, sorted(damaged)))} is intact; --overwrite starts anew"
+            )
+        return []
+
+    def wait(self) -> None:
+        """Waits for the last save."""
+        if is_main():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the last save."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last save and lets go of the directory."""
+        if is_main():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    def _directory_of(self, step: int) -> str:
+        return str(self._manager.directory / str(step))
+
+
+def _digest(state: TrainState, values: dict[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all leaves, and over the progress."""
+    leaves = [
+        (jax.tree_util.keystr(path), np.ascontiguousarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+        of_leaves = pool.map(
+            lambda leaf: hashlib.sha256(leaf[1].reshape(-1).view(np.uint8)).hexdigest(), leaves
+        )
+        parts = [
+            f"{name} {leaf.dtype} {leaf.shape} {digest}"
+            for (name, leaf), digest in zip(leaves, of_leaves, strict=True)
+        ]
+    parts.append(json.dumps(values, sort_keys=True))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from bert_emd_jax.training.config import FinetuneConfig, flags_of
+from bert_emd_jax.training import hosts
+from bert_emd_jax.training.config import FinetuneConfig
 from bert_emd_jax.training.finetune_step import make_finetune_step
-from bert_emd_jax.training.run import Method, classifier, finished_results, latest_checkpoint, run_training
+from bert_emd_jax.training.run import Method, finished_results, run_training
 from bert_emd_jax.training.run_directory import prepare_run_directory
 from bert_emd_jax.training.task_data import check_length, load_task_data, task_of
+from bert_emd_jax.training.task_target import classifier, task_target
 from bert_emd_jax.weights.initialization import NewHead
 from bert_emd_jax.weights.model_directory import load_model
 
@@ -20,18 +22,17 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     Raises:
       UserError: a flag, file or row that the user can put right.
     """
+    hosts.initialize(config)
     task = task_of(config)
     head = NewHead(task.num_labels, config.seed, task.labels)
     model = load_model(Path(config.bert_model), new_head=head, do_lower_case=config.do_lower_case)
     check_length(config.max_seq_length, model.config.max_position_embeddings, config.bert_model)
     data = load_task_data(config, task, model.tokenizer)
-    prepare_run_directory(
-        config.output_dir, PROGRAM, flags_of(config), resume=config.resume, overwrite=config.overwrite
-    )
+    hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
     if (results := finished_results(config)) is not None:
         return results
     module = classifier(model.config, config.dtype)
     method = Method(
         make_step=lambda optimizer: make_finetune_step(module, optimizer, regression=task.is_regression)
     )
-    return run_training(config, PROGRAM, model, data, method, latest_checkpoint(config))
+    return run_training(config, PROGRAM, model, task_target(config, module, data), method)

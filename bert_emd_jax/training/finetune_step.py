@@ -11,7 +11,7 @@ import optax
 from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.training.gradients import Batch, global_rows, summed_gradients
 from bert_emd_jax.training.objectives import task_loss
-from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key
+from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key, unless_bad
 
 
 def make_finetune_step(
@@ -34,7 +34,9 @@ def make_finetune_step(
             return share, ({"loss": share}, {})
 
         gradients, measurements, _ = summed_gradients(loss_share, state.params, batch)
-        measurements |= {"gradient_norm": optax.tree.norm(gradients)}
-        return apply_gradients(state, gradients, optimizer), measurements
+        gradient_norm = optax.tree.norm(gradients)
+        new_state = apply_gradients(state, gradients, optimizer)
+        new_state = unless_bad(state, new_state, measurements["loss"], gradient_norm)
+        return new_state, measurements | {"gradient_norm": gradient_norm, "bad_steps": new_state.bad_steps}
 
     return step

@@ -25,7 +25,7 @@ class LayerObserver:
     def observe(self, step: int, measurements: Mapping[str, Any]) -> dict[str, Any]:
         """Adds the step's plans (means over micro-batches) to the history; returns their certified gaps."""
         kinds = [kind for kind in KINDS if f"{kind}_flow" in measurements]
-        if not kinds:
+        if not kinds or measurements["bad_steps"]:
             return {}
         arrays: dict[str, np.ndarray] = {}
         for kind in kinds:
@@ -44,7 +44,7 @@ class LayerObserver:
         """
         row: dict[str, Any] = {}
         for kind in KINDS:
-            if f"{kind}_flow" not in measurements:
+            if f"{kind}_flow" not in measurements or not np.isfinite(measurements[f"{kind}_cost"]).all():
                 continue
             student = getattr(measurements["layer_weights"], f"{kind}_student")
             teacher = getattr(measurements["layer_weights"], f"{kind}_teacher")

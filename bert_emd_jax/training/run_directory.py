@@ -3,10 +3,13 @@
 import datetime
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,23 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import TrainingConfig, flags_of
+from bert_emd_jax.training.hosts import is_main
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 RUN_CONFIG = "run_config.json"
 METRICS = "metrics.jsonl"
 MAPPING = "layer_mapping.npz"
 RESULTS = "eval_results.json"
+DEV_PREDICTIONS = "dev_predictions.jsonl"
 EVENTS = "tensorboard"
 # All that a training program writes; --overwrite removes these and nothing else.
 _WRITTEN = (
     *("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "params", "pytorch"),
-    *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, EVENTS, "report.html"),
+    *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, DEV_PREDICTIONS, EVENTS),
+    *("report.html", "bad_steps.json"),
 )
 # Flags that may differ when a run is resumed: they do not change its numbers.
 _FREE_FLAGS = (
@@ -35,21 +44,24 @@ _FREE_FLAGS = (
     "debug",
     "output_dir",
     "eval_batch_size",
+    "cache_dir",
+    "token_cache",
     "check_tolerance",
     "save_steps",
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
 
-def prepare_run_directory(
-    directory: Path, program: str, flags: Mapping[str, Any], *, resume: bool, overwrite: bool
-) -> None:
-    """Makes the directory ready for a new run, or checks that it holds the run to be resumed.
+def prepare_run_directory(config: TrainingConfig, program: str) -> None:
+    """Makes `config.output_dir` ready for a new run, or checks that it holds the run to be resumed.
 
     Raises:
       UserError: it holds something and neither flag says what to do with it, or the run to be resumed was
         started by another program or with flags that change its result.
     """
+    directory, flags = config.output_dir, flags_of(config)
+    resume, overwrite = config.resume, config.overwrite
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output_dir {directory}: is a file")
     for flag in ("bert_model", "teacher_model", "student_model"):
@@ -75,12 +87,15 @@ def prepare_run_directory(
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def write_run_config(directory: Path, program: str, flags: Mapping[str, Any]) -> None:
-    """Writes `run_config.json`: flags, versions, git revision, devices, command line."""
+def write_run_config(
+    directory: Path, program: str, flags: Mapping[str, Any], sources: Mapping[str, str]
+) -> None:
+    """Writes `run_config.json`: flags and where each came from, versions, git revision, devices."""
     values = {
         "program": program,
         "command_line": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "flags": dict(flags),
+        "flag_sources": dict(sources),
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -101,10 +116,17 @@ def write_json(path: Path, values: Any) -> None:
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one row per event, and the same numbers as TensorBoard scalars."""
+    """`metrics.jsonl`, one row per event, and the same numbers as TensorBoard scalars.
+
+    Written by the main process; in the others it does nothing.
+    """
 
     def __init__(self, directory: Path, resume_step: int) -> None:
         """Opens the log; rows past `resume_step` belong to steps that will be run again and are dropped."""
+        self.directory = directory
+        self._file = self._events = None
+        if not is_main():
+            return
         path = directory / METRICS
         kept = []
         if path.is_file():
@@ -121,6 +143,8 @@ class MetricsLog:
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Adds a row {"step", "kind", **values}."""
+        if self._file is None or self._events is None:
+            return
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -128,28 +152,38 @@ class MetricsLog:
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
 
 
 class MappingHistory:
     """Plans, costs and layer weights over time, for `layer_mapping.npz`: every array is [rows, …]."""
 
-    def __init__(self, directory: Path, resume_step: int) -> None:
+    def __init__(self, directory: Path) -> None:
         self._path = directory / MAPPING
         self._rows: dict[str, list[np.ndarray]] = {}
-        if resume_step and self._path.is_file():
+
+    def resume(self, resume_step: int) -> None:
+        """Takes over the rows up to `resume_step`; later ones belong to steps that will be run again."""
+        if not resume_step or not self._path.is_file():
+            return
+        try:
             with np.load(self._path) as stored:
                 keep = stored["steps"] <= resume_step
                 self._rows = {name: list(stored[name][keep]) for name in stored.files}
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logger.warning(
+                "%s: damaged (%s); the mapping before step %d is lost", self._path, error, resume_step
+            )
 
     def add(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         for name, value in {"steps": np.int64(step), **arrays}.items():
             self._rows.setdefault(name, []).append(np.asarray(value))
 
     def write(self) -> None:
-        """Writes the file anew (aside, then renamed)."""
-        if not self._rows:
+        """Writes the file anew (aside, then renamed), in the main process."""
+        if not self._rows or not is_main():
             return
         aside = self._path.with_name(f".{self._path.name}.writing.npz")
         np.savez(aside, **{name: np.stack(rows) for name, rows in self._rows.items()})  # pyright: ignore

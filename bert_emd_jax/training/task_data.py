@@ -2,17 +2,21 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
-from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
-from bert_emd_jax.data.readers import read_split
-from bert_emd_jax.data.tasks import Task, get_task
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.readers import read_split, scored_splits
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.tasks import get_task
+from bert_emd_jax.data.token_cache import cached_encoding
 from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import TaskConfig, TrainingConfig
+from bert_emd_jax.training.config import TaskConfig, TaskTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +27,18 @@ BATCHES_PER_COMPILATION = 50
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-    """Training and dev rows, and the few lengths that batches of either are padded to."""
+    """Training and dev rows, and the few lengths that batches of either are padded to.
+
+    `more_dev` are the dev sets beside the first, by what their metrics' names end in: `_mismatched`.
+    `dev_examples` are the texts of `dev`.
+    """
 
     task: Task
     train: EncodedDataset
     dev: EncodedDataset
     bucket_lengths: tuple[int, ...]
+    dev_examples: Examples
+    more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
 
 
 def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
@@ -43,7 +53,7 @@ def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> 
         text_column=config.text_column,
         text_pair_column=config.text_pair_column,
         label_column=config.label_column,
-        labels=config.labels or known_labels,
+        labels=config.labels or (None if config.regression else known_labels),
         regression=config.regression,
     )
 
@@ -52,8 +62,14 @@ def encoded_split(
     config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
 ) -> EncodedDataset:
     """The rows of a split as token ids, cut to `max_seq_length`."""
-    examples = read_split(task, config.data_dir, split, aug_train=aug_train)
-    return encode_examples(tokenizer, examples, config.max_seq_length)
+    examples = read_split(task, config.data_dir, split, aug_train, config.tfds_data_dir)
+    return encoded(config, tokenizer, examples)
+
+
+def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
+    """The rows as token ids, cut to `max_seq_length`; from the cache if they were tokenised before."""
+    directory = (config.cache_dir or cache_directory()) if config.token_cache else None
+    return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
 
 
 def bucket_count(batches: int) -> int:
@@ -62,18 +78,23 @@ def bucket_count(batches: int) -> int:
 
 
 def load_task_data(
-    config: TrainingConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
+    config: TaskTrainingConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
 ) -> TaskData:
-    """Both splits of a training run.
+    """The training rows and dev sets of a training run.
 
     Raises:
       UserError: a file is missing or a row is bad.
     """
     train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
-    dev = encoded_split(config, task, tokenizer, "dev")
+    dev_examples = read_split(task, config.data_dir, "dev", tfds_data_dir=config.tfds_data_dir)
+    dev = encoded(config, tokenizer, dev_examples)
+    more_dev = {
+        split.removeprefix("dev"): encoded_split(config, task, tokenizer, split)
+        for split in scored_splits(task, config.data_dir, "dev", config.tfds_data_dir)[1:]
+    }
     steps = config.num_train_epochs * -(-len(train) // config.train_batch_size)
     buckets = choose_bucket_lengths(
-        np.concatenate([train.lengths, dev.lengths]),
+        np.concatenate([rows.lengths for rows in (train, dev, *more_dev.values())]),
         config.max_seq_length,
         count=bucket_count(min(steps, config.max_steps or steps)),
     )
@@ -84,25 +105,10 @@ def load_task_data(
         len(dev),
         ", ".join(map(str, buckets)),
     )
-    return TaskData(task, train, dev, buckets)
+    return TaskData(task, train, dev, buckets, dev_examples, more_dev)
 
 
-def check_length(max_seq_length: int, max_positions: int, source: object) -> None:
+def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
     """Raises UserError where the model has fewer position embeddings than the longest input needs."""
-    if max_seq_length > max_positions:
-        raise UserError(
-            f"--max_seq_length {max_seq_length}: {source} has position embeddings"
-            f" for {max_positions} tokens only"
-        )
-
-
-def check_labels(model: BertConfig, task: Task, source: str) -> None:
-    """Raises UserError where a trained classifier knows another set or order of labels than the task."""
-    if model.num_labels != task.num_labels:
-        raise UserError(f"{source}: it has {model.num_labels} labels, task {task.name} has {task.num_labels}")
-    theirs, ours = model.id2label, task.labels
-    if theirs and ours and theirs != ours and set(theirs) == set(ours):
-        raise UserError(
-            f"{source}: its labels are in the order {', '.join(theirs)},"
-            f" those of {task.name} in the order {', '.join(ours)}"
-        )
+    if longest > max_positions:
+        raise UserError(f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only")

@@ -106,14 +106,18 @@ def test_exported_student_gives_the_same_logits_in_transformers(tmp_path, task_d
     assert model.config.id2label == {0: "bad", 1: "good"}
 
 
-@pytest.mark.parametrize("stopped_at", [5, 7])  # right after the best epoch's checkpoint, and between two
+@pytest.mark.parametrize(
+    ("stopped_at", "rule"),
+    [(5, "normalize"), (7, "learned")],  # right after the best epoch's checkpoint, and between two
+)
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(
-    tmp_path, task_dir, tiny_model_dir, monkeypatch, stopped_at
+    tmp_path, task_dir, tiny_model_dir, monkeypatch, stopped_at, rule
 ):
     from bert_emd_jax.training import loop
 
     teacher = tiny_model_dir("teacher")
     more = ("--save_steps", 3, "--gradient_accumulation_steps", 2, "--alpha", 0.5)
+    more += ("--layer_weight_rule", rule)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert distill.main(distill_flags(teacher, task_dir, whole, *more)) == 0
 
@@ -198,8 +202,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, task_dir, tiny_model_di
         one_line(capsys, *needles)
         assert not output.exists()
 
-    refused(distill_flags(tmp_path / "nowhere", task_dir, output), "nowhere", "no such directory")
-    refused(distill_flags(vocabulary_dir, task_dir, output), "config.json")
+    refused(distill_flags(tmp_path / "nowhere", task_dir, output), "nowhere", "no such file or directory")
+    refused(distill_flags(vocabulary_dir, task_dir, output), "model.safetensors")
     refused(distill_flags(teacher, tmp_path / "nodata", output), "nodata")
     flags = distill_flags(teacher, task_dir, output)
     flags[flags.index("custom")] = "sst-3"
@@ -221,8 +225,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, task_dir, tiny_model_di
     refused(
         distill_flags(teacher, task_dir, output, "--student_model", deep, "--mapping", "uniform"), "uniform"
     )
-    reversed_labels = tiny_model_dir("reversed", id2label=("good", "bad"))
-    refused(distill_flags(reversed_labels, task_dir, output), "order good, bad", "order bad, good")
+    other_labels = tiny_model_dir("other_labels", id2label=("happy", "sad"))
+    refused(distill_flags(other_labels, task_dir, output), "happy, sad", "those of custom are bad, good")
     three = tiny_model_dir("three", num_labels=3, id2label=("a", "b", "c"))
     refused(distill_flags(three, task_dir, output), "3 labels")
 

@@ -50,7 +50,8 @@ MASKING = ("--masked_lm_prob", "0.15", "--do_whole_word_mask")
 def test_files_are_the_original_ones(tmp_path, text_corpus, vocabulary_directory, capsys):
     assert main(flags(text_corpus, vocabulary_directory, tmp_path / "out", "--do_lower_case", *MASKING)) == 0
     files = files_of(tmp_path / "out")
-    assert list(files) == [f"epoch_{epoch}{kind}.json" for epoch in (0, 1) for kind in ("", "_metrics")]
+    names = [f"epoch_{epoch}{kind}.json" for epoch in (0, 1) for kind in ("", "_metrics")]
+    assert list(files) == [*names, "pretraining_data.json"]
     pieces = set((vocabulary_directory / "vocab.txt").read_text(encoding="utf-8").split("\n"))
     for epoch in (0, 1):
         lines = files[f"epoch_{epoch}.json"].decode("ascii").splitlines()
@@ -96,6 +97,24 @@ def test_files_do_not_depend_on_workers_or_memory(tmp_path, text_corpus, vocabul
     assert files_of(tmp_path / "other seed")["epoch_0.json"] != expected["epoch_0.json"]
 
 
+def test_shards_make_up_the_whole(tmp_path, text_corpus, vocabulary_directory):
+    """More shards than blocks: one of them is empty."""
+    assert main(flags(text_corpus, vocabulary_directory, tmp_path / "whole", *MASKING)) == 0
+    for index in range(4):
+        more = ("--shard", f"{index}/4", "--num_workers", str(1 + index % 2))
+        assert main(flags(text_corpus, vocabulary_directory, tmp_path / "parts", *MASKING, *more)) == 0
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
+        f"shard_{index}_of_4" for index in range(4)
+    ]
+    for epoch in (0, 1):
+        parts = [tmp_path / "parts" / f"shard_{index}_of_4" / f"epoch_{epoch}.json" for index in range(4)]
+        sizes = [part.stat().st_size for part in parts]
+        assert min(sizes) == 0
+        assert sorted(sizes)[1] > 100_000
+        whole = (tmp_path / "whole" / f"epoch_{epoch}.json").read_bytes()
+        assert b"".join(part.read_bytes() for part in parts) == whole
+
+
 def test_without_masks(tmp_path, text_corpus, vocabulary_directory):
     assert main(flags(text_corpus, vocabulary_directory, tmp_path / "out", "--one_seq")) == 0
     for line in (tmp_path / "out" / "epoch_0.json").read_text().splitlines():
@@ -136,6 +155,9 @@ def test_what_is_wrong_is_one_line(tmp_path, text_corpus, vocabulary_directory, 
     refused(capsys, "--seed -1", text_corpus, model, output, "--seed", "-1")
     refused(capsys, "--max_seq_len 4", text_corpus, model, output, "--max_seq_len", "4")
     refused(capsys, "not a directory", text_corpus, model, text_corpus)
+    for shard in ("2/2", "1", "-1/2", "0/0", "a/b"):
+        refused(capsys, f"--shard {shard}: must be I/N", text_corpus, model, output, f"--shard={shard}")
+    refused(capsys, "give one of them", text_corpus, model, output, "--resume", "--overwrite")
     assert not output.exists()
     one_document = write_corpus(tmp_path, "the cat\nsat\n")
     refused(capsys, "no empty line between documents", one_document, model, output)
@@ -147,19 +169,23 @@ def test_overwriting_takes_its_own_files_only(tmp_path, text_corpus, vocabulary_
     output.mkdir()
     for name in ("epoch_7.json", "epoch_7_metrics.json", "epoch_notes.json", "mine.txt"):
         (output / name).write_text("mine")
-    (output / ".corpus_left").mkdir()
-    (output / ".corpus_left" / "tokens.bin").write_text("of a killed run")
-    refused(capsys, "not empty; --overwrite", text_corpus, vocabulary_directory, output)
-    assert len(list(output.iterdir())) == 5
+    for name in (".corpus", "epoch_8", "epoch_9.partial", "epoch_notes"):
+        (output / name).mkdir()
+        (output / name / "tokens.bin").write_text("of a killed run")
+    refused(capsys, "not empty; --resume .* --overwrite", text_corpus, vocabulary_directory, output)
+    refused(capsys, "no pretraining_data.json", text_corpus, vocabulary_directory, output, "--resume")
+    assert len(list(output.iterdir())) == 8
     bad = write_corpus(tmp_path, b"\xff\n")
     refused(capsys, r"corpus\.txt:1", bad, vocabulary_directory, output, "--overwrite")
-    assert len(list(output.iterdir())) == 4
+    assert {path.name for path in output.iterdir()} == {"epoch_notes", "epoch_notes.json", "mine.txt"}
     assert main(flags(text_corpus, vocabulary_directory, output, "--overwrite")) == 0
-    assert set(files_of(output)) == {
+    assert {path.name for path in output.iterdir()} == {
         "epoch_0.json",
         "epoch_0_metrics.json",
         "epoch_1.json",
         "epoch_1_metrics.json",
+        "epoch_notes",
         "epoch_notes.json",
         "mine.txt",
+        "pretraining_data.json",
     }

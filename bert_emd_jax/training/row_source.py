@@ -1,0 +1,108 @@
+"""Where training rows come from: a task's, the same in every epoch, or a corpus with a file per epoch."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.pretraining_dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
+
+
+class RowSource(Protocol):
+    """Which rows make up step k, a function of the seed and k alone, and their arrays."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """The rows of a step, counted from 0, and the length that they are padded to."""
+        ...
+
+    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+        """The model's inputs and what it learns from, [padded_rows, …]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRows:
+    """The training rows of a task."""
+
+    dataset: EncodedDataset
+    schedule: BatchSchedule
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.schedule.steps_per_epoch
+
+    def batch(self, step: int) -> Batch:
+        return self.schedule.batch(step)
+
+    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+        return self.dataset.collate(batch.rows, batch.length, padded_rows)
+
+
+class CorpusRows:
+    """The rows of pregenerated epochs, but for the last ones of each, which are held out.
+
+    Epochs differ by some rows, since sentences are joined anew in each: the shortest one's number is used.
+    """
+
+    def __init__(
+        self,
+        data: PregeneratedData,
+        bucket_lengths: tuple[int, ...],
+        batch_size: int,
+        seed: int,
+        held_out_rows: int,
+    ) -> None:
+        """`held_out_rows` must be fewer than the rows of every epoch."""
+        self._data = data
+        self._count = min(data.example_count(epoch) for epoch in range(data.epochs)) - held_out_rows
+        self._bucket_lengths = bucket_lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = -1
+        self._dataset: PretrainingDataset
+        self._schedule: BatchSchedule
+        self.steps_per_epoch: int = -(-self._count // batch_size)
+
+    def batch(self, step: int) -> Batch:
+        self._open(step // self.steps_per_epoch)
+        return self._schedule.batch(step)
+
+    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+        self._open(step // self.steps_per_epoch)
+        return corpus_arrays(self._dataset, batch.rows, batch.length, padded_rows)
+
+    def _open(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        self._dataset = self._data.epoch(epoch)
+        lengths = self._dataset.lengths[: self._count]
+        self._schedule = BatchSchedule(lengths, self._bucket_lengths, self._batch_size, self._seed)
+
+
+def corpus_arrays(
+    dataset: PretrainingDataset, rows: np.ndarray, length: int, padded_rows: int
+) -> dict[str, np.ndarray]:
+    """Inputs of pregenerated rows, and their masked tokens as `masked_positions` and `masked_labels`.
+
+    Both are int32 [rows, most masked tokens of a row in the epoch]; where a row has fewer, labels are -1 and
+    positions 0. They are absent where nothing is masked.
+    """
+    arrays = dataset.collate(rows, length, padded_rows)
+    labels = arrays.pop("lm_labels")
+    del arrays["is_random_next"]
+    if not dataset.most_masked:
+        return arrays
+    # A multiple of 4, so that the epochs share compiled programs.
+    width = min(-(-dataset.most_masked // 4) * 4, length)
+    order = np.argsort(labels == NOT_MASKED, axis=1, kind="stable")[:, :width]
+    masked_labels = np.take_along_axis(labels, order, axis=1)
+    return arrays | {
+        "masked_positions": np.where(masked_labels == NOT_MASKED, 0, order).astype(np.int32),
+        "masked_labels": masked_labels,
+    }

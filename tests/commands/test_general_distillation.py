@@ -1,0 +1,151 @@
+"""General distillation end to end on a tiny corpus, and its held-out loss against direct computations."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bert_emd_jax.commands import distill, pretrain_data
+from bert_emd_jax.data.pretraining_dataset import PregeneratedData
+from bert_emd_jax.training.config import GeneralDistillConfig
+from bert_emd_jax.training.general_distill import general_distill
+from bert_emd_jax.transport import attention_cost, hidden_cost, network_simplex
+from bert_emd_jax.weights.model_directory import load_model
+
+
+@pytest.fixture
+def corpus_dir(tmp_path: Path, vocabulary_dir: Path) -> Path:
+    """Two pregenerated epochs of some forty rows, with masked tokens."""
+    import random
+
+    from conftest import SENTENCES
+
+    rng = random.Random(0)
+    sentences = [sentence for texts in SENTENCES.values() for sentence in texts.split("|")]
+    documents = ["\n".join(rng.choices(sentences, k=rng.randint(4, 12))) for _ in range(40)]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(documents) + "\n")
+    output = tmp_path / "corpus"
+    flags = [
+        "--train_corpus",
+        tmp_path / "corpus.txt",
+        "--bert_model",
+        vocabulary_dir,
+        "--output_dir",
+        output,
+    ]
+    flags += ["--epochs_to_generate", 2, "--max_seq_len", 24, "--masked_lm_prob", 0.15]
+    assert pretrain_data.main([str(flag) for flag in flags]) == 0
+    return output
+
+
+def config(teacher: Path, corpus: Path, output: Path, **changes) -> GeneralDistillConfig:
+    values = {
+        "teacher_model": teacher,
+        "student_init_layers": (1, 3),
+        "pregenerated_data": corpus,
+        "output_dir": output,
+        "held_out_rows": 12,
+        "train_batch_size": 8,
+        "eval_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "masked_lm_weight": 0.5,
+    }
+    return GeneralDistillConfig(**(values | changes))
+
+
+def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_model_dir):
+    from bert_emd_jax.bert.heads import BertForMaskedLM, BertWithoutHead, forward
+
+    teacher_dir, output = tiny_model_dir("teacher"), tmp_path / "student"
+    results = general_distill(config(teacher_dir, corpus_dir, output))
+    rows = list(map(json.loads, (output / "metrics.jsonl").read_text().splitlines()))
+    losses = [row["held_out_loss"] for row in rows if row["kind"] == "eval"]
+    assert rows[0]["step"] == 0
+    assert len(losses) == 3
+    assert losses[-1] < 0.9 * losses[0]
+    metrics = results["student"]["metrics"]
+    assert metrics["held_out_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+    # The best student's loss, computed anew on all held-out rows at once.
+    student, teacher = load_model(output, head="masked_lm"), load_model(teacher_dir, head="none")
+    dataset = PregeneratedData.open(corpus_dir, teacher.tokenizer).epoch(0)
+    batch = dataset.collate(np.arange(len(dataset))[-12:], 24)
+    ours = jax.device_get(forward(BertForMaskedLM(student.config), student.params, batch))
+    theirs = jax.device_get(forward(BertWithoutHead(teacher.config), teacher.params, batch))
+    projected = ours.hidden_states @ student.projection["kernel"] + student.projection["bias"]
+    mask = batch["attention_mask"]
+    halves, quarters = np.full(2, 1 / 2), np.full(4, 1 / 4)
+    costs = {
+        "attention": attention_cost(ours.attention_scores, theirs.attention_scores, mask),
+        "hidden": hidden_cost(projected[1:], theirs.hidden_states[1:], mask),
+    }
+    expected = {
+        kind: network_simplex(np.asarray(cost), halves, quarters).cost for kind, cost in costs.items()
+    }
+    expected["embedding"] = np.mean(((projected[0] - theirs.hidden_states[0]) ** 2)[mask > 0])
+    labels = batch["lm_labels"]
+    logits = np.float64(ours.logits[labels >= 0])
+    chosen = logits[np.arange(len(logits)), labels[labels >= 0]]
+    expected["masked_lm"] = np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
+    for term, value in expected.items():
+        assert metrics[f"held_out_{term}_loss"] == pytest.approx(value, rel=1e-4), term
+    total = sum(value * (0.5 if term == "masked_lm" else 1) for term, value in expected.items())
+    assert metrics["held_out_loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_the_student_goes_on_to_a_task_and_to_transformers(tmp_path, corpus_dir, tiny_model_dir, task_dir):
+    teacher, output = tiny_model_dir("teacher"), tmp_path / "general"
+    flags = ["--pregenerated_data", corpus_dir, "--teacher_model", teacher, "--student_init_layers", "0,2"]
+    flags += ["--output_dir", output, "--held_out_rows", 8, "--max_steps", 2, "--mapping", "uniform"]
+    flags = [str(flag) for flag in flags]
+    assert distill.main(flags) == 0
+    assert distill.main([*flags, "--resume"]) == 0
+    trained = load_model(output, head="none")
+
+    flags = ["--teacher_model", teacher, "--student_model", output, "--data_dir", task_dir, "--task_name"]
+    flags += ["custom", "--output_dir", tmp_path / "distilled", "--max_steps", 1, "--max_seq_length", 24]
+    assert distill.main([str(flag) for flag in flags]) == 0
+    # Its projection is handed on.
+    kernel = load_model(tmp_path / "distilled").projection["kernel"]
+    assert np.abs(kernel - trained.projection["kernel"]).max() < 1e-3
+
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    model = transformers.AutoModel.from_pretrained(output / "pytorch").eval()
+    weights = model.state_dict()["encoder.layer.1.output.dense.weight"]
+    assert torch.equal(weights, torch.tensor(trained.params["bert"]["layer_1"]["output"]["kernel"].T.copy()))
+
+
+def test_what_cannot_work_is_one_line(tmp_path, corpus_dir, tiny_model_dir, vocabulary_dir, capsys):
+    teacher = tiny_model_dir("teacher")
+
+    def refused(message: str, *changes: object) -> None:
+        flags = ["--teacher_model", teacher, "--output_dir", tmp_path / "out", "--student_init_layers", "1,3"]
+        flags += ["--pregenerated_data", corpus_dir, *changes]
+        capsys.readouterr()
+        assert distill.main([str(flag) for flag in flags]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+    refused("no more rows", "--held_out_rows", 1000)
+    refused("nothing to learn", "--mapping", "none")
+    refused("no such directory", "--pregenerated_data", tmp_path / "nowhere")
+    unmasked = tmp_path / "unmasked"
+    flags = [
+        "--train_corpus",
+        tmp_path / "corpus.txt",
+        "--bert_model",
+        vocabulary_dir,
+        "--output_dir",
+        unmasked,
+    ]
+    assert (
+        pretrain_data.main([str(flag) for flag in (*flags, "--epochs_to_generate", 1, "--max_seq_len", 24)])
+        == 0
+    )
+    more = ("--held_out_rows", 5, "--masked_lm_weight", 1)
+    refused("--masked_lm_prob 0.15", "--pregenerated_data", unmasked, *more, "--max_steps", 1)
