@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,11 @@ def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What our own code logs, also where a program has turned the log to the screen before."""
+    monkeypatch.setattr(logging.getLogger("bert_emd_jax"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="bert_emd_jax")
+    return caplog

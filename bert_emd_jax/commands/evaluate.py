@@ -1,7 +1,9 @@
 """run_eval.py: evaluates a model on a task and writes its predictions."""
 
+import sys
 from collections.abc import Sequence
 
+from bert_emd_jax.commands import compare
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.training.config import EvaluationConfig
 
@@ -21,10 +23,14 @@ def run(config: EvaluationConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if compare.asks_to_compare(args):
+        return compare.main(args)
     return run_program(
         EvaluationConfig,
         run,
         prog="run_eval.py",
-        description="Evaluates a model on a split of a task; writes eval_results.json and its predictions.",
-        argv=argv,
+        description="Evaluates a model on a split of a task; writes eval_results.json and its predictions."
+        " With --compare RUN1 RUN2 …: puts finished runs side by side instead.",
+        argv=args,
     )

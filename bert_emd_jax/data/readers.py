@@ -1,52 +1,60 @@
-"""One split of a task, read from its file and checked row by row."""
+"""One split of a task, read from its files and checked row by row."""
 
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.data.rows import label_cell, read_rows, text_cell
-from bert_emd_jax.data.tasks import SplitFile, Task, augmented
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.rows import Column, label_cell, read_rows, text_cell
+from bert_emd_jax.data.task import TFDS, SplitFile, Task, augmented, plain_name
+from bert_emd_jax.data.tfds_source import read_tfds_split, tfds_splits
 from bert_emd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Texts and labels of one split, row for row.
+def scored_splits(
+    task: Task, data_dir: str | Path, split: str, tfds_data_dir: str | Path | None = None
+) -> tuple[str, ...]:
+    """The splits that a score on `split` covers: MNLI's mismatched sets go with the matched ones.
 
-    `labels` are indices into the task's labels (int32), values (float32) for regression, or None.
-    `identifiers` are the file's own where it has a column for them, else the row numbers from 0.
+    One that is not there is said in the log.
     """
-
-    texts_a: list[str]
-    texts_b: list[str] | None
-    labels: np.ndarray | None
-    lines: np.ndarray
-    identifiers: list[str]
-    path: Path
-    skipped_lines: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.texts_a)
-
-
-def split_exists(task: Task, data_dir: str | Path, split: str) -> bool:
-    """Whether the split's file is there: the mismatched sets of MNLI and test sets may be missing."""
-    return split in task.splits and (Path(data_dir) / task.splits[split].name).is_file()
+    present = [split]
+    for other in task.splits:
+        if not other.startswith(f"{split}_"):
+            continue
+        if str(data_dir) == TFDS:
+            is_there = other in tfds_splits(task, tfds_data_dir)
+        else:
+            is_there = (Path(data_dir) / task.splits[other].name).is_file()
+        if is_there:
+            present.append(other)
+        else:
+            logger.info("%s: no %s; %s is scored on the matched set only", data_dir, other, task.name)
+    return tuple(present)
 
 
-def read_split(task: Task, data_dir: str | Path, split: str, aug_train: bool = False) -> Examples:
+def read_split(
+    task: Task,
+    data_dir: str | Path,
+    split: str,
+    aug_train: bool = False,
+    tfds_data_dir: str | Path | None = None,
+) -> Examples:
     """The examples of a split; `aug_train` takes the augmented train file in place of the train file.
 
+    A `data_dir` of "tfds" means TensorFlow Datasets, kept in `tfds_data_dir`.
     Raises UserError for a missing directory or file, a bad row (with file and line), or no rows.
     """
-    directory = Path(data_dir)
-    path, file = _locate(task, directory, split, aug_train)
+    if str(data_dir) == TFDS:
+        if aug_train:
+            raise UserError("--aug_train reads a file: name the directory of the task's files in --data_dir")
+        return read_tfds_split(task, split, tfds_data_dir)
+    paths, file = _locate(task, Path(data_dir), split, aug_train)
     wanted = [
         column for column in (file.text_a, file.text_b, file.label, file.identifier) if column is not None
     ]
@@ -54,28 +62,31 @@ def read_split(task: Task, data_dir: str | Path, split: str, aug_train: bool = F
     if split.startswith("test") and file.label is not None:
         optional.append(file.label)
     skipped: list[int] = []
-    rows = read_rows(
-        path,
-        wanted,
-        optional=optional,
-        columns=file.columns,
-        skipped=skipped if task.skips_malformed_rows else None,
-    )
     texts_a: list[str] = []
     texts_b: list[str] = []
-    labels: list[str | None] = []
+    labels: list[float | None] = []
     lines: list[int] = []
     identifiers: list[str] = []
-    for line, cells in rows:
-        remaining = iter(cells)
-        texts_a.append(text_cell(path, line, file.text_a, next(remaining)))
-        if file.text_b is not None:
-            texts_b.append(text_cell(path, line, file.text_b, next(remaining)))
-        if file.label is not None:
-            labels.append(_label_name(path, line, file, next(remaining), split))
-        identifier = next(remaining, None)
-        identifiers.append(str(len(lines)) if identifier is None else str(identifier))
-        lines.append(line)
+    for path in paths:
+        rows = read_rows(
+            path,
+            wanted,
+            optional=optional,
+            columns=file.columns,
+            skipped=skipped if task.skips_malformed_rows else None,
+        )
+        for line, cells in rows:
+            remaining = iter(cells)
+            texts_a.append(text_cell(path, line, file.text_a, next(remaining)))
+            if file.text_b is not None:
+                texts_b.append(text_cell(path, line, file.text_b, next(remaining)))
+            if file.label is not None:
+                name = _label_name(task, split, path, line, file.label, next(remaining))
+                labels.append(None if name is None else _label_value(task, path, line, name))
+            identifier = next(remaining, None)
+            identifiers.append(str(len(lines)) if identifier is None else str(identifier))
+            lines.append(line)
+    path = paths[0]
     if not lines:
         raise UserError(f"{path}: no rows; the {split} split of {task.name} is empty")
     if skipped:
@@ -83,7 +94,7 @@ def read_split(task: Task, data_dir: str | Path, split: str, aug_train: bool = F
     return Examples(
         texts_a=texts_a,
         texts_b=texts_b if file.text_b is not None else None,
-        labels=_label_array(task, path, lines, labels, split),
+        labels=_label_array(task, split, path, lines, labels),
         lines=np.asarray(lines, np.int64),
         identifiers=identifiers,
         path=path,
@@ -91,7 +102,7 @@ def read_split(task: Task, data_dir: str | Path, split: str, aug_train: bool = F
     )
 
 
-def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[Path, SplitFile]:
+def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[list[Path], SplitFile]:
     if not directory.is_dir():
         raise UserError(f"--data_dir {directory}: no such directory")
     file = task.splits.get(split)
@@ -103,46 +114,56 @@ def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[P
             raise UserError(
                 f"{directory / file.name}: no such file; it holds the augmented rows for --aug_train"
             )
-    path = directory / file.name
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; it holds the {split} split of {task.name}")
-    return path, file
+    paths = [directory / name for name in file.names]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; it holds the {split} split of {task.name}")
+    return paths, file
 
 
-def _label_name(path: Path, line: int, file: SplitFile, value: Any, split: str) -> str | None:
+def _label_name(task: Task, split: str, path: Path, line: int, column: Column, value: Any) -> str | None:
     """None for a test row without label: no such column, an empty cell, or the -1 of the GLUE datasets."""
-    assert file.label is not None
-    if value is None and split.startswith("test"):
+    if not split.startswith("test"):
+        return label_cell(path, line, column, value)
+    if value is None:
         return None
-    name = label_cell(path, line, file.label, value)
-    return None if split.startswith("test") and name in ("", "-1") else name
+    name = label_cell(path, line, column, value)
+    is_missing = name == "" or (name == "-1" and "-1" not in (task.labels or ("-1",)))
+    return None if is_missing else name
+
+
+def _label_value(task: Task, path: Path, line: int, name: str) -> float:
+    if task.labels is None:
+        return _number(path, line, name)
+    if name in task.labels:
+        return task.labels.index(name)
+    if (index := task.index_by_name.get(plain_name(name))) is not None:
+        return index  # the same name in another spelling
+    known = ", ".join(task.labels[:12]) + (", …" if len(task.labels) > 12 else "")
+    raise UserError(f"{path}:{line}: unknown label {name[:80]!r}; {task.name} has {known}")
 
 
 def _label_array(
-    task: Task, path: Path, lines: list[int], names: list[str | None], split: str
+    task: Task, split: str, path: Path, lines: list[int], labels: list[float | None]
 ) -> np.ndarray | None:
-    if all(name is None for name in names):
+    """None where no row has a label; in a test split that may be all or none of them."""
+    missing = [line for line, label in zip(lines, labels, strict=False) if label is None]
+    all_unknown = task.is_regression and split.startswith("test") and set(labels) == {-1.0}
+    if all_unknown or len(missing) == len(labels):
         return None
-    index_of = {name: index for index, name in enumerate(task.labels or ())}
-    values: list[float] = []
-    for line, name in zip(lines, names, strict=True):
-        if task.labels is None:
-            values.append(_number(path, line, name))
-        elif name in index_of:
-            values.append(index_of[name])
-        else:
-            known = ", ".join(task.labels[:12]) + (", …" if len(task.labels) > 12 else "")
-            raise UserError(f"{path}:{line}: unknown label {str(name)[:80]!r}; {task.name} has {known}")
-    return np.asarray(values, np.float32 if task.is_regression else np.int32)
+    if missing:
+        raise UserError(
+            f"{path}:{missing[0]}: no label here, but {len(labels) - len(missing)} other rows have one;"
+            " give all of them a label, or none"
+        )
+    return np.asarray(labels, np.float32 if task.is_regression else np.int32)
 
 
-def _number(path: Path, line: int, text: str | None) -> float:
+def _number(path: Path, line: int, text: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not abs(value) <= float(np.finfo(np.float32).max):  # true for nan as well
-        raise UserError(
-            f"{path}:{line}: the value {str(text)[:80]!r} is no finite number; regression needs one"
-        )
+        raise UserError(f"{path}:{line}: the value {text[:80]!r} is no finite number; regression needs one")
     return value

@@ -1,4 +1,4 @@
-"""Rows of TSV, CSV and JSON-lines files, each with its line number; a bad row stops with file and line."""
+"""Rows of TSV, CSV, JSON-lines and parquet files, each with its line; a bad row stops with file and line."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bert_emd_jax.data.parquet import parquet_columns, parquet_rows
 from bert_emd_jax.errors import UserError
 
 Column = str | int
@@ -38,6 +39,9 @@ def read_rows(
     if path.suffix == ".jsonl":
         yield from _read_json_lines(path, wanted, optional)
         return
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path, wanted, optional)
+        return
     lines = _read_csv(path) if path.suffix == ".csv" else _read_tsv(path)
     if columns is None:
         header = next(lines, None)
@@ -60,7 +64,9 @@ def read_rows(
 
 
 def column_names(path: Path) -> list[str]:
-    """The header's names, or the keys of the first JSON line."""
+    """The header's names, or the keys of the first JSON line, or the columns of a parquet file."""
+    if path.suffix == ".parquet":
+        return parquet_columns(path)
     if path.suffix == ".jsonl":
         first = next(_json_objects(path), None)
         names = None if first is None else list(first[1])
@@ -153,6 +159,16 @@ def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Co
         yield Row(number, [value.get(str(column)) for column in wanted])
 
 
+def _read_parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[Row]:
+    """The line of a row is its number."""
+    names = parquet_columns(path)
+    places = _find_columns(path, names, wanted, optional)
+    there = [names[place] for place in places if place is not None]
+    for row, values in parquet_rows(path, there):
+        remaining = iter(values)
+        yield Row(row, [None if place is None else next(remaining) for place in places])
+
+
 def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
     """A cell as text; raises UserError where a JSON value is no string or no valid Unicode."""
     if not isinstance(value, str):
@@ -190,7 +206,7 @@ def collect_cells(
 
 def _json_type(value: Any) -> str:
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
 def _some(names: list[str], count: int = 12) -> str:

@@ -1,28 +1,38 @@
-"""Texts to piece ids: WordPiece from `vocab.txt`, or any tokenizer from a `tokenizer.json`."""
+"""Texts to piece ids, by the tokenizer of `vocab.txt`, of `tokenizer.json` or of a SentencePiece model."""
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from bert_emd_jax.data.sentencepiece_model import build_tokenizer
+from bert_emd_jax.data.tokenizer_files import (
+    CONFIG_FILE,
+    FAST_FILE,
+    SPECIAL_TOKENS,
+    VOCABULARY_FILE,
+    add_declared_tokens,
+    describe_token,
+    name_special_tokens,
+    one_line,
+    read_json_object,
+    read_settings,
+    read_vocabulary,
+    token_content,
+)
 from bert_emd_jax.data.word_cache import WordCache
 from bert_emd_jax.errors import UserError
 
-VOCABULARY_FILE = "vocab.txt"
-FAST_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
+logger = logging.getLogger(__name__)
+
 # Settings that hold for the place the tokenizer was read from, not for the tokenizer.
 _LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "auto_map")
 _LONGEST_WORD = 100
@@ -44,7 +54,7 @@ class Tokenizer:
         self._vocabulary_lines: list[str] | None = None
         self._words = WordCache(backend) if WordCache.suits(backend) else None
         self.special_tokens = {
-            role: _content(settings.get(role) or SPECIAL_TOKENS[role]) for role in SPECIAL_TOKENS
+            role: token_content(settings.get(role) or usual[0]) for role, usual in SPECIAL_TOKENS.items()
         }
         ids = {role: backend.token_to_id(token) for role, token in self.special_tokens.items()}
         found = {role: index for role, index in ids.items() if index is not None}
@@ -59,39 +69,53 @@ class Tokenizer:
         self.pad_id = found["pad_token"]
         self.cls_id = found["cls_token"]
         self.mask_id = found["mask_token"]
+        # What is saved puts inputs together as they are here, whatever the file said.
+        cls_token, sep_token = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=[f"{cls_token}:0", "$A:0", f"{sep_token}:0"],
+            pair=[f"{cls_token}:0", "$A:0", f"{sep_token}:0", "$B:1", f"{sep_token}:1"],
+            special_tokens=[(cls_token, self.cls_id), (sep_token, self.sep_id)],
+        )
 
     @classmethod
     def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":
-        """The tokenizer of a model directory: `vocab.txt` where there is one, else `tokenizer.json`.
+        """The tokenizer of a model directory: from `vocab.txt`, or `tokenizer.json`, or a `*.model`.
 
-        `do_lower_case` None means what `tokenizer_config.json` says, and true where it is silent.
+        The first of them that is there counts. `do_lower_case` None means what `tokenizer_config.json`
+        says; where it is silent, true for `vocab.txt` and what the file itself says for the others.
         """
         directory = Path(directory)
         if not directory.is_dir():
             raise UserError(f"{directory}: no such directory; a tokenizer is read from a model directory")
-        settings = _read_settings(directory)
+        settings = read_settings(directory)
         if (directory / VOCABULARY_FILE).is_file():
             return cls._from_vocabulary(directory, settings, do_lower_case)
         if (directory / FAST_FILE).is_file():
             return cls._from_fast_file(directory, settings, do_lower_case)
-        models_found = sorted(path.name for path in directory.glob("*.model"))
+        models_found = sorted(directory.glob("*.model"))
+        if len(models_found) > 1:
+            raise UserError(f"{directory}: {len(models_found)} files *.model; keep the tokenizer's alone")
         if models_found:
-            raise UserError(
-                f"{directory / models_found[0]}: SentencePiece models are not read yet; "
-                f"save the tokenizer as {FAST_FILE} beside it"
-            )
-        raise UserError(f"{directory}: no tokenizer here; it needs {VOCABULARY_FILE} or {FAST_FILE}")
+            return cls._from_sentencepiece(models_found[0], settings, do_lower_case)
+        raise UserError(
+            f"{directory}: no tokenizer here; it needs {VOCABULARY_FILE} or {FAST_FILE},"
+            " or a SentencePiece *.model"
+        )
 
     @classmethod
     def _from_vocabulary(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
         path = directory / VOCABULARY_FILE
-        lines = _read_vocabulary(path)
+        splitter = settings.get("word_tokenizer_type") or "basic"
+        if splitter != "basic" or (settings.get("subword_tokenizer_type") or "wordpiece") != "wordpiece":
+            raise UserError(f"{path}: its words are found by {splitter}, which is not supported")
+        lines = read_vocabulary(path)
         if do_lower_case is not None:
             settings["do_lower_case"] = do_lower_case
         lower_case = settings.setdefault("do_lower_case", True)
-        unknown = _content(settings.get("unk_token") or SPECIAL_TOKENS["unk_token"])
         # A piece that stands on two lines gets the later id, as in every reader of this format.
         vocabulary = {piece: index for index, piece in enumerate(lines)}
+        name_special_tokens(settings, directory, vocabulary)
+        unknown = token_content(settings["unk_token"])
         backend = tokenizers.Tokenizer(
             models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
         )
@@ -103,23 +127,17 @@ class Tokenizer:
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
-        specials = [_content(settings.get(role) or default) for role, default in SPECIAL_TOKENS.items()]
+        specials = [token_content(settings[role]) for role in SPECIAL_TOKENS]
         backend.add_special_tokens([token for token in specials if token in vocabulary])
-        _add_tokens(backend, directory, settings)
+        add_declared_tokens(backend, path, settings)
         tokenizer = cls(backend, settings, path)
         tokenizer._vocabulary_lines = lines
-        cls_token, sep_token = tokenizer.special_tokens["cls_token"], tokenizer.special_tokens["sep_token"]
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{cls_token}:0 $A:0 {sep_token}:0",
-            pair=f"{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
-            special_tokens=[(cls_token, tokenizer.cls_id), (sep_token, tokenizer.sep_id)],
-        )
         return tokenizer
 
     @classmethod
     def _from_fast_file(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
         path = directory / FAST_FILE
-        description = _read_json_object(path)
+        description = read_json_object(path)
         normalizer = description.get("normalizer") or {}
         if normalizer.get("type") == "BertNormalizer":
             if do_lower_case is None:
@@ -129,16 +147,25 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         except Exception as error:  # the library raises bare Exceptions
             raise UserError(
-                f"{path}: not a tokenizer that this program can read ({_one_line(error)})"
+                f"{path}: not a tokenizer that this program can read ({one_line(error)})"
             ) from error
-        lower_cases = backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a"
-        if do_lower_case is not None and do_lower_case != lower_cases:
-            wish = "does not lower-case" if do_lower_case else "lower-cases"
-            raise UserError(
-                f"{path}: this tokenizer {wish} and cannot be told otherwise; leave --do_lower_case away"
-            )
+        _check_case(backend, path, do_lower_case)
         if backend.get_vocab_size() == 0:
             raise UserError(f"{path}: the vocabulary is empty")
+        name_special_tokens(settings, directory, backend.get_vocab(with_added_tokens=True))
+        tokenizer = cls(backend, settings, path)
+        if not _assembles_like_bert(description.get("post_processor"), tokenizer):
+            names = tokenizer.special_tokens
+            form = f"{names['cls_token']} A {names['sep_token']} B {names['sep_token']}"
+            logger.info("%s: pairs are put together as %s with segments 0 and 1, not as it says", path, form)
+        return tokenizer
+
+    @classmethod
+    def _from_sentencepiece(cls, path: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
+        backend = build_tokenizer(path, settings, do_lower_case)
+        _check_case(backend, path, do_lower_case)
+        add_declared_tokens(backend, path, settings)
+        name_special_tokens(settings, path.parent, backend.get_vocab(with_added_tokens=True))
         return cls(backend, settings, path)
 
     @property
@@ -154,12 +181,29 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The piece ids of all texts, one after the other, and how many each text has."""
+        if self._words is not None:
+            return self._words.encode_flat(texts)
+        pieces = self.encode_pieces(texts)
+        counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        return np.fromiter(chain.from_iterable(pieces), np.int32, int(counts.sum())), counts
+
     def pieces(self) -> list[str]:
         """The piece of every id, `[vocab_size]`; ids that stand for nothing have the unknown token."""
         pieces = [self.special_tokens["unk_token"]] * self.vocab_size
         for piece, index in self._backend.get_vocab(with_added_tokens=True).items():
             pieces[index] = piece
         return pieces
+
+    @property
+    def word_start(self) -> str | None:
+        """What pieces that begin a word start with (▁); None where ## marks the pieces that do not."""
+        if isinstance(self._backend.model, models.WordPiece):
+            return None
+        pieces = self.pieces()
+        marks = (mark for mark in "▁Ġ" if any(piece.startswith(mark) for piece in pieces))
+        return next(marks, None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -168,6 +212,10 @@ class Tokenizer:
         normalizer = description["normalizer"]
         if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
             normalizer["strip_accents"] = normalizer["lowercase"]
+        if description["model"]["type"] == "Unigram":
+            # The library's own files do not keep the last digit.
+            pieces = description["model"]["vocab"]
+            description["model"]["vocab"] = [[piece, f"{score:.6g}"] for piece, score in pieces]
         added = sorted((token["id"], token["content"]) for token in description["added_tokens"])
         parts = [normalizer, description["pre_tokenizer"], description["model"], added]
         specials = [self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id]
@@ -189,11 +237,13 @@ class Tokenizer:
         settings |= self.special_tokens
         added = self._backend.get_added_tokens_decoder()
         settings["added_tokens_decoder"] = {
-            str(index): _describe(token) for index, token in sorted(added.items())
+            str(index): describe_token(token) for index, token in sorted(added.items())
         }
         if self._vocabulary_lines is None:
             self._backend.save(str(directory / FAST_FILE))
-            settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+            # The file speaks for itself; a class of its own would build the tokenizer anew from its pieces.
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         else:
             text = "".join(f"{piece}\n" for piece in self._vocabulary_lines)
             (directory / VOCABULARY_FILE).write_text(text, encoding="utf-8", newline="\n")
@@ -203,90 +253,27 @@ class Tokenizer:
         )
 
 
+def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Tokenizer) -> bool:
+    """Whether a `tokenizer.json` puts pairs together as this package does, or says nothing of them."""
+    if post_processor is None or post_processor.get("type") == "BertProcessing":
+        return True
+    cls_token, sep_token = tokenizer.special_tokens["cls_token"], tokenizer.special_tokens["sep_token"]
+    ours = [(cls_token, 0), ("A", 0), (sep_token, 0), ("B", 1), (sep_token, 1)]
+    parts = [part for item in post_processor.get("pair", ()) for part in item.values()]
+    return [(part["id"], part["type_id"]) for part in parts] == ours
+
+
+def _check_case(backend: tokenizers.Tokenizer, path: Path, do_lower_case: bool | None) -> None:
+    """Raises UserError where a tokenizer treats capitals in another way than it was asked to."""
+    lower_cases = backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a"
+    if do_lower_case is not None and do_lower_case != lower_cases:
+        wish = "does not lower-case" if do_lower_case else "lower-cases"
+        raise UserError(
+            f"{path}: this tokenizer {wish} and cannot be told otherwise; leave --do_lower_case away"
+        )
+
+
 def _restore(backend: str, settings: dict[str, Any], source: Path, lines: list[str] | None) -> Tokenizer:
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(backend), settings, source)
     tokenizer._vocabulary_lines = lines
     return tokenizer
-
-
-def _read_vocabulary(path: Path) -> list[str]:
-    """The piece of every line."""
-    lines = path.read_bytes().split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    pieces = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            pieces.append(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
-        except UnicodeDecodeError:
-            raise UserError(f"{path}:{number}: not UTF-8 text; the vocabulary is one piece a line") from None
-    if not any(pieces):
-        raise UserError(f"{path}: the vocabulary is empty")
-    return pieces
-
-
-def _read_settings(directory: Path) -> dict[str, Any]:
-    """`tokenizer_config.json` with the special tokens of `special_tokens_map.json`; {} where neither is."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", CONFIG_FILE):
-        if (directory / name).is_file():
-            settings |= _read_json_object(directory / name)
-    for name in ("do_lower_case", "tokenize_chinese_chars", "strip_accents"):
-        if settings.get(name) is None:
-            settings.pop(name, None)
-        elif not isinstance(settings[name], bool):
-            raise UserError(
-                f"{directory / CONFIG_FILE}: {name} must be true or false, not {settings[name]!r}"
-            )
-    return settings
-
-
-def _read_json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({_one_line(error)})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
-
-
-def _add_tokens(backend: tokenizers.Tokenizer, directory: Path, settings: dict[str, Any]) -> None:
-    """Adds the tokens that stand outside `vocab.txt`, and checks that they get the ids they should have."""
-    declared: dict[int, Any] = {}
-    for index, token in (settings.get("added_tokens_decoder") or {}).items():
-        if not index.isdecimal():
-            raise UserError(
-                f"{directory / CONFIG_FILE}: added_tokens_decoder has {index!r} where an id should be"
-            )
-        declared[int(index)] = token
-    legacy = directory / "added_tokens.json"
-    if legacy.is_file():
-        declared |= {
-            index: token for token, index in _read_json_object(legacy).items() if index not in declared
-        }
-    for index, token in sorted(declared.items()):
-        flags = {"normalized": False}
-        if isinstance(token, dict):
-            names = ("single_word", "lstrip", "rstrip", "normalized", "special")
-            flags = {name: bool(token.get(name, False)) for name in names}
-        backend.add_tokens([AddedToken(_content(token), **flags)])
-        if backend.token_to_id(_content(token)) != index:
-            raise UserError(
-                f"{directory / CONFIG_FILE}: the added token {_content(token)!r} should have id {index}, "
-                f"which does not follow from {VOCABULARY_FILE}"
-            )
-
-
-def _describe(token: AddedToken) -> dict[str, Any]:
-    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    return {name: getattr(token, name) for name in names}
-
-
-def _content(token: str | dict[str, Any]) -> str:
-    """The text of a token that a file names as a string or describes as an object."""
-    return str(token["content"]) if isinstance(token, dict) else str(token)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""What a model costs to use: parameters, bytes, milliseconds per sentence."""
+"""What a model costs to use: parameters, bytes, operations and milliseconds per sentence."""
 
 import time
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import forward
@@ -25,6 +26,21 @@ def size_of(config: BertConfig, params: Any) -> dict[str, int]:
         "intermediate_size": config.intermediate_size,
         "file_bytes": 4 * parameters,
     }
+
+
+def flops_per_sentence(config: BertConfig, lengths: Int[np.ndarray, " rows"]) -> float:
+    """Floating-point operations of a classifier's forward pass without padding, mean over rows of `lengths`.
+
+    Those of the matrix products alone, a multiplication and an addition counted as two: next to them, the
+    rest is a few percent.
+    """
+    tokens = np.asarray(lengths, np.float64)
+    width = config.hidden_size
+    per_token = 4 * width**2 + 2 * width * config.intermediate_size  # query, key, value, output; feed-forward
+    scores_and_values = 2 * tokens**2 * width
+    pooler_and_classifier = width**2 + width * config.num_labels
+    layers = config.num_hidden_layers * (per_token * tokens + scores_and_values)
+    return float(np.mean(2 * (layers + pooler_and_classifier)))
 
 
 def milliseconds_per_sentence(

@@ -1,6 +1,5 @@
 """Evaluating a model directory on a split of a task, as `run_eval.py` and the Python API call it."""
 
-import csv
 import json
 import logging
 from pathlib import Path
@@ -13,17 +12,18 @@ from jaxtyping import Float
 
 from bert_emd_jax.bert.heads import BertForSequenceClassification
 from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import encode_examples
-from bert_emd_jax.data.readers import Examples, read_split
-from bert_emd_jax.data.tasks import Task
+from bert_emd_jax.data.readers import Examples, read_split, scored_splits
+from bert_emd_jax.data.task import Task
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.cost_of_use import milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.cost_of_use import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.training.config import EvaluationConfig, flags_of
+from bert_emd_jax.training.label_matching import match_labels
 from bert_emd_jax.training.parallel import replicate
 from bert_emd_jax.training.run_directory import RESULTS, write_json
-from bert_emd_jax.training.task_data import bucket_count, check_labels, check_length, task_of
+from bert_emd_jax.training.task_data import bucket_count, check_length, encoded, task_of
 from bert_emd_jax.weights.model_directory import load_model
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,9 @@ PROGRAM = "run_eval"
 
 
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
-    """Writes `eval_results.json` and `predictions_SPLIT.tsv`; returns the content of the first.
+    """Writes `eval_results.json`, `predictions_SPLIT.tsv` and, if asked for, the GLUE benchmark's files.
+
+    Both sets of MNLI are covered. Returns the content of the first file.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or a model of other labels than the task's.
@@ -40,33 +42,52 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     check_results_are_ours(config.output_dir)
     model = load_model(config.student_model, do_lower_case=config.do_lower_case)
     task = task_of(config, known_labels=model.config.id2label)
-    check_labels(model.config, task, f"--student_model {config.student_model}")
+    if config.submission:
+        check_can_submit(task)
+    model = match_labels(model, task, f"--student_model {config.student_model}")
     check_length(config.max_seq_length, model.config.max_position_embeddings, config.student_model)
-    examples = read_split(task, config.data_dir, config.split)
-    dataset = encode_examples(model.tokenizer, examples, config.max_seq_length)
-    batches = -(-len(dataset) // config.eval_batch_size)
-    buckets = choose_bucket_lengths(dataset.lengths, config.max_seq_length, count=bucket_count(batches))
-    logger.info("%s %s: %d rows", task.name, config.split, len(dataset))
+    splits = scored_splits(task, config.data_dir, config.split, config.tfds_data_dir)
+    sets = {
+        split: read_split(task, config.data_dir, split, tfds_data_dir=config.tfds_data_dir)
+        for split in splits
+    }
+    datasets = {split: encoded(config, model.tokenizer, examples) for split, examples in sets.items()}
+    lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
+    batches = -(-len(lengths) // config.eval_batch_size)
+    buckets = choose_bucket_lengths(lengths, config.max_seq_length, count=bucket_count(batches))
 
     module = BertForSequenceClassification(model.config, jnp.dtype(config.dtype))
-    logits = Predictor(module).logits(replicate(model.params), dataset, buckets, config.eval_batch_size)
-    metrics = {} if examples.labels is None else compute_metrics(task.metrics, logits, examples.labels)
-    latency = milliseconds_per_sentence({"student": (module, model.params)}, dataset, buckets)
+    predictor, params = Predictor(module), replicate(model.params)
+    metrics: dict[str, float] = {}
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    for split, examples in sets.items():
+        logger.info("%s %s: %d rows", task.name, split, len(examples))
+        logits = predictor.logits(params, datasets[split], buckets, config.eval_batch_size)
+        if not np.isfinite(logits).all():
+            raise UserError(f"--student_model {config.student_model}: its predictions are not finite")
+        if examples.labels is not None:
+            suffix = split.removeprefix(config.split)
+            scores = compute_metrics(task.metrics, logits, examples.labels)
+            metrics |= {name + suffix: score for name, score in scores.items()}
+        write_predictions(config.output_dir / f"predictions_{split}.tsv", task, examples, logits)
+        if config.submission:
+            path = write_submission(config.output_dir, task, split, examples, logits)
+            logger.info("for the GLUE benchmark: %s", path)
+    latency = milliseconds_per_sentence({"student": (module, model.params)}, datasets[config.split], buckets)
     results = {
         "program": PROGRAM,
         "task": task.name,
         "split": config.split,
-        "rows": len(dataset),
+        "rows": len(sets[config.split]),
         "primary_metric": task.metrics[0],
         "student": {
             "metrics": metrics,
             **size_of(model.config, model.params),
+            "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
             "milliseconds_per_sentence": latency["student"],
         },
         "flags": flags_of(config),
     }
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    write_predictions(config.output_dir / f"predictions_{config.split}.tsv", task, examples, logits)
     write_json(config.output_dir / RESULTS, results)
     return results
 
@@ -109,9 +130,4 @@ def write_predictions(
         for index, name in enumerate(names):
             header.append(f"probability_{name}")
             columns.append([f"{value:.6f}" for value in probabilities[:, index]])
-    aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(zip(*columns, strict=True))
-    aside.replace(path)
+    write_table(path, header, columns)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_emd_jax.data.readers import read_split, split_exists
+from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.tasks import TASK_NAMES, get_task
 from bert_emd_jax.errors import UserError
 
@@ -46,9 +46,6 @@ def test_every_glue_task_is_known():
     assert get_task("mrpc").metrics == ("accuracy_and_f1", "accuracy", "f1")
     assert get_task("stsb").metrics == ("pearson_and_spearman", "pearson", "spearman")
     assert get_task("stsb").is_regression
-    assert get_task("mnli").dev_splits == ("dev", "dev_mismatched")
-    assert get_task("mnli").test_splits == ("test", "test_mismatched")
-    assert get_task("ax").dev_splits == ()
 
 
 def test_unknown_task_lists_the_known_ones():
@@ -196,8 +193,17 @@ def test_missing_places(tmp_path):
     refuse("AX has no train split here, only test", get_task("AX"), tmp_path)
     write(tmp_path, "train.tsv", "sentence\tlabel\na\t1\n")
     refuse(r"train_aug\.tsv: no such file; it holds the augmented rows", task, tmp_path, aug_train=True)
-    assert split_exists(task, tmp_path, "train")
-    assert not split_exists(get_task("MNLI"), tmp_path, "dev_mismatched")
+
+
+def test_the_mismatched_sets_go_with_the_matched_ones(tmp_path, said):
+    task = get_task("MNLI")
+    write(tmp_path, "dev_mismatched.tsv", "")
+    assert scored_splits(task, tmp_path, "dev") == ("dev", "dev_mismatched")
+    assert not said.records
+    assert scored_splits(task, tmp_path, "test") == ("test",)
+    assert "no test_mismatched; MNLI is scored on the matched set only" in said.text
+    assert scored_splits(task, tmp_path, "train") == ("train",)
+    assert scored_splits(get_task("RTE"), tmp_path, "dev") == ("dev",)
 
 
 def test_augmented_train_file(tmp_path):
@@ -244,7 +250,7 @@ def test_forms_agree(tmp_path, form):
         assert examples.texts_b == [row[1] for row in rows]
         assert examples.labels is not None
         assert examples.labels.tolist() == [1, 0, 1]
-    assert not split_exists(task, tmp_path, "test")
+    assert "test" not in task.splits
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -275,6 +281,25 @@ def test_labels_given_inferred_and_typed(tmp_path):
     labels = read_split(given_labels, tmp_path, "train").labels
     assert labels is not None
     assert labels.tolist() == [0, 1]
+
+
+def test_labels_in_another_spelling(tmp_path):
+    write(tmp_path, "train.csv", "text,label\na,Not Good\nb,GOOD\n")
+    task = get_task("custom", data_dir=tmp_path, labels=("good", "not_good"))
+    labels = read_split(task, tmp_path, "train").labels
+    assert labels is not None
+    assert labels.tolist() == [1, 0]
+    refuse(
+        "unknown label 'Not Good'; custom has ",
+        get_task("custom", data_dir=tmp_path, labels=("good", "x")),
+        tmp_path,
+    )
+    write(tmp_path, "train.csv", "text,label\na,US\nb,us\nc,Us\n")
+    refuse("unknown label 'Us'", get_task("custom", data_dir=tmp_path, labels=("us", "US")), tmp_path)
+    write(tmp_path, "train.tsv", "sentence\tlabel\na\tpositive\nb\t0\n")
+    labels = read_split(get_task("sst-2"), tmp_path, "train").labels
+    assert labels is not None
+    assert labels.tolist() == [1, 0]
 
 
 def test_custom_regression_and_unlabelled_test_file(tmp_path):

@@ -1,0 +1,126 @@
+"""A task of the user's own, described by its files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bert_emd_jax.data.parquet import class_names
+from bert_emd_jax.data.rows import collect_cells, column_names, label_cell
+from bert_emd_jax.data.task import SplitFile, Task
+from bert_emd_jax.errors import UserError
+
+_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+# Where the Hugging Face Hub keeps the files of a dataset, and how it numbers those of one split.
+_SHARD_DIRECTORIES = (".", "data")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
+_STEMS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
+_ACCURACY = ("accuracy",)
+_CORRELATION = ("pearson_and_spearman", "pearson", "spearman")
+
+
+def custom_task(
+    directory: Path,
+    text_column: str | None,
+    text_pair_column: str | None,
+    label_column: str,
+    labels: Sequence[str] | None,
+    regression: bool,
+) -> Task:
+    """The task that the files of a directory make. Raises UserError where they do not make one."""
+    if not directory.is_dir():
+        raise UserError(f"--data_dir {directory}: no such directory")
+    splits: dict[str, SplitFile] = {}
+    for split, stems in _STEMS.items():
+        names = _find_files(directory, stems)
+        if names:
+            column = text_column or _guess_text_column(directory / names[0])
+            splits[split] = SplitFile(
+                names[0], column, text_pair_column, label_column, more_names=tuple(names[1:])
+            )
+    if not splits:
+        kinds = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+        raise UserError(
+            f"--data_dir {directory}: no train, dev (or validation) or test file among {kinds} here"
+        )
+    if not regression:
+        names = _check_labels(labels) if labels else _infer_labels(directory, splits)
+        return Task("custom", names, _ACCURACY, text_pair_column is not None, splits)
+    if labels:
+        raise UserError("a regression task has no labels: give either the labels or the regression flag")
+    return Task("custom", None, _CORRELATION, text_pair_column is not None, splits)
+
+
+def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:
+    """The names of a split's file, or of all the parquet files that it is stored in; [] where it has none."""
+    found: list[list[Path]] = []
+    for stem in stems:
+        for place in _SHARD_DIRECTORIES:
+            suffixes = _SUFFIXES if place == "." else (".parquet",)
+            paths = [directory / place / f"{stem}{suffix}" for suffix in suffixes]
+            found += [[path] for path in paths if path.is_file()]
+            candidates = sorted((directory / place).glob(f"{stem}-*"))
+            shards = [path for path in candidates if _SHARD.fullmatch(path.name.removeprefix(stem))]
+            if shards:
+                _check_shards(shards)
+                found.append(shards)
+    if len(found) > 1:
+        raise UserError(
+            f"{directory}: {found[0][0].name} and {found[1][0].name} are the same split; keep one of them"
+        )
+    return [str(path.relative_to(directory)) for path in found[0]] if found else []
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """Raises UserError where a file is missing: its rows would be missed by nobody."""
+    numbers, totals = zip(*(map(int, re.findall(r"\d{5}", path.name)[-2:]) for path in paths), strict=True)
+    if set(totals) != {len(paths)} or sorted(numbers) != list(range(len(paths))):
+        raise UserError(
+            f"{paths[0]}: {len(paths)} files of this split are here, their names speak of {max(totals)};"
+            " complete them"
+        )
+
+
+def _guess_text_column(path: Path) -> str:
+    names = column_names(path)
+    for name in ("text", "sentence"):
+        if name in names:
+            return name
+    raise UserError(f"{path}:1: no column 'text' or 'sentence'; name the column with --text_column")
+
+
+def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise UserError(
+            f"labels {','.join(labels)}: a classification task needs two or more different labels"
+        )
+    return tuple(labels)
+
+
+def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str, ...]:
+    """The labels of the train file: the classes that it names, or those that occur, sorted.
+
+    They are sorted as numbers where all are integers.
+    """
+    if "train" not in splits:
+        raise UserError(f"{directory}: no train file to take the labels from; name them with --labels")
+    file = splits["train"]
+    path, column = directory / file.name, str(file.label)
+    if path.suffix == ".parquet" and (declared := class_names(path, column)) is not None:
+        return _check_labels(declared)
+    paths = [directory / name for name in file.names]
+    found = {label for path in paths for label in collect_cells(path, column, label_cell)}
+    found.discard("")  # refused with its line when the rows are read
+    if all(re.fullmatch(r"[+-]?\d+", label) for label in found):
+        ordered = sorted(found, key=int)
+    else:
+        ordered = sorted(found)
+        if all(re.fullmatch(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?", label) for label in found):
+            raise UserError(
+                f"{path}: the labels of {column!r} are fractions; ask for --regression, or name the "
+                f"classes with --labels"
+            )
+    if len(ordered) < 2:
+        raise UserError(
+            f"{path}: {len(ordered)} different labels in {column!r}; a classification task needs two or more"
+        )
+    return tuple(ordered)

@@ -1,0 +1,27 @@
+"""The rows of one split, as every source gives them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and labels of one split, row for row.
+
+    `labels` are indices into the task's labels (int32), values (float32) for regression, or None.
+    `identifiers` are the file's own where it has a column for them, else the row numbers from 0.
+    `lines` are those of the file (the first file has the name `path`), row numbers where it has no lines.
+    """
+
+    texts_a: list[str]
+    texts_b: list[str] | None
+    labels: np.ndarray | None
+    lines: np.ndarray
+    identifiers: list[str]
+    path: Path
+    skipped_lines: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts_a)

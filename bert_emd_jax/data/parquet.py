@@ -1,0 +1,78 @@
+"""Rows of parquet files, as the Hugging Face datasets library writes them."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax.errors import UserError
+
+_ROWS_AT_ONCE = 8192
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the columns."""
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def class_names(path: Path, column: str) -> tuple[str, ...] | None:
+    """The names of a column of class numbers, in their order; None where the file gives none."""
+    with _opened(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+    """The number of every row, from 1, and its values; class numbers are replaced by their names.
+
+    Raises UserError for a damaged file, or a row of broken text or an unknown class.
+    """
+    names = {column: class_names(path, column) for column in columns}
+    with _opened(path) as file:
+        first = 1
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(dict.fromkeys(columns))):
+            values = {
+                column: _values(path, first, column, batch.column(column), names[column])
+                for column in dict.fromkeys(columns)
+            }
+            for offset in range(batch.num_rows):
+                yield first + offset, [values[column][offset] for column in columns]
+            first += batch.num_rows
+
+
+def _values(path: Path, first: int, column: str, array: Any, names: tuple[str, ...] | None) -> list[Any]:
+    try:
+        values = array.to_pylist()
+    except UnicodeDecodeError:
+        for row, value in enumerate(array, start=first):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                raise UserError(f"{path}: row {row}: {column!r} is no UTF-8 text") from None
+        raise
+    if names is None:
+        return values
+    for row, value in enumerate(values, start=first):
+        # -1 stands for a label that is not known, as in test sets.
+        if not (value is None or (isinstance(value, int) and -1 <= value < len(names))):
+            raise UserError(f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes")
+    return ["" if value is None or value < 0 else names[value] for value in values]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable parquet file ({reason})") from None

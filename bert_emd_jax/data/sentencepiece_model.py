@@ -1,0 +1,152 @@
+"""A SentencePiece model as a tokenizer of the `tokenizers` library, whose file transformers reads too."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from bert_emd_jax.data.tokenizer_files import one_line
+from bert_emd_jax.errors import UserError
+
+_WORD_START = "▁"
+# Classes of transformers whose ids are those of the model, or the model's moved up by one behind four tokens.
+_PLAIN_CLASSES = ("Albert", "DebertaV2", "T5", "PreTrained", "BertGeneration")
+_SHIFTED_CLASSES = ("XLMRoberta",)
+_SHIFTED_FILE = "sentencepiece.bpe.model"  # the name that the second kind goes by
+_SHIFTED_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+_SHIFTED_MASK = "<mask>"
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # kinds of pieces in the file
+
+Piece = tuple[str, float, int]
+"""Text, score and kind."""
+
+
+def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | None) -> tokenizers.Tokenizer:
+    """The tokenizer of a `*.model` file; fills in the `settings` of a `tokenizer_config.json` beside it.
+
+    Raises UserError for a damaged file, or one that this library cannot imitate.
+    """
+    proto = _read(path)
+    family = str(settings.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
+    is_shifted = family in _SHIFTED_CLASSES or (not family and path.name == _SHIFTED_FILE)
+    if family and not is_shifted and family not in _PLAIN_CLASSES:
+        raise UserError(
+            f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here;"
+            " save the tokenizer as tokenizer.json beside it"
+        )
+    if do_lower_case is None:
+        do_lower_case = settings.get("do_lower_case", family == "Albert")
+    settings["do_lower_case"] = do_lower_case
+    pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
+    if is_shifted:
+        specials = [(piece, 0.0, _CONTROL) for piece in _SHIFTED_SPECIALS]
+        pieces = [*specials, *pieces[3:], (_SHIFTED_MASK, 0.0, _CONTROL)]
+        unknown = _SHIFTED_SPECIALS.index("<unk>")
+    else:
+        unknown = proto.trainer_spec.unk_id
+    settings["unk_token"] = settings.get("unk_token") or pieces[unknown][0]
+
+    segmentation = _segmentation(path, proto)
+    try:
+        backend = tokenizers.Tokenizer(segmentation(proto, pieces, unknown))
+        backend.normalizer = _normalizer(proto, settings, is_albert=family == "Albert")
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{path}: a damaged SentencePiece model ({one_line(error)})") from error
+    prefix = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(
+        _WORD_START, prepend_scheme=prefix, split=proto.trainer_spec.split_by_whitespace
+    )
+    backend.decoder = decoders.Metaspace(_WORD_START, prepend_scheme=prefix)
+    backend.add_tokens(
+        [
+            AddedToken(piece, normalized=False, special=kind != _USER_DEFINED)
+            for piece, _, kind in pieces
+            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        ]
+    )
+    return backend
+
+
+def _read(path: Path) -> Any:
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from None
+    if not proto.pieces:
+        raise UserError(f"{path}: not a SentencePiece model: it has no pieces")
+    unknown = proto.trainer_spec.unk_id
+    if not 0 <= unknown < len(proto.pieces) or proto.pieces[unknown].type != _UNKNOWN:
+        raise UserError(f"{path}: piece {unknown} should stand for what is unknown, it does not")
+    refused = {
+        "the space stands behind a word": proto.trainer_spec.treat_whitespace_as_suffix,
+        "spaces are not marked": not proto.normalizer_spec.escape_whitespaces,
+        "it has unused pieces": any(piece.type == _UNUSED for piece in proto.pieces),
+    }
+    for reason, is_so in refused.items():
+        if is_so:
+            raise UserError(f"{path}: this kind of SentencePiece model is not supported ({reason})")
+    return proto
+
+
+def _segmentation(path: Path, proto: Any) -> Callable[[Any, list[Piece], int], models.Model]:
+    """What makes the model of this file's type."""
+    spec = proto.trainer_spec
+    if spec.model_type == spec.UNIGRAM:
+        return _unigram
+    if spec.model_type == spec.BPE:
+        return _bpe
+    name = spec.ModelType.Name(spec.model_type).lower()
+    raise UserError(f"{path}: a SentencePiece model of type {name}; only unigram and bpe are read")
+
+
+def _unigram(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:
+    scores = [(piece, score) for piece, score, _ in pieces]
+    return models.Unigram(scores, unk_id=unknown, byte_fallback=proto.trainer_spec.byte_fallback)
+
+
+def _bpe(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:
+    return models.BPE(
+        {piece: index for index, (piece, _, _) in enumerate(pieces)},
+        _merges(pieces),
+        unk_token=pieces[unknown][0],
+        fuse_unk=True,
+        byte_fallback=proto.trainer_spec.byte_fallback,
+    )
+
+
+def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
+    """Every way to put a piece together out of two others, the best piece first."""
+    scores = {
+        piece: score for piece, score, kind in pieces if kind not in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+    }
+    best_first = sorted(scores, key=scores.__getitem__, reverse=True)
+    return [
+        (piece[:cut], piece[cut:])
+        for piece in best_first
+        for cut in range(1, len(piece))
+        if piece[:cut] in scores and piece[cut:] in scores
+    ]
+
+
+def _normalizer(proto: Any, settings: dict[str, Any], *, is_albert: bool) -> normalizers.Normalizer:
+    steps: list[Any] = []
+    if is_albert:
+        steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        if not settings.get("keep_accents", False):
+            steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if settings["do_lower_case"]:
+        steps.append(normalizers.Lowercase())
+    if proto.normalizer_spec.precompiled_charsmap:
+        if "nfkc" in proto.normalizer_spec.name:
+            # The next step loses marks that stand by themselves behind some letters.
+            steps.append(normalizers.NFC())
+        steps.append(normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap))
+    if proto.normalizer_spec.remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    return normalizers.Sequence(steps)

@@ -1,0 +1,96 @@
+"""What a task is: its labels, its metrics, and where each split keeps its columns."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from bert_emd_jax.data.rows import Column
+from bert_emd_jax.errors import UserError
+
+TFDS = "tfds"
+"""In place of a directory: the data come from TensorFlow Datasets."""
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """One split's file and columns: names of the header, or indices into `columns` columns without header.
+
+    `more_names` are the further files of a split that is stored in several.
+    """
+
+    name: str
+    text_a: Column
+    text_b: Column | None = None
+    label: Column | None = None
+    identifier: Column | None = None
+    columns: int | None = None
+    more_names: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.more_names)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task on sentences or pairs. `labels` None means regression; the first metric is the primary one.
+
+    `label_names` are what models and other editions of the data call the labels, label by label.
+    """
+
+    name: str
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+    pair: bool
+    splits: Mapping[str, SplitFile]
+    label_names: tuple[tuple[str, ...], ...] = ()
+    skips_malformed_rows: bool = False
+
+    @property
+    def is_regression(self) -> bool:
+        return self.labels is None
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the classifier: one for regression."""
+        return 1 if self.labels is None else len(self.labels)
+
+    @cached_property
+    def index_by_name(self) -> dict[str, int]:
+        """Every plain spelling that means one label of this task → that label's index."""
+        known: dict[str, set[int]] = {}
+        for index, label in enumerate(self.labels or ()):
+            for name in (label, *(self.label_names[index] if self.label_names else ())):
+                known.setdefault(plain_name(name), set()).add(index)
+        return {name: indices.pop() for name, indices in known.items() if len(indices) == 1}
+
+    def label_order(self, theirs: Sequence[str]) -> tuple[int, ...] | None:
+        """Where each of the task's labels stands among other names of them; None where they do not match.
+
+        Case, spaces, hyphens and underscores do not matter.
+        """
+        ours = self.labels or ()
+        if sorted(theirs) == sorted(ours):
+            return tuple(list(theirs).index(label) for label in ours)
+        indices = [self.index_by_name.get(plain_name(name), -1) for name in theirs]
+        if sorted(indices) != list(range(len(ours))):
+            return None
+        return tuple(indices.index(index) for index in range(len(ours)))
+
+
+def plain_name(name: str) -> str:
+    """A name without what its spellings differ in: case, spaces, hyphens, underscores."""
+    # The minus of a number is no hyphen.
+    return re.sub(r"(?!^-\d)[-_\s]", "", name.strip()).casefold()
+
+
+def augmented(file: SplitFile) -> SplitFile:
+    """The augmented train file: same form and columns as the train file."""
+    path = Path(file.name)
+    if file.more_names or path.suffix == ".parquet":
+        raise UserError(
+            f"{path}: augmented rows stand beside a .tsv, .csv or .jsonl file, not beside .parquet"
+        )
+    return replace(file, name=f"{path.stem}_aug{path.suffix}")

@@ -1,0 +1,162 @@
+"""The GLUE tasks from TensorFlow Datasets, read without TensorFlow."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.task import Task, plain_name
+from bert_emd_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_FEATURES = {
+    "CoLA": ("sentence",),
+    "SST-2": ("sentence",),
+    "QQP": ("question1", "question2"),
+    "MNLI": ("premise", "hypothesis"),
+    "AX": ("premise", "hypothesis"),
+    "QNLI": ("question", "sentence"),
+}
+_PAIR = ("sentence1", "sentence2")  # all other tasks
+_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+_MNLI_SPLITS = {
+    "train": "train",
+    "dev": "validation_matched",
+    "dev_mismatched": "validation_mismatched",
+    "test": "test_matched",
+    "test_mismatched": "test_mismatched",
+}
+_RANDOM_ACCESS = ("array_record", "parquet")
+_HOST = "https://dl.fbaipublicfiles.com"  # of most tasks
+
+
+def tfds_splits(task: Task, data_dir: str | Path | None) -> list[str]:
+    """The splits of the task that the dataset has, under our names."""
+    there = _builder(task, data_dir).info.splits
+    return [split for split, theirs in _split_names(task).items() if theirs in there]
+
+
+def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Examples:
+    """The rows of a split in the order of the original file.
+
+    From `data_dir` or the library's usual place; a missing dataset is downloaded.
+
+    Raises UserError where there is no such dataset and none can be had, or in a form that needs TensorFlow.
+    """
+    builder = _builder(task, data_dir)
+    path = Path(builder.data_dir)
+    theirs = _split_names(task).get(split)
+    if theirs not in builder.info.splits:
+        there = ", ".join(tfds_splits(task, data_dir))
+        raise UserError(f"{path}: {task.name} has no {split} split here, only {there}")
+    try:
+        source = builder.as_data_source(theirs)
+        rows = source.__getitems__(range(len(source)))
+    except Exception as error:  # from the depths of several libraries
+        raise UserError(f"{path}: cannot be read ({_one_line(error)}); prepare the dataset anew") from error
+    if any(value is None for row in rows for value in row.values()):
+        raise UserError(f"{path}: the {theirs} split is damaged; prepare the dataset anew")
+    if not rows:
+        raise UserError(f"{path}: no rows; the {split} split of {task.name} is empty")
+    # The library shuffles what it stores; in the file's order a seed means the same as for files.
+    rows.sort(key=lambda row: int(row["idx"]))
+    features = _FEATURES.get(task.name, _PAIR)
+    texts = [[_text(path, row, feature) for row in rows] for feature in features]
+    return Examples(
+        texts_a=texts[0],
+        texts_b=texts[1] if task.pair else None,
+        labels=_labels(task, path, builder.info.features["label"], rows, split),
+        lines=np.array([row["idx"] for row in rows], np.int64),
+        identifiers=[str(row["idx"]) for row in rows],
+        path=path,
+    )
+
+
+def _split_names(task: Task) -> dict[str, str]:
+    names = _MNLI_SPLITS if task.name == "MNLI" else _SPLITS
+    return {split: names[split] for split in task.splits}
+
+
+def _builder(task: Task, data_dir: str | Path | None) -> Any:
+    """The library's object for a dataset that is on disk."""
+    import tensorflow_datasets as tfds
+
+    name = f"glue/{plain_name(task.name)}"
+    try:
+        # Finds what was prepared, in whatever version; it knows nothing of how to prepare it.
+        builder = tfds.builder(name, data_dir=data_dir)
+        is_there = builder.is_prepared()
+    except Exception as error:
+        if not isinstance(error, tfds.core.DatasetNotFoundError):
+            raise UserError(f"{data_dir}: {name} there is damaged ({_one_line(error)})") from error
+        is_there = False
+    if not is_there:
+        return _prepared(name, data_dir)
+    forms = sorted(form.value for form in builder.info.available_file_formats())
+    if not set(forms) & set(_RANDOM_ACCESS):
+        raise UserError(
+            f"{builder.data_dir}: stored as {', '.join(forms)}, which needs TensorFlow; where that is there,"
+            " run tfds convert_format with --out_file_format=array_record"
+        )
+    return builder
+
+
+def _prepared(name: str, data_dir: str | Path | None) -> Any:
+    """Downloads and prepares a dataset."""
+    import requests
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.text.glue
+
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    path = builder.data_dir
+    logger.info("%s: not there; trying to download it", path)
+    try:
+        # Without a network the library itself would try for minutes.
+        requests.head(getattr(builder.builder_config, "data_url", "") or _HOST, timeout=20)
+        builder.download_and_prepare()
+    except Exception as error:
+        raise UserError(
+            f"{path}: no such dataset, and it cannot be downloaded ({_one_line(error)}); name the place of"
+            " a prepared one with --tfds_data_dir, or the task's own files with --data_dir"
+        ) from error
+    return builder
+
+
+def _text(path: Path, row: dict[str, Any], feature: str) -> str:
+    value = row[feature]
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: row {row['idx']}: {feature!r} is no UTF-8 text") from None
+
+
+def _labels(
+    task: Task, path: Path, feature: Any, rows: Sequence[dict[str, Any]], split: str
+) -> np.ndarray | None:
+    """Values, or indices into the task's own labels: the dataset orders them differently."""
+    if split.startswith("test"):
+        return None  # -1 throughout
+    if task.is_regression:
+        values = np.array([row["label"] for row in rows], np.float32)
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: row {int(np.argmin(np.isfinite(values)))}: the label is no finite number"
+            )
+        return values
+    order = task.label_order(feature.names)
+    if order is None:
+        raise UserError(f"{path}: its labels {', '.join(feature.names)} are not those of {task.name}")
+    values = np.array([row["label"] for row in rows], np.int64)
+    unknown = np.flatnonzero((values < 0) | (values >= len(order)))
+    if len(unknown):
+        raise UserError(f"{path}: row {rows[unknown[0]]['idx']}: unknown label {values[unknown[0]]}")
+    return np.argsort(order)[values].astype(np.int32)
+
+
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error))[:200]

@@ -1,0 +1,70 @@
+"""Tokenised splits on disk, found by their content: a second run on the same texts reads them from there."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.tokenization import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_FEWEST_ROWS = 20_000  # fewer are tokenised as fast as they are read
+_VERSION = 1  # of what is stored and of how rows are put together
+_ARRAYS = ("token_ids", "offsets", "first_lengths")
+
+
+def cached_encoding(
+    tokenizer: Tokenizer, examples: Examples, max_length: int, directory: Path | None
+) -> EncodedDataset:
+    """What `encode_examples` gives, kept below `directory`, its arrays mapped from disk; None keeps nothing.
+
+    A directory that cannot be written is said in one line of the log, and is no error.
+    """
+    if directory is None or len(examples) < _FEWEST_ROWS:
+        return encode_examples(tokenizer, examples, max_length)
+    entry = directory / f"tokens-{_content_hash(tokenizer, examples, max_length)}"
+    stored = _load(entry, tokenizer, examples)
+    if stored is not None:
+        return stored
+    dataset = encode_examples(tokenizer, examples, max_length)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside:
+            written = Path(aside) / "tokens"
+            written.mkdir()
+            for name in _ARRAYS:
+                np.save(written / f"{name}.npy", getattr(dataset, name))
+            shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+            written.rename(entry)
+    except OSError as error:
+        logger.info("%s: tokens are not kept there (%s)", directory, error.strerror or error)
+    return dataset
+
+
+def _content_hash(tokenizer: Tokenizer, examples: Examples, max_length: int) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {tokenizer.fingerprint} {max_length}".encode())
+    for texts in (examples.texts_a, examples.texts_b):
+        # Lengths keep apart rows that read the same one after the other.
+        digest.update(np.array([len(text) for text in texts or ()], np.int64).tobytes())
+        digest.update(b"|")
+        digest.update("".join(texts or ()).encode())
+    return digest.hexdigest()
+
+
+def _load(entry: Path, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset | None:
+    """The stored rows, or None where there are none or they are damaged."""
+    try:
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    except (OSError, ValueError, EOFError):
+        return None
+    token_ids, offsets, first_lengths = (arrays[name].view(np.ndarray) for name in _ARRAYS)
+    fits = len(offsets) == len(examples) + 1 == len(first_lengths) + 1 and offsets[-1] == len(token_ids)
+    if not fits:
+        return None
+    return EncodedDataset(token_ids, offsets, first_lengths, examples.labels, tokenizer.pad_id)

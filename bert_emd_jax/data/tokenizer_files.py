@@ -1,0 +1,126 @@
+"""The files that describe a tokenizer: `vocab.txt`, `tokenizer_config.json` and those beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from bert_emd_jax.errors import UserError
+
+VOCABULARY_FILE = "vocab.txt"
+FAST_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS = {
+    "unk_token": ("[UNK]", "<unk>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""What the special tokens are usually called; the first name is BERT's."""
+_OTHER_ROLES = {"cls_token": "bos_token", "sep_token": "eos_token"}
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """The piece of every line."""
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    pieces = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            pieces.append(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
+        except UnicodeDecodeError:
+            raise UserError(f"{path}:{number}: not UTF-8 text; the vocabulary is one piece a line") from None
+    if not any(pieces):
+        raise UserError(f"{path}: the vocabulary is empty")
+    return pieces
+
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """`tokenizer_config.json` with the special tokens of `special_tokens_map.json`; {} where neither is."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", CONFIG_FILE):
+        if (directory / name).is_file():
+            settings |= read_json_object(directory / name)
+    for name in ("do_lower_case", "tokenize_chinese_chars", "strip_accents"):
+        if settings.get(name) is None:
+            settings.pop(name, None)
+        elif not isinstance(settings[name], bool):
+            raise UserError(
+                f"{directory / CONFIG_FILE}: {name} must be true or false, not {settings[name]!r}"
+            )
+    return settings
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def name_special_tokens(settings: dict[str, Any], directory: Path, vocabulary: Mapping[str, int]) -> None:
+    """Fills in the special tokens that the settings do not name.
+
+    They are what they are usually called, or else what the ids in the model's `config.json` stand for.
+    """
+    pieces: dict[int, str] | None = None
+    for role, usual in SPECIAL_TOKENS.items():
+        if settings.get(role):
+            continue
+        name = next((name for name in usual if name in vocabulary), None)
+        if name is None and (directory / "config.json").is_file():
+            config = read_json_object(directory / "config.json")
+            index = config.get(f"{role}_id", config.get(f"{_OTHER_ROLES.get(role, role)}_id"))
+            pieces = pieces or {index: piece for piece, index in vocabulary.items()}
+            name = pieces.get(index) if isinstance(index, int) else None
+        settings[role] = name or usual[0]
+
+
+def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: dict[str, Any]) -> None:
+    """Adds the tokens that stand outside the vocabulary; their ids must be those that the files say."""
+    directory = source.parent
+    declared: dict[int, Any] = {}
+    for index, token in (settings.get("added_tokens_decoder") or {}).items():
+        if not index.isdecimal():
+            raise UserError(
+                f"{directory / CONFIG_FILE}: added_tokens_decoder has {index!r} where an id should be"
+            )
+        declared[int(index)] = token
+    legacy = directory / "added_tokens.json"
+    if legacy.is_file():
+        declared |= {
+            index: token for token, index in read_json_object(legacy).items() if index not in declared
+        }
+    for index, token in sorted(declared.items()):
+        flags = {"normalized": False}
+        if isinstance(token, dict):
+            names = ("single_word", "lstrip", "rstrip", "normalized", "special")
+            flags = {name: bool(token.get(name, False)) for name in names}
+        backend.add_tokens([AddedToken(token_content(token), **flags)])
+        if backend.token_to_id(token_content(token)) != index:
+            raise UserError(
+                f"{directory / CONFIG_FILE}: the added token {token_content(token)!r} should have id {index},"
+                f" which does not follow from {source.name}"
+            )
+
+
+def describe_token(token: AddedToken) -> dict[str, Any]:
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {name: getattr(token, name) for name in names}
+
+
+def token_content(token: str | dict[str, Any]) -> str:
+    """The text of a token that a file names as a string or describes as an object."""
+    return str(token["content"]) if isinstance(token, dict) else str(token)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,105 @@
+"""Word vectors from a text file (GloVe, word2vec, fastText), and the nearest neighbours of a word."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from bert_emd_jax.data.rows import decoded_lines
+from bert_emd_jax.errors import UserError
+
+_QUERIES_AT_ONCE = 64
+
+
+class WordVectors:
+    """Words of letters with their vectors, scaled to length 1; numbers and punctuation are left out."""
+
+    def __init__(self, words: Sequence[str], vectors: Float[np.ndarray, "words dim"]):
+        """A word that comes twice counts where it comes first; a vector of zeros has no neighbours."""
+        self._words = list(words)
+        self._index = {word: index for index, word in reversed(list(enumerate(words)))}
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        self._units = vectors / np.where(lengths > 0, lengths, 1)
+        self._has_direction = lengths[:, 0] > 0
+
+    @classmethod
+    def from_file(cls, path: Path, most_words: int = 0) -> "WordVectors":
+        """Reads `word v1 … vd` a line; a first line of two integers, as word2vec writes it, is skipped.
+
+        `most_words` ends the reading after so many lines, 0 reads all: such files begin with the most
+        frequent words. Raises UserError with file and line where a line is something else.
+        """
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; word vectors are lines of a word and its numbers")
+        words: list[str] = []
+        vectors: list[np.ndarray] = []
+        dimension = 0
+        lines_read = 0
+        for number, text in decoded_lines(path):
+            text = text.rstrip(" \r\n")
+            if not text or (number == 1 and _is_header(text)):
+                continue
+            # A word may hold spaces, as ". . ." in GloVe's largest file, so the numbers are cut off the end.
+            dimension = dimension or len(text.split(" ")) - 1
+            word, *numbers = text.rsplit(" ", dimension)
+            vector = _numbers(numbers)
+            too_many = " " in word and _numbers(word.split(" ")[-1:]) is not None
+            if not word or vector is None or len(vector) != dimension or not dimension or too_many:
+                wanted = f"a word and {dimension} numbers" if dimension else "a word and its numbers"
+                raise UserError(f"{path}:{number}: {text[:40]!r}: not {wanted}; correct or delete the line")
+            if word.isalpha():
+                words.append(word)
+                vectors.append(vector)
+            lines_read += 1
+            if lines_read == most_words:
+                break
+        if not words:
+            raise UserError(f"{path}: holds no word vectors")
+        return cls(words, np.stack(vectors))
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
+        """For each word the `count` others of the largest cosine, nearest first; [] for an unknown word.
+
+        A word that is not there as it is written is looked for in lower case.
+        """
+        places = [self._index.get(word, self._index.get(word.lower(), -1)) for word in words]
+        found: list[list[str]] = [[] for _ in words]
+        known = [number for number, place in enumerate(places) if place >= 0 and self._has_direction[place]]
+        for start in range(0, len(known), _QUERIES_AT_ONCE):
+            part = known[start : start + _QUERIES_AT_ONCE]
+            own = np.array([places[number] for number in part])
+            cosines = self._units[own] @ self._units.T
+            cosines[:, ~self._has_direction] = -np.inf
+            cosines[np.arange(len(part)), own] = -np.inf
+            for number, row in zip(part, cosines, strict=True):
+                found[number] = [self._words[index] for index in _largest(row, count)]
+        return found
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` largest finite values, largest first, equal ones in their order."""
+    if count < len(values):
+        threshold = np.partition(values, -count)[-count]
+        indices = np.flatnonzero(values >= threshold)
+    else:
+        indices = np.arange(len(values))
+    indices = indices[np.isfinite(values[indices])]
+    return indices[np.argsort(-values[indices], kind="stable")][:count]
+
+
+def _is_header(text: str) -> bool:
+    fields = text.split(" ")
+    return len(fields) == 2 and all(field.isdecimal() for field in fields)
+
+
+def _numbers(fields: Sequence[str]) -> np.ndarray | None:
+    """float32 numbers; None where one is none, or not finite."""
+    try:
+        vector = np.array(fields, np.float32)
+    except ValueError:
+        return None
+    return vector if np.isfinite(vector).all() else None
