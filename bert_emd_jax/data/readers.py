@@ -112,7 +112,8 @@ def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[l
         file = augmented(file)
         if not (directory / file.name).is_file():
             raise UserError(
-                f"{directory / file.name}: no such file; it holds the augmented rows for --aug_train"
+                f"{directory / file.name}: no such file; make it with run_augment.py --bert_model …"
+                f" --data_dir {directory} --task_name {task.name.lower()}"
             )
     paths = [directory / name for name in file.names]
     for path in paths:

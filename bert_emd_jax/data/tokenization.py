@@ -189,6 +189,10 @@ class Tokenizer:
         counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
         return np.fromiter(chain.from_iterable(pieces), np.int32, int(counts.sum())), counts
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """The library's encodings without special tokens: they know where in its text each piece stands."""
+        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+
     def pieces(self) -> list[str]:
         """The piece of every id, `[vocab_size]`; ids that stand for nothing have the unknown token."""
         pieces = [self.special_tokens["unk_token"]] * self.vocab_size

@@ -1,12 +1,14 @@
 """Orbax checkpoints of a run: the last few and the best, with the host's progress beside the state."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,20 +97,26 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Starts writing a checkpoint; a save under way is finished first."""
+        """Starts writing a checkpoint; a save under way is finished first.
+
+        Raises:
+          UserError: this one or the one before could not be written.
+        """
         if not is_main():
             return
         # A real copy: the next step donates these buffers while Orbax still writes.
         host_state = jax.tree.map(lambda leaf: np.array(leaf), state)
+        self._require_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
         values = dataclasses.asdict(progress)
         self._policy.best_step = progress.best_step
-        self._manager.save(
-            int(host_state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(host_state),
-                progress=ocp.args.JsonSave({"values": values, "sha256": _digest(host_state, values)}),
-            ),
-        )
+        with self._named_errors():
+            self._manager.save(
+                int(host_state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(host_state),
+                    progress=ocp.args.JsonSave({"values": values, "sha256": _digest(host_state, values)}),
+                ),
+            )
 
     def restore(self, step: int, template: TrainState) -> Restored:
         """The content of a step's checkpoint.
@@ -189,15 +197,36 @@ class Checkpoints:
         return []
 
     def wait(self) -> None:
-        """Waits for the last save."""
+        """Waits for the last save; raises UserError where it could not be written."""
         if is_main():
-            self._manager.wait_until_finished()
+            with self._named_errors():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""
         if is_main():
-            self._manager.wait_until_finished()
-            self._manager.close()
+            with self._named_errors():
+                self._manager.close()
+
+    def _require_room(self, size: int) -> None:
+        """Raises UserError where the disk has no room: Orbax would say so in hundreds of lines."""
+        free = shutil.disk_usage(self._manager.directory).free
+        if free < size:
+            raise UserError(
+                f"{self._manager.directory}: a checkpoint takes {size / 1e6:,.0f} MB, the disk has"
+                f" {free / 1e6:,.0f} MB left; complete ones are intact: make room, then --resume"
+            )
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Errors of writing, of many types and often from an earlier save, as one that says where."""
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"{self._manager.directory}: a checkpoint could not be written; complete ones are intact, and"
+                f" --resume goes on from them. {' '.join(str(error).split())[-300:]}"
+            ) from None
 
     def _directory_of(self, step: int) -> str:
         return str(self._manager.directory / str(step))

@@ -20,7 +20,11 @@ def _this_process_only() -> ocp.options.MultiprocessingOptions:
 
 
 def save_params(directory: Path, params: Params) -> None:
-    """Writes a nested dict of arrays; `directory` must not exist."""
+    """Writes a nested dict of arrays; `directory` must not exist.
+
+    Raises:
+      UserError: it could not be written; the disk may be full.
+    """
     # Orbax copies arrays before it writes them in the background. This waits for the end of the writing, so
     # the copy, as large as the model, is not needed.
     handlers = type_handlers.create_type_handler_registry(
@@ -30,8 +34,13 @@ def save_params(directory: Path, params: Params) -> None:
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=handlers, multiprocessing_options=_this_process_only()
     )
-    with ocp.Checkpointer(handler, multiprocessing_options=_this_process_only()) as checkpointer:
-        checkpointer.save(directory.absolute(), args=ocp.args.PyTreeSave(jax.device_get(params)))
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=_this_process_only()) as checkpointer:
+            checkpointer.save(directory.absolute(), args=ocp.args.PyTreeSave(jax.device_get(params)))
+    except (ValueError, OSError) as error:  # TensorStore's errors of writing are ValueErrors
+        raise UserError(
+            f"{directory}: could not be written ({' '.join(str(error).split())[-300:]})"
+        ) from None
 
 
 def load_params(directory: Path) -> Params:

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -137,3 +139,35 @@ def test_only_damaged_checkpoints_are_an_error(three_checkpoints):
         damage(next((three_checkpoints / str(step) / "progress").iterdir()), "truncated")
     with pytest.raises(UserError, match="none of the checkpoints of steps 4, 6 is intact; --overwrite"):
         restored_step(three_checkpoints)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(three_checkpoints, monkeypatch):
+    usage = shutil.disk_usage(three_checkpoints)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    checkpoints = Checkpoints(three_checkpoints)
+    with pytest.raises(UserError, match=r"takes 0 MB, the disk has 0 MB left; .* --resume"):
+        checkpoints.save(state_at(8), Progress())
+    checkpoints.close()
+    assert restored_step(three_checkpoints) == 6
+
+
+def test_a_write_that_fails_halfway_is_named_and_leaves_the_others(three_checkpoints):
+    """A limit on the size of files stands for a quota, which no look at the free space foresees."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+from pathlib import Path
+from test_checkpoints import Checkpoints, Progress, UserError, state_at
+checkpoints = Checkpoints(Path({str(three_checkpoints)!r}))
+try:
+    checkpoints.save(state_at(8), Progress())
+    checkpoints.wait()
+except UserError as error:
+    print("said:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    said = [line for line in done.stdout.splitlines() if line.startswith("said:")]
+    assert len(said) == 1, done.stderr
+    assert "a checkpoint could not be written; complete ones are intact" in said[0]
+    assert restored_step(three_checkpoints) == 6

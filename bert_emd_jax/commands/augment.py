@@ -1,0 +1,203 @@
+"""run_augment.py: TinyBERT's data augmentation, training rows with words replaced by likely others."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import Dtype, Names, OptionalBool
+
+if TYPE_CHECKING:
+    from bert_emd_jax.data.augmented_file import Cells
+    from bert_emd_jax.data.rows import Column
+    from bert_emd_jax.data.task import Task
+    from bert_emd_jax.evaluation.word_replacements import WordReplacements
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Flags of run_augment.py; those of TinyBERT's program are accepted too."""
+
+    bert_model: Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]
+    """The masked-language model that proposes words of one piece: a model directory, a Hugging Face
+    directory or a hub id, with its masked-LM head."""
+    glove_embs: Path | None = None
+    """Word vectors as text (GloVe, word2vec, fastText), for words of several pieces; left out, these stay."""
+    data_dir: Path | None = None
+    """Directory of the task's files; its train.tsv is read, train_aug.tsv is written beside it."""
+    glue_dir: Path | None = None
+    """Instead: the directory that has one directory for each GLUE task, as CoLA."""
+    task_name: str
+    """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
+    output_dir: Path | None = None
+    """Where train_aug.tsv goes, if not beside train.tsv."""
+    samples: Annotated[int | None, tyro.conf.arg(aliases=("--N",))] = None
+    """Variants drawn of every text; left out: the number of TinyBERT's authors for the task, else 30."""
+    candidates: Annotated[int, tyro.conf.arg(aliases=("--M",))] = 15
+    """Most words that may stand in place of one."""
+    probability: Annotated[float, tyro.conf.arg(aliases=("--p",))] = 0.4
+    """Probability that a word of a variant is replaced."""
+    max_vectors: int = 100_000
+    """Read this many lines of --glove_embs, which begins with the most frequent words; 0: all."""
+    do_lower_case: OptionalBool = None
+    """Lower-case the text for the model; left out: what its tokenizer_config.json says, else yes."""
+    text_column: str | None = None
+    """Custom task: column of the (first) text; not given: text or sentence."""
+    text_pair_column: str | None = None
+    """Custom task: column of the second text, for pairs."""
+    label_column: str = "label"
+    """Custom task: column of the label."""
+    labels: Names = ()
+    """Custom task: the labels in order; not given: those of the training file, sorted."""
+    regression: bool = False
+    """Custom task: labels are numbers, not classes."""
+    batch_size: int = 64
+    """Masked words per batch, over all devices. The result does not depend on it."""
+    dtype: Dtype = "float32"
+    """Compute type of the model."""
+    seed: int = 42
+    """Seed of what is drawn."""
+    overwrite: bool = False
+    """Replace train_aug.tsv."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "candidates", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value}: must be at least 1")
+        for name in ("max_vectors", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 0")
+        if not 0 < self.probability <= 1:
+            raise UserError(f"--probability {self.probability}: must be above 0 and at most 1")
+        if (self.data_dir is None) == (self.glue_dir is None):
+            raise UserError("one of --data_dir and --glue_dir names the directory of the task's files")
+
+
+def run(config: AugmentConfig) -> None:
+    """Reads the train file, asks the model and the word vectors for candidates, and writes the variants."""
+    from tqdm import tqdm
+
+    from bert_emd_jax.data.augmentation import DEFAULT_SAMPLES, SAMPLES_PER_TEXT
+    from bert_emd_jax.data.augmented_file import header_of, whole_rows, write_rows
+    from bert_emd_jax.data.readers import read_split
+    from bert_emd_jax.data.task import augmented
+    from bert_emd_jax.data.word_vectors import WordVectors
+
+    task, data_dir = _task_of(config)
+    examples = read_split(task, data_dir, "train")
+    file = task.splits["train"]
+    target = (config.output_dir or data_dir) / augmented(file).name
+    _check_target(target, config.overwrite)
+    vectors = None
+    if config.glove_embs is not None:
+        vectors = WordVectors.from_file(config.glove_embs, config.max_vectors)
+        print(f"{config.glove_embs}: vectors of {len(vectors)} words")
+
+    from bert_emd_jax.evaluation.masked_lm import load_masked_lm
+    from bert_emd_jax.evaluation.word_replacements import WordReplacements
+
+    model = load_masked_lm(config.bert_model, config.do_lower_case)
+    texts: list[str] = list(dict.fromkeys(chain(examples.texts_a, examples.texts_b or ())))
+    with tqdm(desc="predicting", unit=" words", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        replacements = WordReplacements(
+            texts, model, vectors, config.candidates, config.batch_size, config.dtype, show
+        )
+    by_model, by_vectors, without = replacements.counts
+    print(
+        f"words to replace, in {len(texts)} different texts: {by_model} by the masked-language model,"
+        f" {by_vectors} by word vectors; {without} others have no candidates"
+    )
+    samples = config.samples or SAMPLES_PER_TEXT.get(task.name, DEFAULT_SAMPLES)
+    columns = [column for column in (file.text_a, file.text_b) if column is not None]
+    rows = whole_rows(examples.path, file, task.skips_malformed_rows)
+    rows = tqdm(rows, desc="writing", unit=" rows", total=len(examples), disable=None)
+    try:
+        written = write_rows(
+            target,
+            header_of(examples.path, file),
+            _augmented_rows(rows, columns, replacements, samples, config.probability, config.seed),
+        )
+    except KeyError:
+        raise UserError(f"{examples.path}: was changed while this program ran; start it again") from None
+    print(f"{target}: {len(examples)} rows became {written}")
+
+
+def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
+    from bert_emd_jax.data.task import TFDS
+    from bert_emd_jax.data.tasks import get_task
+
+    if str(config.data_dir) == TFDS:
+        raise UserError("--data_dir tfds: augmented rows are a file; name a directory of the task's files")
+    data_dir = config.data_dir
+    if config.glue_dir is not None:
+        data_dir = config.glue_dir / get_task(config.task_name).name
+    assert data_dir is not None  # one of the two is given
+    task = get_task(
+        config.task_name,
+        data_dir=data_dir,
+        text_column=config.text_column,
+        text_pair_column=config.text_pair_column,
+        label_column=config.label_column,
+        labels=config.labels,
+        regression=config.regression,
+    )
+    return task, data_dir
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Makes the directory; what would keep the file from being written is said before the long work."""
+    if target.parent.exists() and not target.parent.is_dir():
+        raise UserError(f"--output_dir {target.parent}: is a file")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target}: is there already; --overwrite replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"{target.parent}: cannot be written to; name another directory with --output_dir")
+
+
+def _augmented_rows(
+    rows: "Iterable[Cells]",
+    columns: "Sequence[Column]",
+    replacements: "WordReplacements",
+    samples: int,
+    probability: float,
+    seed: int,
+) -> "Iterator[Cells]":
+    """Every row, then itself with variants of its first text, then itself with variants of its second."""
+    import numpy as np
+
+    from bert_emd_jax.data.augmentation import sample_variants
+
+    for number, row in enumerate(rows):
+        yield row
+        for side, column in enumerate(columns):
+            # A generator of its own: what a row becomes does not depend on the rows before it.
+            generator = np.random.default_rng((seed, number, side))
+            words = replacements.of(row[column])
+            for variant in sample_variants(row[column], words, samples, probability, generator):
+                yield row | {column: variant}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return run_program(
+        AugmentConfig,
+        run,
+        prog="run_augment.py",
+        description="Writes train_aug.tsv for run_distill.py --aug_train: rows with words replaced.",
+        argv=argv,
+    )
