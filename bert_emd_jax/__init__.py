@@ -1,3 +1,44 @@
 """BERT-EMD in JAX: BERT compression with an optimal-transport layer mapping (arXiv 2010.06133)."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bert_emd_jax.api import Classifier, Prediction, distill, evaluate, finetune, load
+    from bert_emd_jax.errors import UserError
+    from bert_emd_jax.training.config import DistillConfig, EvaluationConfig, FinetuneConfig
+
 __version__ = "0.1.0"
+
+_HOME = {
+    **dict.fromkeys(("Classifier", "Prediction", "distill", "evaluate", "finetune", "load"), "api"),
+    **dict.fromkeys(("DistillConfig", "EvaluationConfig", "FinetuneConfig"), "training.config"),
+    "UserError": "errors",
+}
+
+__all__ = [
+    "Classifier",
+    "DistillConfig",
+    "EvaluationConfig",
+    "FinetuneConfig",
+    "Prediction",
+    "UserError",
+    "__version__",
+    "distill",
+    "evaluate",
+    "finetune",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: programs parse their flags before they pay for importing jax.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

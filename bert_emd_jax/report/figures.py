@@ -164,6 +164,23 @@ def draw_layers(name: str, steps: np.ndarray, weights: np.ndarray, y_label: str,
     return _svg(name, figure, description)
 
 
+@matplotlib.rc_context(_SETTINGS)
+def draw_scatter(
+    name: str, truth: np.ndarray, predicted: np.ndarray, limits: tuple[float, float], description: str
+) -> Markup:
+    """Predicted over true values [rows], the same `limits` on both axes; of many rows, evenly chosen ones."""
+    figure, axes = _new_figure("predicted", "label")
+    rows = np.unique(np.linspace(0, len(truth) - 1, MAX_POINTS).astype(int))
+    room = 0.04 * (limits[1] - limits[0] or 1)
+    ends = limits[0] - room, limits[1] + room
+    axes.plot(ends, ends, color=ink("muted"), linewidth=1, linestyle=(0, (2, 2)))
+    axes.plot(
+        *(truth[rows], predicted[rows]), "o", color=ink("score"), markersize=3, alpha=0.5, markeredgewidth=0
+    )
+    axes.set(xlim=ends, ylim=ends)
+    return _svg(name, figure, description)
+
+
 def _label_ends(axes: Axes, ends: np.ndarray) -> None:
     low, high = axes.get_ylim()
     heights = (ends - low) / (high - low)
@@ -213,7 +230,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     ]
 
 
-def _new_figure(y_label: str) -> tuple[Figure, Axes]:
+def _new_figure(y_label: str, x_label: str = "") -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, layout="constrained", facecolor="none")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
@@ -222,14 +239,18 @@ def _new_figure(y_label: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=ink("rule"), linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", colors=ink("muted"), length=3)
-    axes.set_xlabel("training step", color=ink("muted"))
+    axes.set_xlabel(x_label or "training step", color=ink("muted"))
     axes.set_ylabel(y_label, color=ink("muted"), parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    if not x_label:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     return figure, axes
 
 
 def _set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
+    first, last = axes.get_xlim()
+    if last - first < 2:  # one step alone: the ticks beside it must be whole steps too
+        axes.set_xlim(first - 1, last + 1)
     if scale == "log":
         axes.set_yscale("log")
         decades = np.log10(values.max() / values.min())

@@ -12,6 +12,10 @@ import numpy as np
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report.mapping_file import Mapping, read_mapping
+from bert_emd_jax.report.predictions import Predictions, read_predictions
+
+HELD_OUT_LOSS = "held_out_loss"
+"""What decides in general distillation, where there is no task."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,18 @@ class ModelResult:
     heads: int | None
     intermediate_size: int | None
     file_bytes: int | None
+    flops_per_sentence: float | None
     milliseconds_per_sentence: dict[int, float]
 
 
 @dataclass(frozen=True)
 class Results:
-    """`eval_results.json`."""
+    """`eval_results.json`. `labels` is None for regression, and () where the file does not say."""
 
     task: str | None
     split: str | None
     primary_metric: str | None
+    labels: tuple[str, ...] | None
     best_step: int | None
     student: ModelResult | None
     teacher: ModelResult | None
@@ -69,6 +75,7 @@ class RunFiles:
     metrics: Metrics | None
     mapping: Mapping | None
     results: Results | None
+    predictions: Predictions | None
 
     @property
     def best_step(self) -> int | None:
@@ -88,18 +95,25 @@ def read_run(run_dir: Path) -> RunFiles:
     config_path = run_dir / "run_config.json"
     if not config_path.is_file():
         raise UserError(f"{config_path} is missing: is {run_dir} the --output_dir of a run?")
-    config = _read_object(config_path)
+    config = read_object(config_path)
 
     def read_if_there(name: str, read: Any) -> Any:
         path = run_dir / name
         return read(path) if path.is_file() else None
 
+    results = read_if_there("eval_results.json", read_results)
+    predictions = None
+    if results is not None and results.labels != ():
+        predictions = read_if_there(
+            "dev_predictions.jsonl", lambda path: read_predictions(path, results.labels)
+        )
     return RunFiles(
         config=config,
         command_line=_command_line(config.get("command_line")),
-        metrics=read_if_there("metrics.jsonl", _read_metrics),
+        metrics=read_if_there("metrics.jsonl", read_metrics),
         mapping=read_if_there("layer_mapping.npz", read_mapping),
-        results=read_if_there("eval_results.json", _read_results),
+        results=results,
+        predictions=predictions,
     )
 
 
@@ -124,7 +138,8 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read as UTF-8 text ({error}): restore it, or run again") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises UserError, naming the file, where it holds none."""
     try:
         content = json.loads(_read_text(path))
     except ValueError as error:
@@ -162,7 +177,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path) -> Metrics:
+    """Reads `metrics.jsonl`. Raises UserError, naming the line, where it is damaged."""
     by_kind: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "eval": {}, "check": {}}
     primary = best_step = None
     for _, row in _rows(path):
@@ -210,8 +226,9 @@ def _curves(kind: str, rows: dict[int, dict[str, Any]], notes: list[str]) -> dic
 # eval_results.json
 
 
-def _read_results(path: Path) -> Results:
-    content = _read_object(path)
+def read_results(path: Path) -> Results:
+    """Reads `eval_results.json`. Raises UserError, naming the file, where it is damaged."""
+    content = read_object(path)
     texts = {name: content.get(name) for name in ("task", "split", "primary_metric")}
     models = {}
     for role in ("student", "teacher"):
@@ -221,9 +238,19 @@ def _read_results(path: Path) -> Results:
         models[role] = None if entry is None else _model_result(path, role, entry)
     return Results(
         **{name: None if text is None else str(text) for name, text in texts.items()},
+        labels=_labels(path, content),
         best_step=_number(path, "best_step", content.get("best_step"), whole=True),
         **models,
     )
+
+
+def _labels(path: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
+    labels = content.get("labels", [])
+    if labels is None:
+        return None
+    if not isinstance(labels, list):
+        raise UserError(f"{path}: labels must be a list or null: restore it, or run again")
+    return tuple(map(str, labels))
 
 
 def _model_result(path: Path, role: str, entry: dict[str, Any]) -> ModelResult:
@@ -242,6 +269,7 @@ def _model_result(path: Path, role: str, entry: dict[str, Any]) -> ModelResult:
         )
     return ModelResult(
         metrics=numbers("metrics"),
+        flops_per_sentence=_number(path, f"{role}.flops_per_sentence", entry.get("flops_per_sentence")),
         milliseconds_per_sentence={int(batch): value for batch, value in latency.items()},
         **{name: _number(path, f"{role}.{name}", entry.get(name), whole=True) for name in sizes},
     )

@@ -7,9 +7,10 @@ import numpy as np
 from markupsafe import Markup
 
 from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
-from bert_emd_jax.report.figures import Series, draw_curves, draw_layers
+from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter
 from bert_emd_jax.report.mapping_file import SIDES, Mapping, entropy
-from bert_emd_jax.report.run_files import Curve, RunFiles
+from bert_emd_jax.report.predictions import Predictions
+from bert_emd_jax.report.run_files import HELD_OUT_LOSS, Curve, RunFiles
 
 GAP_FLOOR = 1e-8  # a gap of 0 has no place on a logarithmic axis
 
@@ -53,6 +54,7 @@ def training_panels(files: RunFiles) -> list[Panel]:
                 ("prediction", "prediction", train.get("prediction_loss")),
                 ("soft: teacher's logits", "soft", train.get("soft_loss")),
                 ("hard: labels", "hard", train.get("hard_loss")),
+                ("masked words", "third", train.get("masked_lm_loss")),
             ],
             "loss",
             smooth="values",
@@ -97,7 +99,7 @@ def score_panel(files: RunFiles) -> Panel | None:
     level = teacher.metrics.get(primary) if teacher is not None and primary is not None else None
     return _curves(
         "score",
-        "Score on the dev set",
+        "Loss on the rows held out" if primary == HELD_OUT_LOSS else "Score on the dev set",
         [
             (name.replace("_", " "), colour, files.metrics.eval[name])
             for name, colour in zip(names, colours, strict=False)
@@ -122,7 +124,10 @@ def _weight_panels(mapping: Mapping) -> list[Panel]:
     panels = []
     for role, weights in (("student", mapping.student_weights), ("teacher", mapping.teacher_weights)):
         sides = [side for side in SIDES if side in weights]
-        shared = len(sides) == 2 and np.array_equal(weights[sides[0]], weights[sides[1]], equal_nan=True)
+        # They are sums over the plans: the same weights may differ by a rounding error.
+        shared = len(sides) == 2 and np.allclose(
+            weights[sides[0]], weights[sides[1]], rtol=0, atol=1e-5, equal_nan=True
+        )
         for side in sides[:1] if shared else sides:
             which = "attention and hidden plans" if shared else f"{side} plan"
             panels.append(
@@ -183,6 +188,27 @@ def _gap_panel(files: RunFiles) -> Panel | None:
         note="Certified by the dual bound: running mean (strong) and maximum (faint). True: "
         f"against the exact network simplex. Gaps below {GAP_FLOOR:g} are drawn there.",
     )
+
+
+def scatter_panels(predictions: Predictions) -> list[Panel]:
+    """The predicted against the true values of a regression, for each model."""
+    drawn = [predictions.truth, *predictions.by_model.values()]
+    limits = float(min(map(np.min, drawn))), float(max(map(np.max, drawn)))
+    return [
+        Panel(
+            f"Predictions of the {model}",
+            draw_scatter(
+                f"scatter-{model}",
+                predictions.truth,
+                values,
+                limits,
+                f"Predicted against true values, {model}: {len(values)} rows",
+            ),
+            [],
+            "The dotted line is where both are equal.",
+        )
+        for model, values in predictions.by_model.items()
+    ]
 
 
 def _finite(curve: Curve) -> Curve:

@@ -1,4 +1,4 @@
-"""The report's numbers as text: the teacher/student table, the plans' cells, the run's settings."""
+"""The report's numbers as text: the teacher/student table and the run's settings."""
 
 import json
 from collections import Counter
@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from bert_emd_jax.report.mapping_file import Mapping
 from bert_emd_jax.report.run_files import ModelResult, Results
 
 ABSENT = "–"
@@ -23,31 +20,6 @@ class Row:
     student: str
     comparison: str
     important: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One pair of layers: `shade` runs from 0 to 1, `marked` is the largest of its row."""
-
-    text: str
-    shade: float
-    title: str
-    marked: bool = False
-    faint: bool = False
-
-    @property
-    def is_deep(self) -> bool:
-        # Where white text begins to have more contrast than black; see --heat in the template.
-        return self.shade > 0.72
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A matrix over student layers (rows) and teacher layers (columns), with the sums of a plan."""
-
-    cells: list[list[Cell]]
-    row_sums: list[str]
-    column_sums: list[str]
 
 
 def score_text(score: float) -> str:
@@ -105,6 +77,7 @@ def comparison_rows(results: Results, metric: str | None) -> list[Row]:
         row("intermediate size", lambda model: model.intermediate_size, _grouped, "smaller", "larger"),
         row("parameters", lambda model: model.parameters, _grouped, "smaller", "larger"),
         row("weights file", lambda model: model.file_bytes, _megabytes, "smaller", "larger"),
+        row("FLOPs per sentence", lambda model: model.flops_per_sentence, _operations, "fewer", "more"),
     ]
     for batch in sorted({batch for model in models for batch in model.milliseconds_per_sentence}):
         rows.append(
@@ -127,81 +100,28 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def plan_grid(mapping: Mapping, side: str) -> Grid:
-    """The plan of the last moment, in percent of the mass; shaded like the pictures of `moments`."""
-    flow = mapping.flow[side][-1]
-    brightest = _largest(mapping.flow[side])
-    cells = [
-        [
-            Cell(
-                text=_percent(value),
-                shade=_shade(value, brightest),
-                title=f"student layer {i}, teacher layer {j}: {_amount(value)} of the mass",
-                marked=bool(value == np.max(row) > 0),
-                faint=bool(value < 5e-4),
-            )
-            for j, value in enumerate(row, start=1)
-        ]
-        for i, row in enumerate(flow, start=1)
-    ]
-    return Grid(
-        cells,
-        [_percent(total) for total in flow.sum(axis=1)],
-        [_percent(total) for total in flow.sum(axis=0)],
-    )
-
-
-def cost_grid(mapping: Mapping, side: str) -> Grid:
-    """The costs of the last moment; each row's cheapest teacher layer is marked."""
-    cost = mapping.cost[side][-1]
-    largest = _largest(cost)
-    cells = [
-        [
-            Cell(
-                text=_amount(value, 3),
-                shade=_shade(value, largest),
-                title=f"student layer {i}, teacher layer {j}: cost {_amount(value)}",
-                marked=bool(value == np.min(row)),
-            )
-            for j, value in enumerate(row, start=1)
-        ]
-        for i, row in enumerate(cost, start=1)
-    ]
-    return Grid(cells, [], [])
-
-
-def moments(mapping: Mapping, side: str, count: int = 6) -> list[tuple[int, list[list[float]]]]:
-    """(step, shades [student layers, teacher layers]) of `count` moments, first and last among them."""
-    flow = mapping.flow[side]
-    brightest = _largest(flow)
-    indices = np.unique(np.linspace(0, len(flow) - 1, count).round().astype(int))
-    return [
-        (int(mapping.steps[k]), [[_shade(value, brightest) for value in row] for row in flow[k]])
-        for k in indices
-    ]
-
-
-def _largest(values: np.ndarray) -> float:
-    return float(np.max(values, where=np.isfinite(values), initial=0.0))
-
-
-def _shade(value: float, largest: float) -> float:
-    return round(float(np.clip(value / largest, 0, 1)), 3) if largest > 0 and np.isfinite(value) else 0.0
-
-
-def _amount(value: float, digits: int = 6) -> str:
-    return f"{value:.{digits}g}" if np.isfinite(value) else ABSENT
-
-
-def _percent(value: float) -> str:
-    if not np.isfinite(value):
-        return ABSENT
-    return "0" if value == 0 else f"{100 * value:.1f}"
+def _operations(count: float) -> str:
+    return f"{count / 1e6:,.0f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
 
 
 def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value as text) of flags or versions, in the file's order."""
     return [(str(name), setting_text(value)) for name, value in values.items()]
+
+
+def flags_by_source(
+    flags: dict[str, Any], sources: dict[str, Any]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, flags) for those given by hand, of a preset, and at their defaults; or all in one."""
+    groups: dict[str, dict[str, Any]] = {"given": {}}
+    for name, value in flags.items():
+        groups.setdefault(str(sources.get(name, "default")), {})[name] = value
+    defaults = groups.pop("default", {})
+    titles = {"given": "Flags given"} | {
+        source: f"Flags of the {source}" for source in groups if source != "given"
+    }
+    listed = [(title, settings(groups[source])) for source, title in titles.items()]
+    return [*listed, ("Flags at their defaults" if sources else "Flags", settings(defaults))]
 
 
 def setting_text(value: Any) -> str:

@@ -23,6 +23,7 @@ _COLOURS = {
     "score": ("#0072b2", "#56b4e9"),
     "second": ("#009e73", "#2fc79b"),
     "third": ("#8a6d00", "#f0d442"),
+    "good": ("#00694b", "#2fc79b"),
     "best": ("#b34700", "#f08a3c"),
 }
 # Five points of Matplotlib's viridis: lightness and hue both run, so the order needs no colour vision.

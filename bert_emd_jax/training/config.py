@@ -221,8 +221,9 @@ class MappingConfig(TrainingConfig):
             raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
         for name in ("theta", "layer_weight_entropy", "check_every", "check_tolerance"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("emd_temperature", "layer_weight_learning_rate", "epsilon"):
+        for name in ("emd_temperature", "layer_weight_learning_rate"):
             self._require(name, getattr(self, name) > 0, "above 0")
+        self._require("epsilon", 1e-6 <= self.epsilon <= 1, "in [1e-6, 1]")
 
     @property
     def learns_layers(self) -> bool:

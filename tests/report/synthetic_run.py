@@ -32,6 +32,12 @@ def config() -> dict[str, Any]:
             "max_steps": None,
             "seed": 42,
         },
+        "flag_sources": {
+            "teacher_model": "given",
+            "student_init_layers": "given",
+            "task_name": "given",
+            "beta": "preset bert_emd_4",
+        },
         "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": "0.12.1", "numpy": "2.4.0"},
         "git_revision": "0f3c2a9d41",
         "devices": ["cpu", "cpu"],
@@ -49,6 +55,7 @@ def model(role: str) -> dict[str, Any]:
         "heads": 12,
         "intermediate_size": 1536,
         "file_bytes": 90864192 if teacher else 69567544,
+        "flops_per_sentence": 600136120.32 if teacher else 300216284.16,
         "milliseconds_per_sentence": {"1": 8.41, "32": 2.37} if teacher else {"1": 4.52, "32": 1.19},
     }
 
@@ -58,6 +65,7 @@ def results() -> dict[str, Any]:
         "task": "rotten_tomatoes",
         "split": "dev",
         "primary_metric": "accuracy",
+        "labels": ["negative", "positive"],
         "best_step": 350,
         "student": model("student"),
         "teacher": model("teacher"),
@@ -154,6 +162,30 @@ def mapping(
     return {"steps": recorded} | {name: np.stack(values) for name, values in arrays.items()}
 
 
+# The true label, and whether teacher and student are right.
+RIGHT = [("negative", t, s) for t, s in [(1, 1)] * 9 + [(1, 0)] * 2 + [(0, 1)]] + [
+    ("positive", t, s) for t, s in [(1, 1)] * 7 + [(0, 0)] * 3
+]
+
+
+def predictions(regression: bool = False) -> list[dict[str, Any]]:
+    """One row for each entry of RIGHT; the later, the surer both models are."""
+    rows = []
+    for index, (label, *right) in enumerate(RIGHT):
+        row: dict[str, Any] = {"id": f"r{index}", "text": f"sentence {index}", "text_pair": "a second text"}
+        row["label"] = index / 4 if regression else label
+        for model, is_right in zip(("teacher", "student"), right, strict=True):
+            sure = 0.6 + index / 100
+            if regression:
+                row[model] = index / 4 + (0.1 if is_right else -2.0 - index / 100)
+            elif (label == "negative") == bool(is_right):
+                row[model] = [sure, 1 - sure]
+            else:
+                row[model] = [1 - sure, sure]
+        rows.append(row)
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -164,6 +196,7 @@ def write_run(run_dir: Path) -> Path:
     (run_dir / "run_config.json").write_text(json.dumps(config()), encoding="utf-8")
     (run_dir / "eval_results.json").write_text(json.dumps(results()), encoding="utf-8")
     write_rows(run_dir / "metrics.jsonl", metric_rows())
+    write_rows(run_dir / "dev_predictions.jsonl", predictions())
     np.savez(run_dir / "layer_mapping.npz", **mapping())
     return run_dir
 
@@ -176,4 +209,6 @@ def write_finetune_run(run_dir: Path) -> Path:
     outcome = {name: value for name, value in results().items() if name != "teacher"}
     (run_dir / "eval_results.json").write_text(json.dumps(outcome), encoding="utf-8")
     write_rows(run_dir / "metrics.jsonl", metric_rows(finetune=True))
+    rows = [{name: value for name, value in row.items() if name != "teacher"} for row in predictions()]
+    write_rows(run_dir / "dev_predictions.jsonl", rows)
     return run_dir

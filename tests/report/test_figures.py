@@ -17,9 +17,9 @@ from bert_emd_jax.report.figures import (
     spread,
     thin,
 )
+from bert_emd_jax.report.heatmaps import Cell
 from bert_emd_jax.report.mapping_file import entropy
 from bert_emd_jax.report.run_files import Curve
-from bert_emd_jax.report.tables import Cell
 from bert_emd_jax.report.theme import style_variables
 
 CURVE = Curve(np.arange(5000), np.random.default_rng(0).normal(size=5000))
@@ -133,7 +133,7 @@ def _contrast(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _theme(dark: bool) -> dict[str, str]:
-    template = resources.files("bert_emd_jax.report").joinpath("template.html").read_text("utf-8")
+    template = resources.files("bert_emd_jax.report").joinpath("base.html").read_text("utf-8")
     blocks = re.findall(r":root \{(.*?)^ *\}", template, flags=re.S | re.M)
     return dict(re.findall(r"--([a-z0-9-]+): ([^;]+);", blocks[dark] + style_variables(dark)))
 
@@ -142,7 +142,7 @@ def _theme(dark: bool) -> dict[str, str]:
 def test_text_and_lines_stand_out(dark: bool):
     theme = _theme(dark)
     page, card = _rgb(theme["page"]), _rgb(theme["card"])
-    for name in ("text", "muted", "best"):
+    for name in ("text", "muted", "best", "good"):
         assert min(_contrast(_rgb(theme[name]), page), _contrast(_rgb(theme[name]), card)) >= 4.5
     for name in ("loss", "attention", "hidden", "embedding", "prediction", "soft", "hard", "score", "best"):
         assert _contrast(_rgb(theme[name]), page) >= 3, name

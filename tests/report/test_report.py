@@ -49,9 +49,9 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
 
     def headings(self, level: str = "h2") -> list[str]:
@@ -81,6 +81,8 @@ def test_sections_of_a_distillation(page: Page):
         "Which layer learns from which",
         "The mapping over training",
         "Training",
+        "Predictions on the dev set",
+        "Where teacher and student disagree most",
         "The run",
     ]
     assert "left out" not in page.text
@@ -88,7 +90,7 @@ def test_sections_of_a_distillation(page: Page):
 
 def test_the_page_needs_nothing_else(page: Page):
     assert "http" not in page.source
-    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
@@ -121,6 +123,7 @@ def test_the_comparison_has_the_files_numbers(page: Page):
     assert rows["ms per sentence, batch 1"] == ["8.41", "4.52", f"{8.41 / 4.52:.2f}× faster"]
     assert rows["ms per sentence, batch 32"] == ["2.37", "1.19", f"{2.37 / 1.19:.2f}× faster"]
     assert rows["layers"] == ["6", "3", "2.00× fewer"]
+    assert rows["FLOPs per sentence"] == ["600 M", "300 M", f"{600136120.32 / 300216284.16:.2f}× fewer"]
     assert rows["hidden size"] == ["384", "384", "equal"]
     assert "keeps 97.7 % of its teacher's accuracy" in page.text
 
@@ -151,7 +154,13 @@ def test_shades_of_the_moments_follow_the_plans(page: Page):
 
 def test_a_finetuning_run_has_no_mapping_and_no_teacher(tmp_path: Path):
     page = report(synthetic_run.write_finetune_run(tmp_path / "run"))
-    assert page.headings() == ["The model", "Training", "The run"]
+    assert page.headings() == [
+        "The model",
+        "Training",
+        "Predictions on the dev set",
+        "The worst predictions",
+        "The run",
+    ]
     assert "left out" not in page.text
     assert "teacher" not in " ".join(page.tables[0][0])
 
@@ -167,20 +176,43 @@ def test_hostile_text_stays_text(tmp_path: Path):
     for role in ("student", "teacher"):
         results[role]["metrics"] = {HOSTILE: 0.5}
     (run / "eval_results.json").write_text(json.dumps(results))
+    results["labels"] = [HOSTILE, "positive"]
+    (run / "eval_results.json").write_text(json.dumps(results))
+    said = [
+        row | {"id": HOSTILE, "text": HOSTILE, "text_pair": HOSTILE, "label": HOSTILE}
+        for row in synthetic_run.predictions()
+    ]
+    synthetic_run.write_rows(run / "dev_predictions.jsonl", said)
     rows = [row | {HOSTILE: 0.5, "primary": HOSTILE} for row in synthetic_run.metric_rows()]
     for row in rows:
         row.pop("accuracy", None), row.pop("f1", None)
     synthetic_run.write_rows(run / "metrics.jsonl", rows)
     page = report(run)
-    assert "<script" not in page.source
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count(HOSTILE) >= 8
+    assert page.source.count("<script") == 2
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [
+        {"type": "application/json", "id": "plans"},
+        {},
+    ]
+    assert page.text.count(HOSTILE) >= 30
 
 
 @pytest.mark.parametrize(
     ("name", "gone", "sentence"),
     [
-        ("eval_results.json", ["Teacher and student"], "no eval_results.json"),
+        (
+            "eval_results.json",
+            [
+                "Teacher and student",
+                "Predictions on the dev set",
+                "Where teacher and student disagree most",
+            ],
+            "no eval_results.json",
+        ),
+        (
+            "dev_predictions.jsonl",
+            ["Predictions on the dev set", "Where teacher and student disagree most"],
+            "no dev_predictions.jsonl",
+        ),
         ("layer_mapping.npz", ["Which layer learns from which"], "no layer_mapping.npz"),
         ("metrics.jsonl", ["Training"], "no metrics.jsonl"),
     ],

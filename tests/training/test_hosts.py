@@ -38,6 +38,8 @@ class Job:
         settings = {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
             " --xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(self.directory / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         with socket.socket() as free:
             free.bind(("localhost", 0))

@@ -1,0 +1,205 @@
+"""The five lines of a notebook: fine-tune, distil, evaluate, load, classify. JAX comes when it is needed."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import DistillConfig, Dtype, EvaluationConfig, FinetuneConfig
+from bert_emd_jax.training.presets import preset_values
+
+if TYPE_CHECKING:
+    from bert_emd_jax.weights.model_directory import Model
+
+Config = TypeVar("Config")
+Results = dict[str, Any]
+
+_SHORTEST_BUCKET = 16  # tokens
+
+
+def finetune(config: FinetuneConfig | None = None, /, **flags: Any) -> Results:
+    """Fine-tunes a BERT on a task, as `run_finetune.py` does: `finetune(bert_model=…, task_name=…, …)`.
+
+    Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; the
+    model, its checkpoints and `report.html` are there too.
+
+    Raises:
+      UserError: a flag, file or row that the user can put right.
+    """
+    from bert_emd_jax.training.finetune import finetune as train
+
+    return _trained(train, config or _config(FinetuneConfig, flags))
+
+
+def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
+    """Distils a teacher into a student, as `run_distill.py` does: `distill(teacher_model=…, …)`.
+
+    Takes a config or the program's flags; with `preset=…` among the flags, its values are those that no other
+    flag names. Returns what `eval_results.json` in `output_dir` holds, for student and teacher.
+
+    Raises:
+      UserError: a flag, file or row that the user can put right, or models that do not go together.
+    """
+    from bert_emd_jax.training.distill import distill as train
+
+    if config is None and flags.get("preset"):
+        flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
+    return _trained(train, config or _config(DistillConfig, flags))
+
+
+def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results:
+    """Scores a model on a split, as `run_eval.py` does; returns what `eval_results.json` holds.
+
+    Raises:
+      UserError: a flag, file or row that the user can put right.
+    """
+    from bert_emd_jax.evaluation.evaluate import evaluate as score
+
+    return score(config or _config(EvaluationConfig, flags))
+
+
+def load(
+    path: str | Path, *, max_seq_length: int = 128, batch_size: int = 64, dtype: Dtype = "float32"
+) -> "Classifier":
+    """A trained classifier or regressor, ready for texts.
+
+    Args:
+      path: a model directory, a Hugging Face directory, a weights file beside its config, or a hub id.
+      max_seq_length: longer texts are cut to so many tokens.
+      batch_size: texts per batch, over all devices.
+
+    Raises:
+      UserError: nothing loadable there, or a model without a classifier.
+    """
+    from bert_emd_jax.weights.model_directory import load_model
+
+    return Classifier(load_model(Path(path)), max_seq_length, batch_size, dtype)
+
+
+class Prediction(NamedTuple):
+    """The most probable label of a text, and its probability."""
+
+    label: str
+    probability: float
+
+
+class Classifier:
+    """A model with its tokenizer. `labels` is None for a regressor."""
+
+    def __init__(
+        self, model: "Model", max_seq_length: int = 128, batch_size: int = 64, dtype: str = "float32"
+    ):
+        import jax.numpy as jnp
+
+        from bert_emd_jax.bert.heads import BertForSequenceClassification
+        from bert_emd_jax.evaluation.prediction import Predictor
+        from bert_emd_jax.training.parallel import replicate
+
+        self.model = model
+        self._max_length = min(max_seq_length, model.config.max_position_embeddings)
+        self._batch_size = batch_size
+        self._params = replicate(model.params)
+        self._predictor = Predictor(BertForSequenceClassification(model.config, jnp.dtype(dtype)))
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names in the order of the logits; numbers where the model has no names."""
+        config = self.model.config
+        if config.num_labels == 1:
+            return None
+        return config.id2label or tuple(str(index) for index in range(config.num_labels))
+
+    def logits(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Float[np.ndarray, "rows labels"]:
+        """The logits of every text, or of every pair (`texts[k]`, `pairs[k]`), float32."""
+        from bert_emd_jax.data.encoding import encode_examples
+
+        dataset = encode_examples(self.model.tokenizer, _examples(texts, pairs), self._max_length)
+        # Few shapes, so that calls with other texts seldom compile anew.
+        lengths = _doublings(_SHORTEST_BUCKET, int(dataset.lengths.max()), self._max_length)
+        rows = _doublings(1, len(dataset), self._batch_size)[-1]
+        return self._predictor.logits(self._params, dataset, lengths, rows)
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Float[np.ndarray, "rows ..."]:
+        """Probabilities [rows, labels]; of a regressor the predicted values [rows]."""
+        from scipy.special import softmax
+
+        logits = self.logits(texts, pairs)
+        return logits[:, 0] if self.labels is None else softmax(logits, axis=1)
+
+    def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+        """The most probable label of every text.
+
+        Raises:
+          UserError: the model is a regressor.
+        """
+        if self.labels is None:
+            raise UserError("this model is a regressor: call predict for its values")
+        return [
+            Prediction(self.labels[int(row.argmax())], float(row.max())) for row in self.predict(texts, pairs)
+        ]
+
+
+def _trained(train: Any, config: Any) -> Results:
+    from bert_emd_jax.report.html import write_report
+    from bert_emd_jax.training.hosts import is_main
+
+    results = train(config)
+    if is_main():
+        write_report(config.output_dir)
+    return results
+
+
+def _config(config_type: type[Config], flags: dict[str, Any]) -> Config:
+    """A config from the flags of a program, paths as text and lists for tuples allowed."""
+    types = typing.get_type_hints(config_type)
+    fields = {field.name: field for field in dataclasses.fields(config_type)}  # pyright: ignore[reportArgumentType]
+    if unknown := [name for name in flags if name not in fields]:
+        raise UserError(f"{', '.join(unknown)}: no such setting of {config_type.__name__}")
+    required = [
+        name
+        for name, field in fields.items()
+        if name not in flags
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if required:
+        raise UserError(f"{config_type.__name__} needs {', '.join(required)}")
+
+    def converted(name: str, value: Any) -> Any:
+        if isinstance(value, str) and Path in (types[name], *typing.get_args(types[name])):
+            return Path(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return config_type(**{name: converted(name, value) for name, value in flags.items()})
+
+
+def _examples(texts: Sequence[str], pairs: Sequence[str] | None) -> Any:
+    from bert_emd_jax.data.examples import Examples
+
+    for name, given in (("texts", texts), ("pairs", pairs)):
+        if isinstance(given, str):
+            raise UserError(f"{name}: give a list of texts, as [{given[:20]!r}]")
+    if len(texts) == 0:
+        raise UserError("texts: the list is empty")
+    if pairs is not None and len(pairs) != len(texts):
+        raise UserError(f"{len(texts)} texts and {len(pairs)} pairs: give as many of each")
+    rows = np.arange(len(texts))
+    second = None if pairs is None else list(pairs)
+    return Examples(list(texts), second, None, rows, [str(row) for row in rows], Path("texts"))
+
+
+def _doublings(first: int, enough: int, most: int) -> tuple[int, ...]:
+    """first, 2 first, 4 first … up to the first that is `enough`, none above `most`."""
+    sizes = [min(first, most)]
+    while sizes[-1] < min(enough, most):
+        sizes.append(min(2 * sizes[-1], most))
+    return tuple(sizes)

@@ -1,0 +1,48 @@
+"""run_eval.py --compare: finished runs side by side, without loading a model."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_emd_jax.commands.cli import run_program
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What `run_eval.py --compare` takes."""
+
+    compare: tuple[Path, ...]
+    """Output directories of run_distill.py, run_finetune.py or run_eval.py."""
+    output_dir: Path | None = None
+    """Write comparison.html there too."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def run(config: CompareConfig) -> None:
+    """Prints the table and writes the page."""
+    from bert_emd_jax.errors import UserError
+    from bert_emd_jax.report import compare
+
+    if not config.compare:
+        raise UserError("--compare: name the output directories of the runs")
+    groups = compare.group_runs([compare.read_compared_run(directory) for directory in config.compare])
+    print(compare.as_text(compare.comparison_table(groups)))
+    if config.output_dir is not None:
+        print(f"page: {compare.write_comparison(config.output_dir / compare.PAGE, groups)}")
+
+
+def asks_to_compare(args: Sequence[str]) -> bool:
+    """Whether a command line of run_eval.py is one of this module's."""
+    return any(arg.partition("=")[0] == "--compare" for arg in args)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The program; returns its exit code."""
+    return run_program(
+        CompareConfig,
+        run,
+        prog="run_eval.py",
+        description="Puts finished runs side by side; those that differ in the seed alone share a line.",
+        argv=argv,
+    )

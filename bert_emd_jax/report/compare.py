@@ -1,0 +1,225 @@
+"""Several runs side by side: those that differ in nothing but the seed share a line, as mean ± deviation."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.report import tables
+from bert_emd_jax.report.html import template, write_page
+from bert_emd_jax.report.run_files import (
+    Metrics,
+    ModelResult,
+    Results,
+    read_metrics,
+    read_object,
+    read_results,
+)
+
+PAGE = "comparison.html"
+# Runs that differ in these alone are repetitions of one another.
+_REPEATED_FLAGS = (
+    *("seed", "output_dir", "overwrite", "resume", "debug", "cache_dir", "token_cache", "save_steps"),
+    *("check_every", "check_tolerance", "log_steps", "eval_batch_size", "max_bad_steps", "teacher_cache"),
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
+)
+# One colour of the theme for each line of the table; more lines than these begin again.
+_COLOURS = ("attention", "hidden", "embedding", "prediction", "soft", "hard", "text", "muted")
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A finished run: what it was told and what came out. `metrics` is None for those of run_eval.py."""
+
+    directory: Path
+    program: str
+    flags: dict[str, Any]
+    results: Results
+    student: ModelResult
+    metrics: Metrics | None
+
+    @property
+    def seed(self) -> Any:
+        return self.flags.get("seed")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Repetitions of one configuration; `name` says in which flags it differs from the other groups."""
+
+    name: str
+    runs: list[ComparedRun]
+
+    def values(self, value: Callable[[ComparedRun], float | None]) -> list[float]:
+        """`value` of each run that has it."""
+        return [number for number in map(value, self.runs) if number is not None]
+
+
+def read_compared_run(directory: Path) -> ComparedRun:
+    """Reads a training run, or a directory of run_eval.py. Raises UserError where it is no finished one."""
+    path = directory / "eval_results.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: is {directory} the --output_dir of a finished run?")
+    results = read_results(path)
+    if results.student is None:
+        raise UserError(f"{path}: has no results of a student: run again")
+    config = directory / "run_config.json"
+    told = read_object(config if config.is_file() else path)
+    flags = told.get("flags")
+    metrics = directory / "metrics.jsonl"
+    return ComparedRun(
+        directory=directory,
+        program=str(told.get("program", "run")),
+        flags=flags if isinstance(flags, dict) else {},
+        results=results,
+        student=results.student,
+        metrics=read_metrics(metrics) if metrics.is_file() else None,
+    )
+
+
+def group_runs(runs: Sequence[ComparedRun]) -> list[Group]:
+    """The runs by configuration, in the order in which they came."""
+    groups: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.program, _told(run)], sort_keys=True), []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    programs = {run.program for run in firsts}
+
+    def group_name(run: ComparedRun) -> str:
+        # Programs have flags of their own: only those of one program can be compared.
+        others = [_told(other) for other in firsts if other.program == run.program]
+        told = [
+            f"{name}={tables.setting_text(value)}"
+            for name, value in _told(run).items()
+            if any(other.get(name) != value for other in others)
+        ]
+        named = ", ".join(told) or run.results.task or "run"
+        return named if len(programs) == 1 else f"{run.program}: {named}"
+
+    return [Group(group_name(group[0]), group) for group in groups.values()]
+
+
+def _told(run: ComparedRun) -> dict[str, Any]:
+    return {name: value for name, value in run.flags.items() if name not in _REPEATED_FLAGS}
+
+
+def mean_text(values: Sequence[float], digits: int = 4) -> str:
+    """The mean, with the sample standard deviation where there are two values or more."""
+    if not values:
+        return tables.ABSENT
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
+    """The lines of the table, its head first: scores with deviations, share retained, size, speed."""
+    runs = [run for group in groups for run in group.runs]
+    primaries = dict.fromkeys(run.results.primary_metric for run in runs)
+    metrics = sorted(
+        dict.fromkeys(name for run in runs for name in run.student.metrics),
+        key=lambda name: name not in primaries,
+    )
+    batches = sorted({batch for run in runs for batch in run.student.milliseconds_per_sentence})
+
+    def line(group: Group) -> list[str]:
+        scores = [
+            mean_text(group.values(lambda run, name=name: run.student.metrics.get(name))) for name in metrics
+        ]
+        kept = group.values(lambda run: tables.retained_share(run.results, run.results.primary_metric))
+        parameters = group.values(lambda run: run.student.parameters)
+        flops = group.values(lambda run: run.student.flops_per_sentence)
+        speeds = [
+            group.values(lambda run, batch=batch: run.student.milliseconds_per_sentence.get(batch))
+            for batch in batches
+        ]
+        return [
+            group.name,
+            str(len(group.runs)),
+            *scores,
+            mean_text([100 * share for share in kept], 1),
+            _mean_in_millions(parameters),
+            _mean_in_millions(flops),
+            *(f"{statistics.median(speed):.3g}" if speed else tables.ABSENT for speed in speeds),
+        ]
+
+    head = [
+        "configuration",
+        "runs",
+        *(name.replace("_", " ") for name in metrics),
+        "% retained",
+        "M parameters",
+        "M FLOPs",
+        *(f"ms, batch {batch}" for batch in batches),
+    ]
+    return [head, *map(line, groups)]
+
+
+def _mean_in_millions(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values) / 1e6:,.1f}" if values else tables.ABSENT
+
+
+def as_text(table: Sequence[Sequence[str]]) -> str:
+    """The table for a screen, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in table
+    )
+
+
+def write_comparison(path: Path, groups: Sequence[Group]) -> Path:
+    """Writes the comparison as one HTML page that needs no other file, and returns its path."""
+    page = template("comparison.html").render(
+        title="BERT-EMD runs compared",
+        wide=False,
+        table=comparison_table(groups),
+        runs=[_run_line(group, run) for group in groups for run in group.runs],
+        panels=_score_panels(groups),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_page(path, page)
+
+
+def _run_line(group: Group, run: ComparedRun) -> list[str]:
+    metric = run.results.primary_metric or ""
+    score = run.student.metrics.get(metric)
+    return [
+        str(run.directory),
+        group.name,
+        tables.setting_text(run.seed),
+        metric.replace("_", " "),
+        tables.ABSENT if score is None else tables.score_text(score),
+        tables.share_text(tables.retained_share(run.results, metric)),
+        tables.setting_text(run.results.best_step),
+    ]
+
+
+def _score_panels(groups: Sequence[Group]) -> list[Any]:
+    """The dev score of every run over training, one figure per metric that decides."""
+    from bert_emd_jax.report.figures import Series, draw_curves
+    from bert_emd_jax.report.sections import Panel
+
+    panels = []
+    metrics = dict.fromkeys(run.results.primary_metric for group in groups for run in group.runs)
+    for number, metric in enumerate(name for name in metrics if name is not None):
+        series = [
+            Series(group.name, _COLOURS[index % len(_COLOURS)], run.metrics.eval[metric], dots=True)
+            for index, group in enumerate(groups)
+            for run in group.runs
+            if run.metrics is not None and metric in run.metrics.eval
+        ]
+        if not series:
+            continue
+        title = f"{metric.replace('_', ' ')} on the dev set"
+        svg = draw_curves(f"score-{number}", series, metric.replace("_", " "), title, scale="linear")
+        legend = list({one.label: one for one in series}.values())  # one entry for all seeds
+        panels.append(
+            Panel(title, svg, legend, "One line per run; runs of one configuration share a colour.")
+        )
+    return panels

@@ -1,0 +1,95 @@
+"""Runs side by side: what counts as a repetition, means and deviations against NumPy, the program's hook."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report import synthetic_run
+from report.test_report import Page
+
+from bert_emd_jax.commands import evaluate
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.report.compare import comparison_table, group_runs, mean_text, read_compared_run
+
+SCORES = {"emd": [0.81, 0.83, 0.82], "uniform": [0.80, 0.78], "none": [0.7]}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    directories = []
+    for mapping, scores in SCORES.items():
+        for seed, score in enumerate(scores):
+            run = synthetic_run.write_run(tmp_path / f"{mapping}-{seed}")
+            config = synthetic_run.config()
+            config["flags"] |= {"mapping": mapping, "seed": seed, "output_dir": str(run)}
+            (run / "run_config.json").write_text(json.dumps(config))
+            results = synthetic_run.results()
+            results["student"]["metrics"]["accuracy"] = score
+            (run / "eval_results.json").write_text(json.dumps(results))
+            directories.append(run)
+    return directories
+
+
+def test_means_and_deviations(runs: list[Path]):
+    groups = group_runs([read_compared_run(run) for run in runs])
+    assert [group.name for group in groups] == ["mapping=emd", "mapping=uniform", "mapping=none"]
+    head, *lines = comparison_table(groups)
+    teacher = synthetic_run.model("teacher")["metrics"]["accuracy"]
+    for line, scores in zip(lines, SCORES.values(), strict=True):
+        cells = dict(zip(head, line, strict=True))
+        assert cells["runs"] == str(len(scores))
+        numbers = [float(part) for part in cells["accuracy"].split(" ± ")]
+        assert numbers[0] == pytest.approx(np.mean(scores), abs=5e-5)
+        if len(scores) > 1:
+            assert numbers[1] == pytest.approx(np.std(scores, ddof=1), abs=5e-5)
+        kept = 100 * np.array(scores) / teacher
+        assert float(cells["% retained"].split(" ± ")[0]) == pytest.approx(kept.mean(), abs=0.05)
+        assert (cells["M FLOPs"], cells["ms, batch 32"]) == ("300.2", "1.19")
+    assert mean_text([]) == "–"
+
+
+def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
+    page = tmp_path / "new" / "comparison.html"
+    flags = ["--compare", *map(str, runs), "--output_dir", str(page.parent)]
+    assert evaluate.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "mapping=emd         3  0.8200 ± 0.0100" in printed
+    assert str(page) in printed
+    parsed = Page(page.read_text())
+    assert parsed.headings() == ["Configurations", "Scores over training", "Runs"]
+    assert len(parsed.tables[1]) == 1 + len(runs)
+    assert "http" not in parsed.source
+    assert "script" not in {tag for tag, _ in parsed.tags}
+
+
+def test_programs_are_not_compared_by_flags_of_their_own(runs: list[Path], tmp_path: Path):
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    student = synthetic_run.model("student")
+    results = {"program": "run_eval", "split": "test", "task": "x", "primary_metric": "accuracy"}
+    (scores / "eval_results.json").write_text(
+        json.dumps(results | {"student": student, "flags": {"student_model": "<b>", "split": "test"}})
+    )
+    groups = group_runs([read_compared_run(run) for run in [runs[0], runs[3], scores]])
+    assert [group.name for group in groups] == [
+        "run_distill: mapping=emd",
+        "run_distill: mapping=uniform",
+        "run_eval: x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "eval_results.json is missing"), ("{}", "no results of a student"), ("[", "not valid JSON")],
+)
+def test_what_is_no_finished_run(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "eval_results.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_compared_run(tmp_path)
+
+
+def test_compare_without_runs(capsys):
+    assert evaluate.main(["--compare"]) == 2
+    assert "name the output directories" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""The Python API: what a notebook calls, against transformers and the programs' own files."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bert_emd_jax
+from bert_emd_jax import UserError
+
+TEXTS = ["the film is good", "a very very long and dull movie !" * 4, "fine", "never bad , always great"]
+PAIRS = ["so funny", "love this plot", "it was sad and so long", "good"]
+
+
+@pytest.mark.parametrize("with_pairs", [False, True])
+def test_a_loaded_model_says_what_transformers_says(tiny_model_dir, with_pairs):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    path = tiny_model_dir("model", num_hidden_layers=2)
+    pairs = PAIRS if with_pairs else None
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(path / "pytorch").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path / "pytorch")
+    inputs = tokenizer(TEXTS, pairs, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**inputs).logits.softmax(-1).numpy()
+
+    model = bert_emd_jax.load(path, batch_size=3)
+    np.testing.assert_allclose(model.predict(TEXTS, pairs), expected, atol=2e-6)
+    names = theirs.config.id2label
+    classified = model.classify(TEXTS, pairs)
+    assert [one.label for one in classified] == [names[int(index)] for index in expected.argmax(1)]
+    np.testing.assert_allclose([one.probability for one in classified], expected.max(1), atol=2e-6)
+
+
+def test_a_regressor_gives_values(tiny_model_dir):
+    model = bert_emd_jax.load(str(tiny_model_dir("model", num_hidden_layers=1, num_labels=1, id2label=None)))
+    assert model.labels is None
+    assert model.predict(["good"]).shape == (1,)
+    with pytest.raises(UserError, match="call predict"):
+        model.classify(["good"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("good",), "give a list"), (([],), "empty"), ((["good"], ["a", "b"]), "1 texts and 2 pairs")],
+)
+def test_what_are_no_texts(tiny_model_dir, arguments, message):
+    model = bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1))
+    with pytest.raises(UserError, match=message):
+        model.classify(*arguments)
+
+
+def test_distil_and_classify(tmp_path, task_dir, tiny_model_dir):
+    teacher, student = tiny_model_dir("teacher", num_hidden_layers=2), tmp_path / "student"
+    results = bert_emd_jax.distill(
+        teacher_model=str(teacher),
+        student_init_layers=[1],
+        data_dir=str(task_dir),
+        task_name="custom",
+        output_dir=str(student),
+        max_seq_length=24,
+        max_steps=1,
+        token_cache=False,
+    )
+    assert json.loads(json.dumps(results)) == json.loads((student / "eval_results.json").read_text())
+    assert (student / "report.html").is_file()
+    # The predictions that the run left are those of the model that it left.
+    rows = [json.loads(line) for line in (student / "dev_predictions.jsonl").read_text().splitlines()]
+    texts = [row["text"] for row in rows]
+    predicted = bert_emd_jax.load(student).predict(texts)
+    np.testing.assert_allclose([row["student"] for row in rows], predicted, atol=2e-6)
+    accuracy = np.mean([results["labels"][int(np.argmax(row["student"]))] == row["label"] for row in rows])
+    assert accuracy == pytest.approx(results["student"]["metrics"]["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "model"),
+    [
+        ("finetune", "training.finetune", "bert_model"),
+        ("evaluate", "evaluation.evaluate", "student_model"),
+        ("distill", "training.distill", "teacher_model"),
+    ],
+)
+def test_flags_reach_the_program(monkeypatch, name, module, model):
+    flags = {model: "m", "data_dir": "d", "output_dir": "o", "task_name": "cola", "max_seq_length": 77}
+    if name == "distill":  # the preset gives way to flags
+        flags |= {"student_init_layers": [1], "preset": "bert_emd_4", "learning_rate": 0.1}
+    seen = []
+
+    def program(config):
+        seen.append(config)
+        raise UserError("seen")
+
+    monkeypatch.setattr(importlib.import_module(f"bert_emd_jax.{module}"), name, program)
+    with pytest.raises(UserError, match="seen"):
+        getattr(bert_emd_jax, name)(**flags)
+    with pytest.raises(UserError, match="seen"):
+        getattr(bert_emd_jax, name)(seen[0])
+    assert seen[0] is seen[1]
+    assert (seen[0].max_seq_length, getattr(seen[0], model)) == (77, Path("m"))
+    if name == "distill":
+        assert (seen[0].beta, seen[0].learning_rate) == (0.001, 0.1)
+
+
+def test_flags_become_a_config():
+    from bert_emd_jax.api import _config
+
+    flags = {"teacher_model": "t", "student_init_layers": [1, 3], "data_dir": "d", "output_dir": "o"}
+    config = _config(bert_emd_jax.DistillConfig, flags | {"task_name": "sst-2"})
+    assert (config.teacher_model.name, config.student_init_layers) == ("t", (1, 3))
+    with pytest.raises(UserError, match="DistillConfig needs task_name"):
+        _config(bert_emd_jax.DistillConfig, flags)
+    with pytest.raises(UserError, match="bert_modle: no such setting of FinetuneConfig"):
+        _config(bert_emd_jax.FinetuneConfig, {"bert_modle": "x"})
+
+
+def test_the_names_cost_no_jax():
+    code = (
+        "import sys, bert_emd_jax as b; assert set(b.__all__) <= set(dir(b));"
+        "[getattr(b, name) for name in b.__all__];"
+        "assert 'jax' not in sys.modules and 'flax' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,130 @@
+"""The documentation against the code: flags, paths, names, messages and links that it mentions exist."""
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bert_emd_jax"
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+COMMANDS = {
+    "run_finetune.py": ("finetune", []),
+    "run_distill.py": ("distill", []),
+    "run_distill.py --pregenerated_data": ("distill", ["--pregenerated_data", "x"]),
+    "run_eval.py": ("evaluate", []),
+    "run_eval.py --compare": ("evaluate", ["--compare"]),
+    "run_pretrain_data.py": ("pretrain_data", []),
+    "run_augment.py": ("augment", []),
+    "convert_pytorch_checkpoints.py": ("convert", []),
+    "python -m bert_emd_jax.commands.demo": ("demo", []),
+}
+# Flags of other programs, and of ours in benchmarks/, that the pages mention.
+FOREIGN_FLAGS = re.compile(
+    r"--(worker|command|zone|nodes|ntasks|gpus|signal|requeue|open|depth|xla_|out_file|help)"
+)
+
+
+@cache
+def generator() -> ModuleType:
+    path = ROOT / "docs" / "generate_flags.py"
+    spec = importlib.util.spec_from_file_location("generate_flags", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["generate_flags"] = module  # its dataclass looks for its own module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def documented_flags(program: str) -> frozenset[str]:
+    """The flags and their other names in the generated tables."""
+    rows = [
+        line.split("|") for line in generator().flag_tables(program).split("\n") if line.startswith("| <")
+    ]
+    return frozenset(flag for row in rows for flag in re.findall(r">--(\w+)<", row[1] + row[2]))
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_the_generated_flags_are_those_of_help(program: str, capsys):
+    name, arguments = COMMANDS[program]
+    main = importlib.import_module(f"bert_emd_jax.commands.{name}").main
+    with pytest.raises(SystemExit):
+        main([*arguments, "--help"])
+    # A line of the panel that begins with flags lists them all, other names included.
+    listed = " ".join(re.findall(r"^[│ ]*(--?[a-zA-Z].*)$", capsys.readouterr().out, flags=re.M))
+    shown = set(re.findall(r"--(\w+)", listed)) - {"help"}
+    documented = documented_flags(program)
+    assert {flag for flag in documented if flag not in shown} == set()
+    ours = {flag.name for flag in generator().flags_of(config_of(program))}
+    assert ours <= documented
+    assert {flag.removeprefix("no_") for flag in shown if flag.removeprefix("no_") not in documented} == set()
+
+
+def config_of(program: str) -> type:
+    module, _, name = generator().PROGRAMS[program].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_every_program_is_on_the_page_of_flags():
+    page = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- flags: (.+?) -->", page)) == set(generator().PROGRAMS) == set(COMMANDS)
+    assert "| required |" in generator().on_page_markdown(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_mentions_exists(page: Path):
+    text = page.read_text(encoding="utf-8")
+    known = {flag for program in COMMANDS for flag in documented_flags(program)}
+    for flag in re.findall(r"(?<![\w-])--([a-zA-Z]\w*)(?![\w…])", text):
+        plain = flag.removeprefix("no_")
+        assert plain in known or FOREIGN_FLAGS.match(f"--{flag}") or in_benchmarks(flag), f"--{flag}"
+    for path in re.findall(r"`((?:bert_emd_jax|tests|benchmarks|docs)/[\w./]+\.(?:py|md|html))", text):
+        assert (ROOT / path).is_file(), path
+    for path, name in re.findall(r"`(\w+/\w+\.py):(\w+)`", text):
+        source = (PACKAGE / path).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|class) {name}\b", source, flags=re.M), f"{path}:{name}"
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+
+
+@cache
+def benchmark_sources() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+
+
+def in_benchmarks(flag: str) -> bool:
+    return (
+        f"--{flag}" in benchmark_sources()
+        or re.search(rf"^    {flag}: ", benchmark_sources(), re.M) is not None
+    )
+
+
+def messages() -> str:
+    """Every text of the package, `…` for what is put in."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                # The log's own way of putting in.
+                found.append(re.sub(r"%(\.\d)?[sdg]", "…", node.value))
+    return "\n".join(found)
+
+
+def test_the_error_messages_explained_are_those_of_the_code():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `([^`]+)`(?! \(from JAX\))", text, flags=re.M)
+    assert len(explained) > 30
+    source = messages().replace("`", "")
+    for message in explained:
+        assert message in source, message
