@@ -16,9 +16,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.training.config import TrainingConfig, flags_of
 from bert_emd_jax.training.hosts import is_main
 
@@ -130,15 +129,15 @@ class MetricsLog:
         path = directory / METRICS
         kept = []
         if path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # the line that a killed process was writing
-                    continue
-                if row["step"] <= resume_step:
+            for line in path.read_text(errors="replace").splitlines():
+                step = _logged_step(line)
+                if step is not None and step <= resume_step:
                     kept.append(line + "\n")
         path.write_text("".join(kept))
         self._file = path.open("a")
+        # Imported late: it brings torch where that is installed.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(directory / EVENTS), purge_step=resume_step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -155,6 +154,15 @@ class MetricsLog:
         if self._file is not None and self._events is not None:
             self._file.close()
             self._events.close()
+
+
+def _logged_step(line: str) -> int | None:
+    """The step of a row; None for a line that a killed process was writing, or a damaged one."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 class MappingHistory:
@@ -194,13 +202,13 @@ def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
     try:
         stored = json.loads(path.read_text())
         before, started_by = dict(stored["flags"]), stored["program"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged; --overwrite starts anew") from None
     if started_by != program:
-        raise UserError(f"--resume: {path.parent} was written by {started_by}, not by {program}")
+        raise UserError(f"--resume: {path.parent} was written by {one_line(started_by)}, not by {program}")
     now = json.loads(json.dumps(dict(flags)))
     changed: Sequence[str] = [
-        f"--{name} was {before.get(name)}, is {now.get(name)}"
+        f"--{one_line(name)} was {one_line(before.get(name))}, is {one_line(now.get(name))}"
         for name in sorted(now.keys() | before.keys())
         if name not in _FREE_FLAGS and now.get(name) != before.get(name)
     ]

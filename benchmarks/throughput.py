@@ -1,0 +1,229 @@
+"""Training speed of distillation, ours beside the published loop in PyTorch, on the same texts and machine.
+
+    python benchmarks/throughput.py [--data_dir glue/SST-2 --task_name sst-2] [--epochs 10] [--smoke]
+
+Models: a teacher of bert-base's size and a student of TinyBERT-4's, random weights (they do not change the
+speed). Without --data_dir the texts are Rotten Tomatoes sentences. The two programs take turns, a few steps
+at a time, so that a noisy moment of the machine hits both. The projection over whole epochs:
+
+    baseline = epochs · ceil(rows / batch) · t          t: median seconds of a step; all cost the same
+    ours     = Σ_stages Σ_L (c_L + epochs · n_L · t_L)  n_L: batches of an epoch, padded to L tokens;
+                                                        t_L: median seconds of such a step; c_L: compilation
+
+A stage is a number of epochs that run the same compiled step. Both sides go from tokenised rows to updated
+weights: no evaluation, no checkpoints. What consecutive steps of the real schedule take is printed as a check
+of the projection.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+from measuring import (
+    CLOCKS,
+    SMALL_STUDENT,
+    SMALL_TEACHER,
+    STUDENT,
+    TEACHER,
+    Clock,
+    machine,
+    matmul_call,
+    median_ratio,
+    medians,
+    rotten_tomatoes,
+    seconds,
+    seconds_in_turn,
+    step_flops,
+    uncased_tokenizer,
+)
+from our_step import Ours, parts_of_a_step
+from torch_baseline import Baseline
+
+from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.weights.initialization import initial_params, initial_projection
+from bert_emd_jax.weights.model_directory import Model
+
+
+class Stage(NamedTuple):
+    """Epochs that run the same compiled step."""
+
+    name: str
+    ours: Ours
+    epochs: int
+    runs_teacher: bool = True
+
+
+def batches_by_length(schedule: BatchSchedule) -> dict[int, list[Batch]]:
+    """The batches of the first epoch by padded length."""
+    by_length: dict[int, list[Batch]] = collections.defaultdict(list)
+    for step in range(schedule.steps_per_epoch):
+        batch = schedule.batch(step)
+        by_length[batch.length].append(batch)
+    return dict(sorted(by_length.items()))
+
+
+def random_models(tokenizer: Tokenizer, labels: int, smoke: bool) -> tuple[Model, Model]:
+    """Student, with a projection, and teacher."""
+    student, teacher = (
+        dataclasses.replace(sizes, num_labels=labels)
+        for sizes in ((SMALL_STUDENT, SMALL_TEACHER) if smoke else (STUDENT, TEACHER))
+    )
+    projection = initial_projection(student.hidden_size, teacher.hidden_size, 0)
+    return (
+        Model(student, initial_params(student, "classifier", 1), tokenizer, projection),
+        Model(teacher, initial_params(teacher, "classifier", 0), tokenizer),
+    )
+
+
+def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tokenizer: Tokenizer) -> None:
+    """Measures one task and prints it."""
+    clock = CLOCKS[args.clock]
+    student, teacher = random_models(tokenizer, data.task.num_labels, args.smoke)
+    baseline = Baseline(student.config, teacher.config, regression=data.task.is_regression)
+    stages = [Stage("every epoch", Ours(config, data, student, teacher), config.num_train_epochs)]
+    by_length = batches_by_length(stages[0].ours.schedule)
+    mean, steps = np.mean(data.train.lengths), sum(map(len, by_length.values()))
+    print(
+        f"\n{data.task.name}: {len(data.train)} rows of {mean:.1f} tokens on average, {steps} steps an epoch"
+    )
+
+    first_calls: dict[Any, float] = {}
+    calls: dict[Any, Callable[[], object]] = {}
+    for stage in stages:
+        for length, batches in by_length.items():
+            train = functools.partial(stage.ours.train, (batches * args.group)[: args.group])
+            calls[stage.name, length] = train
+            first_calls[stage.name, length] = seconds(train, clock)
+            print(f"  {stage.name}, {length} tokens: compiled", flush=True)
+    heaviest = max(by_length, key=lambda length: length * len(by_length[length]))
+    padded = data.train.collate(by_length[heaviest][0].rows, config.max_seq_length)
+    baseline.step(padded)  # allocates
+    matmul, matmul_flops = matmul_call()
+    calls |= {"baseline": lambda: baseline.step(padded), "matmul": matmul}
+    times = seconds_in_turn(calls, args.rounds, clock)
+    typical = medians(times)
+    compilation = {name: max(0.0, first - typical[name]) for name, first in first_calls.items()}
+    per_step = {name: typical[name] / args.group for name in first_calls}
+
+    print_rates(
+        stages, by_length, per_step, compilation, typical["baseline"], matmul_flops / min(times["matmul"])
+    )
+    last = stages[-1]
+    check = [last.ours.schedule.batch(step) for step in range(min(args.check_steps, steps))]
+    taken = seconds(lambda: last.ours.train(check), clock)
+    expected = sum(per_step[last.name, batch.length] for batch in check)
+    print(f"  {len(check)} consecutive steps: {taken:.2f} s; {expected:.2f} s expected from the medians")
+    uniform = Ours(dataclasses.replace(config, mapping="uniform"), data, student, teacher)
+    print_mapping_ratio(last.ours, uniform, by_length[heaviest][0], args.rounds, clock)
+    if args.breakdown:
+        print_breakdown(last.ours, by_length[heaviest][0], args.rounds, clock)
+
+
+def print_rates(
+    stages: list[Stage],
+    by_length: dict[int, list[Batch]],
+    per_step: dict[tuple[str, int], float],
+    compilation: dict[tuple[str, int], float],
+    baseline_step: float,
+    peak: float,
+) -> None:
+    """Prints seconds of every kind of step and the projection; `peak` is in FLOP/s, the times in seconds."""
+    config, data = stages[0].ours.config, stages[0].ours.data
+    rows, steps = len(data.train), sum(map(len, by_length.values()))
+    print(f"  peak: {peak / 1e9:.0f} GFLOP/s, one float32 product of 2048 x 2048 matrices")
+    print(f"  baseline: {baseline_step:.3f} s a step, all of {config.max_seq_length} tokens")
+    total = sum(compilation.values())
+    for stage in stages:
+        sizes = stage.ours.student.config, stage.ours.teacher.config, config.train_batch_size
+        for length, batches in by_length.items():
+            step = per_step[stage.name, length]
+            flops = step_flops(*sizes, length, with_teacher=stage.runs_teacher)
+            print(
+                f"  {stage.name}, {length:>3} tokens: {step:.3f} s a step, {len(batches)} steps, compiled in"
+                f" {compilation[stage.name, length]:.1f} s, {100 * flops / step / peak:.0f} % of the peak"
+            )
+        epoch = sum(len(batches) * per_step[stage.name, length] for length, batches in by_length.items())
+        print(f"  {stage.name}: {rows / epoch:.2f} examples/s")
+        total += stage.epochs * epoch
+    baseline_rate, rate = rows / (steps * baseline_step), config.num_train_epochs * rows / total
+    print(
+        f"  {config.num_train_epochs} epochs, compilation included: ours {rate:.2f} examples/s, baseline"
+        f" {baseline_rate:.2f}; RATIO {rate / baseline_rate:.1f}"
+    )
+
+
+def print_mapping_ratio(emd: Ours, uniform: Ours, batch: Batch, rounds: int, clock: Clock) -> None:
+    """Prints what the optimal transport adds to a step."""
+    calls = {"emd": lambda: emd.train([batch]), "uniform": lambda: uniform.train([batch])}
+    uniform.train([batch])  # compiles
+    times = seconds_in_turn(calls, 4 * rounds, clock)
+    ratio = median_ratio(times["emd"], times["uniform"])
+    print(f"  --mapping emd / --mapping uniform, {batch.length} tokens: {ratio:.3f}", flush=True)
+
+
+def print_breakdown(ours: Ours, batch: Batch, rounds: int, clock: Clock) -> None:
+    """Prints what the parts of a step take, each compiled on its own, beside the whole."""
+    parts = parts_of_a_step(ours, batch)
+    for call in parts.values():
+        call()  # compiles
+    typical = medians(seconds_in_turn(parts | {"whole": lambda: ours.train([batch])}, rounds, clock))
+    whole = typical.pop("whole")
+    print(f"  a step of {batch.length} tokens: {1e3 * whole:.0f} ms; its parts as programs of their own:")
+    for name, taken in (typical | {"sum": sum(typical.values())}).items():
+        print(f"    {name:<28}{1e3 * taken:>9.1f} ms {100 * taken / whole:>6.1f} %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, help="a GLUE task's directory; default: Rotten Tomatoes")
+    parser.add_argument("--task_name", default="sst-2", help="the task in --data_dir")
+    parser.add_argument("--vocab", type=Path, help="a vocab.txt; default: BERT's uncased one")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--max_seq_length", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=10, help="the projection's")
+    parser.add_argument("--rounds", type=int, default=5, help="how often both take turns")
+    parser.add_argument("--group", type=int, default=3, help="our steps in a turn")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: where others use the machine")
+    parser.add_argument("--check_steps", type=int, default=20)
+    parser.add_argument("--breakdown", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--smoke", action="store_true", help="tiny models, one padded length, two rounds")
+    args = parser.parse_args()
+    if args.smoke:
+        args.rounds, args.check_steps = 2, 4
+    versions = f"jax {jax.__version__}, torch {torch.__version__} ({torch.get_num_threads()} threads)"
+    print(f"{versions}; {machine()}")
+    with contextlib.ExitStack() as stack:
+        data_dir, task_name = args.data_dir, args.task_name
+        if data_dir is None:
+            task_name = "custom"
+            data_dir = rotten_tomatoes(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        config = DistillConfig(
+            data_dir=data_dir,
+            task_name=task_name,
+            output_dir=Path(),  # this and the paths of the models are not used
+            teacher_model=Path(),
+            student_config=Path("tinybert-4"),
+            train_batch_size=args.batch_size,
+            max_seq_length=args.max_seq_length,
+            num_train_epochs=args.epochs,
+            max_steps=40 if args.smoke else 0,  # so few make one bucket: one compilation
+            token_cache=False,
+        )
+        tokenizer = uncased_tokenizer(args.vocab)
+        compare(args, config, load_task_data(config, task_of(config), tokenizer), tokenizer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The published BERT-EMD loop in PyTorch, as a baseline; `throughput.py` runs it beside ours.
+
+    python benchmarks/torch_baseline.py [--batch_size 32] [--max_seq_length 128] [--steps 3]
+
+It does what the authors' code does in a step: every sentence padded to the maximum length, the teacher run
+anew, the squared differences of every student and teacher layer as a mean of its own, both plans solved on
+the host by an exact solver (POT), cost attention in NumPy, BertAdam. The models are those of transformers,
+with an attention function that returns the raw scores. Where the authors lose time without need, this loop
+does not: it has no dropout in the teacher, masks the scores once per layer instead of once per pair, solves
+the S x T problem instead of an (S + T)² one, and reads one loss back to the host instead of five.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import ot
+import torch
+import transformers
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.modeling_utils import AttentionInterface
+
+from bert_emd_jax.bert.config import BertConfig
+
+RAW_SCORES = "raw_scores"
+
+
+def attention_with_raw_scores(module, query, key, value, attention_mask, scaling, dropout=0.0, **_):
+    """As transformers' eager attention, but the second result is QKᵀ/√d before mask and softmax."""
+    scores = query @ key.transpose(2, 3) * scaling
+    probabilities = torch.softmax(scores if attention_mask is None else scores + attention_mask, dim=-1)
+    probabilities = torch.nn.functional.dropout(probabilities, dropout, module.training)
+    return (probabilities @ value).transpose(1, 2).contiguous(), scores
+
+
+AttentionInterface.register(RAW_SCORES, attention_with_raw_scores)
+AttentionMaskInterface.register(RAW_SCORES, eager_mask)
+
+
+def torch_model(config: BertConfig) -> transformers.BertForSequenceClassification:
+    """A classifier with random weights that returns the raw attention scores."""
+    values = transformers.BertConfig(**config.to_dict())
+    values._attn_implementation = RAW_SCORES
+    return transformers.BertForSequenceClassification(values)
+
+
+def tensors(batch: Mapping[str, np.ndarray], device: str) -> dict[str, torch.Tensor]:
+    """A batch of `EncodedDataset.collate` for torch."""
+    return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+
+
+class BertAdam(torch.optim.Optimizer):
+    """The authors' optimizer: no bias correction, decoupled decay, each tensor clipped by its own norm."""
+
+    def __init__(self, groups, learning_rate: float = 3e-5):
+        super().__init__(groups, {"lr": learning_rate})
+
+    @torch.no_grad()
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                torch.nn.utils.clip_grad_norm_(parameter, 1.0)
+                state["mean"].mul_(0.9).add_(parameter.grad, alpha=0.1)
+                state["square"].mul_(0.999).addcmul_(parameter.grad, parameter.grad, value=0.001)
+                update = state["mean"] / (state["square"].sqrt() + 1e-6)
+                parameter.add_(update.add_(parameter, alpha=group["weight_decay"]), alpha=-group["lr"])
+
+
+class Baseline:
+    """Models, optimizer and layer weights of the published loop; `step` trains on one batch."""
+
+    def __init__(
+        self,
+        student: BertConfig,
+        teacher: BertConfig,
+        *,
+        regression: bool = False,
+        beta: float = 0.01,
+        theta: float = 1.0,
+        device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    ):
+        torch.manual_seed(0)
+        self.device, self.regression, self.beta, self.theta = device, regression, beta, theta
+        self.student = torch_model(student).to(device).train()  # pyright: ignore[reportArgumentType]
+        self.teacher = torch_model(teacher).to(device).eval()  # pyright: ignore[reportArgumentType]
+        self.fit_dense = torch.nn.Linear(student.hidden_size, teacher.hidden_size).to(device)
+        self.optimizer = BertAdam(self._parameter_groups())
+        layers = student.num_hidden_layers, teacher.num_hidden_layers
+        self.layer_weights = {
+            kind: tuple(np.full(count, 1 / count) for count in layers) for kind in ("attention", "hidden")
+        }
+
+    def _parameter_groups(self) -> list[dict]:
+        named = [*self.student.named_parameters(), *self.fit_dense.named_parameters()]
+
+        def decays(name: str) -> bool:
+            return not name.endswith("bias") and "LayerNorm" not in name
+
+        return [
+            {"params": [value for name, value in named if decays(name)], "weight_decay": 0.01},
+            {"params": [value for name, value in named if not decays(name)], "weight_decay": 0.0},
+        ]
+
+    def step(self, batch: Mapping[str, np.ndarray]) -> float:
+        """One optimizer step; returns the loss."""
+        values = tensors(batch, self.device)
+        inputs = {name: values[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        flags = {"output_hidden_states": True, "output_attentions": True}
+        student = self.student(**inputs, **flags)
+        with torch.no_grad():
+            teacher = self.teacher(**inputs, **flags)
+        layer_loss = self.layer_losses(student, teacher, inputs["attention_mask"])
+        loss = self.beta * layer_loss + self.prediction_loss(student.logits, teacher.logits)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def prediction_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The authors' defaults: alpha 1 and temperature 1, so the teacher's predictions alone."""
+        if self.regression:
+            return torch.nn.functional.mse_loss(student, teacher)
+        return (-torch.softmax(teacher, dim=-1) * torch.log_softmax(student, dim=-1)).mean()
+
+    def layer_losses(self, student, teacher, mask: torch.Tensor) -> torch.Tensor:
+        """θ(A + H) + E, means over padding too; updates the layer weights."""
+        # float32 on the CPU compares slowly with a broadcast bool mask; a product does the same.
+        keys = mask[:, None, None, :].float()
+        hidden = [self.fit_dense(states) for states in student.hidden_states]
+        attention_loss = self.mapped_loss(
+            "attention",
+            [scores * keys for scores in student.attentions],
+            [scores * keys for scores in teacher.attentions],
+        )
+        hidden_loss = self.mapped_loss("hidden", hidden[1:], list(teacher.hidden_states[1:]))
+        embedding_loss = torch.nn.functional.mse_loss(hidden[0], teacher.hidden_states[0])
+        shared = [np.mean(sides, axis=0) for sides in zip(*self.layer_weights.values(), strict=True)]
+        self.layer_weights = dict.fromkeys(self.layer_weights, tuple(shared))
+        return self.theta * (attention_loss + hidden_loss) + embedding_loss
+
+    def mapped_loss(
+        self, kind: str, student: list[torch.Tensor], teacher: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Σ flow · cost over all pairs of layers, and the update of these layer weights."""
+        cost = torch.stack(
+            [torch.stack([torch.nn.functional.mse_loss(one, other) for other in teacher]) for one in student]
+        )
+        on_host = cost.detach().cpu().numpy().astype(np.float64)
+        sides = self.layer_weights[kind]
+        flow = ot.emd(*sides, on_host)  # pyright: ignore[reportCallIssue]
+        spent = flow * on_host
+        self.layer_weights[kind] = tuple(
+            _normalized_inverse(spent.sum(axis) / weights)
+            for axis, weights in zip((1, 0), sides, strict=True)
+        )
+        return torch.sum(torch.as_tensor(flow, dtype=cost.dtype, device=cost.device) * cost)
+
+
+def _normalized_inverse(unit_costs: np.ndarray) -> np.ndarray:
+    """Cost attention: weights in inverse proportion to the unit costs; a layer without cost gets none."""
+    inverse = np.divide(1.0, unit_costs, out=np.zeros_like(unit_costs), where=unit_costs != 0)
+    return inverse / inverse.sum()
+
+
+def main() -> None:
+    from measuring import STUDENT, TEACHER  # beside this file; not needed where the class is imported
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--max_seq_length", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=3)
+    args = parser.parse_args()
+    baseline = Baseline(STUDENT, TEACHER)
+    shape = (args.batch_size, args.max_seq_length)
+    batch = {
+        "input_ids": np.random.default_rng(0).integers(1000, 30000, shape),
+        "attention_mask": np.ones(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+    }
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {baseline.device}")
+    for step in range(args.steps + 1):  # the first also allocates
+        start = time.perf_counter()
+        loss = baseline.step(batch)
+        seconds = time.perf_counter() - start
+        rate = args.batch_size / seconds
+        print(f"step {step}: loss {loss:.4f}, {seconds:.2f} s, {rate:.2f} examples/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
