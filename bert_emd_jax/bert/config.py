@@ -33,6 +33,10 @@ _REFUSED_MODEL_TYPES = {
     "roformer": "it has rotary positions",
 }
 
+# Far beyond every model: what is larger is a damaged file, and would end in endless loops or no memory.
+_MOST_LAYERS = 1000
+_LARGEST_SIZE = (1 << 31) - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
@@ -75,6 +79,8 @@ class BertConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name} must be a positive integer, not {value!r}")
+            if value > (_MOST_LAYERS if name == "num_hidden_layers" else _LARGEST_SIZE):
+                raise UserError(f"{name} is larger than any BERT's")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from bert_emd_jax.data.rows import Column, column_names, decoded_lines, read_rows
+from bert_emd_jax.data.rows import Column, column_names, json_objects, read_rows
 from bert_emd_jax.data.task import SplitFile
 
 Cells = dict[Column, Any]
@@ -19,9 +19,8 @@ def whole_rows(path: Path, file: SplitFile, skip_malformed: bool) -> Iterator[Ce
     Raises UserError with file and line on a bad row, unless malformed ones are to be skipped.
     """
     if path.suffix == ".jsonl":
-        for _, text in decoded_lines(path):
-            if text.strip():
-                yield json.loads(text)
+        for _, row in json_objects(path):
+            yield {**row}
         return
     names = column_names(path) if file.columns is None else range(file.columns)
     skipped = [] if skip_malformed else None

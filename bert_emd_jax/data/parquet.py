@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 _ROWS_AT_ONCE = 8192
 
@@ -74,5 +74,4 @@ def _opened(path: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable parquet file ({reason})") from None
+        raise UserError(f"{path}: not a readable parquet file ({one_line(error)})") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_emd_jax.data.mapped_arrays import map_integers
 from bert_emd_jax.data.pretraining_description import (
     DESCRIPTION_FILE,
     differing_names,
@@ -18,7 +19,7 @@ from bert_emd_jax.data.pretraining_files import metrics_path
 from bert_emd_jax.data.pretraining_forms import ARRAYS, Arrays
 from bert_emd_jax.data.pretraining_records import read_metrics, records
 from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 _RECORDS_AT_ONCE = 4096
 NOT_MASKED = -1  # in lm_labels, as in the original
@@ -42,15 +43,15 @@ class ExampleArrays:
     masked_labels: np.ndarray
 
     @classmethod
-    def open(cls, directory: Path) -> "ExampleArrays":
+    def open(cls, directory: Path, max_seq_len: int) -> "ExampleArrays":
         """Maps the files of a directory. Raises UserError where they do not belong together."""
         arrays = {}
         for name in ARRAYS:
             path = directory / f"{name}.npy"
             try:
-                arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
+                arrays[name] = map_integers(path)
             except (OSError, ValueError) as error:
-                raise UserError(f"{path}: cannot be read ({error}); make the data again") from None
+                raise UserError(f"{path}: cannot be read ({one_line(error)}); make the data again") from None
         opened = cls(**arrays)
         examples = {
             len(getattr(opened, name)) for name in ("first_lengths", "is_random_next", "masked_counts")
@@ -62,15 +63,24 @@ class ExampleArrays:
             or len(opened.masked_labels) != opened.masked_counts.sum(dtype=np.int64)
         ):
             raise UserError(f"{directory}: the arrays do not have the same examples; make the data again")
+        lengths = opened.lengths
+        if (
+            not 1 <= lengths.min(initial=1) <= lengths.max(initial=1) <= max_seq_len
+            or not np.all((opened.first_lengths >= 0) & (opened.first_lengths <= lengths))
+            or not np.all((opened.masked_counts >= 0) & (opened.masked_counts <= lengths))
+        ):
+            raise UserError(f"{directory}: damaged lengths; make the data again")
         return opened
 
 
 class PretrainingDataset:
     """The examples of one epoch, in batches."""
 
-    def __init__(self, parts: list[ExampleArrays], pad_id: int):
-        """`parts` are the shards, in their order."""
+    def __init__(self, directory: Path, parts: list[ExampleArrays], pad_id: int, vocab_size: int):
+        """`parts` are the shards, in their order; `directory` is named in error messages."""
+        self._directory = directory
         self._parts = parts
+        self._vocab_size = vocab_size
         self._pad_id = pad_id
         self._token_starts = [_starts(part.lengths) for part in parts]
         self._masked_starts = [_starts(part.masked_counts) for part in parts]
@@ -102,7 +112,7 @@ class PretrainingDataset:
         `input_ids`, `attention_mask`, `token_type_ids` int32 `[R, length]` and `weights` float32 `[R]` are
         as those of `EncodedDataset`; `lm_labels` int32 `[R, length]` has the token that stood at a masked
         position, -1 at all others; `is_random_next` int32 `[R]` is 1 where the second text does not
-        follow the first.
+        follow the first. Raises UserError for an example that is damaged.
         """
         rows = np.asarray(rows, np.int64)
         count = len(rows) if rows_padded_to is None else rows_padded_to
@@ -133,16 +143,21 @@ class PretrainingDataset:
         inside = positions < lengths[:, None]
         sources = (self._token_starts[number][rows][:, None] + positions)[inside]
         row, column = np.nonzero(inside)
-        batch["input_ids"][places[row], column] = part.token_ids[sources]
+        token_ids = part.token_ids[sources]
+        batch["input_ids"][places[row], column] = token_ids
         batch["attention_mask"][places] = inside
         batch["token_type_ids"][places] = inside & (positions >= part.first_lengths[rows][:, None])
         batch["is_random_next"][places] = part.is_random_next[rows]
         masked = part.masked_counts[rows]
         before = np.cumsum(masked) - masked
         sources = np.repeat(self._masked_starts[number][rows] - before, masked) + np.arange(masked.sum())
-        batch["lm_labels"][np.repeat(places, masked), part.masked_positions[sources]] = part.masked_labels[
-            sources
-        ]
+        masked_positions, masked_labels = part.masked_positions[sources], part.masked_labels[sources]
+        in_vocabulary = (_within(ids, self._vocab_size) for ids in (token_ids, masked_labels))
+        if not (all(in_vocabulary) and _within(masked_positions, np.repeat(lengths, masked))):
+            raise UserError(
+                f"{self._directory}: damaged: a token or a place that cannot be; make the data again"
+            )
+        batch["lm_labels"][np.repeat(places, masked), masked_positions] = masked_labels
 
 
 class PregeneratedData:
@@ -198,7 +213,7 @@ class PregeneratedData:
         for shard in self._shards:
             arrays = shard / f"epoch_{file}"
             if arrays.is_dir():
-                part = ExampleArrays.open(arrays)
+                part = ExampleArrays.open(arrays, self.max_seq_len)
             else:
                 part = _arrays_of_json_lines(shard / f"epoch_{file}.json", self._tokenizer, self.max_seq_len)
             expected = read_metrics(metrics_path(shard, file)).num_training_examples
@@ -208,7 +223,11 @@ class PregeneratedData:
                     f"make the data again"
                 )
             parts.append(part)
-        return PretrainingDataset(parts, self._tokenizer.pad_id)
+        return PretrainingDataset(self.directory, parts, self._tokenizer.pad_id, self._tokenizer.vocab_size)
+
+
+def _within(values: np.ndarray, end: int | np.ndarray) -> bool:
+    return bool(np.all((values >= 0) & (values < end)))
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
@@ -282,7 +301,7 @@ def _arrays_of_json_lines(path: Path, tokenizer: Tokenizer, max_seq_len: int) ->
                 f"{path}: cannot be made into arrays in {tempfile.gettempdir()} ({error.strerror}); "
                 f"let TMPDIR name a directory with more room, or make the data with --format arrays"
             ) from error
-        return ExampleArrays.open(Path(name))
+        return ExampleArrays.open(Path(name), max_seq_len)
 
 
 def _write_arrays(directory: Path, path: Path, tokenizer: Tokenizer, max_seq_len: int) -> None:

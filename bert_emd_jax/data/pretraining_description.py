@@ -50,7 +50,7 @@ def read_description(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         description = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict) or not {"vocabulary", "format", "shard"} <= description.keys():
         raise UserError(f"{path}: not a description of pretraining data; make the data again")

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 from bert_emd_jax.data.corpus import Corpus
 from bert_emd_jax.data.pretraining import ExampleSettings, Vocabulary, block_examples, corpus_blocks
 from bert_emd_jax.data.pretraining_forms import Form, form_named
+from bert_emd_jax.data.pretraining_records import read_metrics
 from bert_emd_jax.data.workers import results_in_order, worker_pool
 
 _BYTES_AT_ONCE = 1 << 22
@@ -88,9 +89,9 @@ def write_epochs(
 
 
 def example_count(directory: Path, epoch: int) -> int | None:
-    """The number of examples of a complete epoch, else None."""
+    """The number of examples of a complete epoch, else None. Raises UserError for damaged metrics."""
     path = metrics_path(directory, epoch)
-    return json.loads(path.read_text())["num_training_examples"] if path.is_file() else None
+    return read_metrics(path).num_training_examples if path.is_file() else None
 
 
 class _GrowingEpoch:
@@ -133,15 +134,20 @@ class _GrowingEpoch:
         """The sizes of the files after the last block that is wholly in them; None where there is none."""
         if not self._log_path.is_file():
             return None
-        lines = self._log_path.read_text().split("\n")[:-1]  # a line that was cut off does not count
+        # A line that was cut off does not count.
+        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]
         actual = [path.stat().st_size if path.is_file() else 0 for path in self._paths]
         while lines:
-            self.blocks, self.examples, sizes = json.loads(lines[-1])
-            if all(size <= there for size, there in zip(sizes, actual, strict=True)):
+            block = _logged_block(lines[-1], len(actual))
+            if (
+                block is not None
+                and block[0] == len(lines)
+                and all(size <= there for size, there in zip(block[2], actual, strict=True))
+            ):
                 self._log_path.write_text("".join(f"{line}\n" for line in lines))
+                self.blocks, self.examples, sizes = block
                 return sizes
             lines.pop()  # the machine went down before the files were on the disk
-        self.blocks = self.examples = 0
         return None
 
     def append(self, contents: Sequence[bytes]) -> None:
@@ -174,6 +180,17 @@ class _GrowingEpoch:
         written.replace(metrics_path(self._output_dir, self._epoch))
         shutil.rmtree(self._directory)
         return self.examples
+
+
+def _logged_block(line: str, files: int) -> tuple[int, int, list[int]] | None:
+    """The number of a block, the examples up to it, and the sizes of the files; None for a damaged line."""
+    try:
+        block, examples, sizes = json.loads(line)
+        numbers = [block, examples, *sizes]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    are_counts = all(type(number) is int and number >= 0 for number in numbers)
+    return (block, examples, sizes) if are_counts and len(sizes) == files else None
 
 
 class _BlockWriter:

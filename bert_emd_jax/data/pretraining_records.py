@@ -12,6 +12,9 @@ from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
 
+LONGEST = 1 << 16
+"""Tokens that an example may have."""
+
 
 class Metrics(NamedTuple):
     """What `epoch_N_metrics.json` says."""
@@ -24,8 +27,11 @@ def read_metrics(path: Path) -> Metrics:
     """The metrics of an epoch. Raises UserError where the file is not what it should be."""
     try:
         values = json.loads(path.read_bytes())
-        return Metrics(int(values["num_training_examples"]), int(values["max_seq_len"]))
-    except (ValueError, KeyError, TypeError):
+        metrics = Metrics(int(values["num_training_examples"]), int(values["max_seq_len"]))
+        if metrics.num_training_examples < 0 or not 1 <= metrics.max_seq_len <= LONGEST:
+            raise ValueError
+        return metrics
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(
             f"{path}: no num_training_examples and max_seq_len in it; make the data again"
         ) from None

@@ -68,7 +68,7 @@ def column_names(path: Path) -> list[str]:
     if path.suffix == ".parquet":
         return parquet_columns(path)
     if path.suffix == ".jsonl":
-        first = next(_json_objects(path), None)
+        first = next(json_objects(path), None)
         names = None if first is None else list(first[1])
     else:
         row = next(_read_csv(path) if path.suffix == ".csv" else _read_tsv(path), None)
@@ -138,7 +138,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
         line = reader.line_num + 1
 
 
-def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every object of a JSON-lines file and its line. Raises UserError on anything else."""
     for number, text in decoded_lines(path):
         if not text.strip():
             continue
@@ -152,7 +153,7 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[Row]:
-    for number, value in _json_objects(path):
+    for number, value in json_objects(path):
         for column in wanted:
             if column not in value and column not in optional:
                 raise UserError(f"{path}:{number}: no key {column!r}; the row has {_some(list(value))}")

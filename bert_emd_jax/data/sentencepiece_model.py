@@ -7,8 +7,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from bert_emd_jax.data.tokenizer_files import one_line
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 _WORD_START = "▁"
 # Classes of transformers whose ids are those of the model, or the model's moved up by one behind four tokens.

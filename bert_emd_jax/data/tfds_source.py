@@ -1,7 +1,6 @@
 """The GLUE tasks from TensorFlow Datasets, read without TensorFlow."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task, plain_name
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Exam
         source = builder.as_data_source(theirs)
         rows = source.__getitems__(range(len(source)))
     except Exception as error:  # from the depths of several libraries
-        raise UserError(f"{path}: cannot be read ({_one_line(error)}); prepare the dataset anew") from error
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); prepare the dataset anew") from error
     if any(value is None for row in rows for value in row.values()):
         raise UserError(f"{path}: the {theirs} split is damaged; prepare the dataset anew")
     if not rows:
@@ -93,7 +92,7 @@ def _builder(task: Task, data_dir: str | Path | None) -> Any:
         is_there = builder.is_prepared()
     except Exception as error:
         if not isinstance(error, tfds.core.DatasetNotFoundError):
-            raise UserError(f"{data_dir}: {name} there is damaged ({_one_line(error)})") from error
+            raise UserError(f"{data_dir}: {name} there is damaged ({one_line(error)})") from error
         is_there = False
     if not is_there:
         return _prepared(name, data_dir)
@@ -121,7 +120,7 @@ def _prepared(name: str, data_dir: str | Path | None) -> Any:
         builder.download_and_prepare()
     except Exception as error:
         raise UserError(
-            f"{path}: no such dataset, and it cannot be downloaded ({_one_line(error)}); name the place of"
+            f"{path}: no such dataset, and it cannot be downloaded ({one_line(error)}); name the place of"
             " a prepared one with --tfds_data_dir, or the task's own files with --data_dir"
         ) from error
     return builder
@@ -156,7 +155,3 @@ def _labels(
     if len(unknown):
         raise UserError(f"{path}: row {rows[unknown[0]]['idx']}: unknown label {values[unknown[0]]}")
     return np.argsort(order)[values].astype(np.int32)
-
-
-def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error))[:200]

@@ -10,6 +10,7 @@ import numpy as np
 
 from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.mapped_arrays import map_integers
 from bert_emd_jax.data.tokenization import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def cached_encoding(
     if directory is None or len(examples) < _FEWEST_ROWS:
         return encode_examples(tokenizer, examples, max_length)
     entry = directory / f"tokens-{_content_hash(tokenizer, examples, max_length)}"
-    stored = _load(entry, tokenizer, examples)
+    stored = _load(entry, tokenizer, examples, max_length)
     if stored is not None:
         return stored
     dataset = encode_examples(tokenizer, examples, max_length)
@@ -57,14 +58,25 @@ def _content_hash(tokenizer: Tokenizer, examples: Examples, max_length: int) -> 
     return digest.hexdigest()
 
 
-def _load(entry: Path, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset | None:
+def _load(entry: Path, tokenizer: Tokenizer, examples: Examples, max_length: int) -> EncodedDataset | None:
     """The stored rows, or None where there are none or they are damaged."""
     try:
-        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, EOFError):
+        token_ids, offsets, first_lengths = (map_integers(entry / f"{name}.npy") for name in _ARRAYS)
+    except (OSError, ValueError):
         return None
-    token_ids, offsets, first_lengths = (arrays[name].view(np.ndarray) for name in _ARRAYS)
-    fits = len(offsets) == len(examples) + 1 == len(first_lengths) + 1 and offsets[-1] == len(token_ids)
+    if not len(offsets) == len(examples) + 1 == len(first_lengths) + 1:
+        return None
+    lengths = np.diff(offsets)
+    fits = (
+        (offsets[0], offsets[-1]) == (0, len(token_ids))
+        and _all_within(lengths, 1, max_length)
+        and _all_within(first_lengths, 1, lengths)
+        and _all_within(token_ids, 0, tokenizer.vocab_size - 1)
+    )
     if not fits:
         return None
     return EncodedDataset(token_ids, offsets, first_lengths, examples.labels, tokenizer.pad_id)
+
+
+def _all_within(values: np.ndarray, smallest: int, largest: int | np.ndarray) -> bool:
+    return bool(np.all((values >= smallest) & (values <= largest)))

@@ -22,14 +22,13 @@ from bert_emd_jax.data.tokenizer_files import (
     add_declared_tokens,
     describe_token,
     name_special_tokens,
-    one_line,
     read_json_object,
     read_settings,
     read_vocabulary,
     token_content,
 )
 from bert_emd_jax.data.word_cache import WordCache
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,8 @@ class Tokenizer:
         self._vocabulary_lines: list[str] | None = None
         self._words = WordCache(backend) if WordCache.suits(backend) else None
         self.special_tokens = {
-            role: token_content(settings.get(role) or usual[0]) for role, usual in SPECIAL_TOKENS.items()
+            role: token_content(settings.get(role) or usual[0], source)
+            for role, usual in SPECIAL_TOKENS.items()
         }
         ids = {role: backend.token_to_id(token) for role, token in self.special_tokens.items()}
         found = {role: index for role, index in ids.items() if index is not None}
@@ -115,7 +115,7 @@ class Tokenizer:
         # A piece that stands on two lines gets the later id, as in every reader of this format.
         vocabulary = {piece: index for index, piece in enumerate(lines)}
         name_special_tokens(settings, directory, vocabulary)
-        unknown = token_content(settings["unk_token"])
+        unknown = token_content(settings["unk_token"], path)
         backend = tokenizers.Tokenizer(
             models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
         )
@@ -127,7 +127,7 @@ class Tokenizer:
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
-        specials = [token_content(settings[role]) for role in SPECIAL_TOKENS]
+        specials = [token_content(settings[role], path) for role in SPECIAL_TOKENS]
         backend.add_special_tokens([token for token in specials if token in vocabulary])
         add_declared_tokens(backend, path, settings)
         tokenizer = cls(backend, settings, path)

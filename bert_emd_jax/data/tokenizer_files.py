@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 VOCABULARY_FILE = "vocab.txt"
 FAST_FILE = "tokenizer.json"
@@ -88,7 +88,10 @@ def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: d
     """Adds the tokens that stand outside the vocabulary; their ids must be those that the files say."""
     directory = source.parent
     declared: dict[int, Any] = {}
-    for index, token in (settings.get("added_tokens_decoder") or {}).items():
+    decoder = settings.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict):
+        raise UserError(f"{directory / CONFIG_FILE}: added_tokens_decoder must map ids to tokens")
+    for index, token in decoder.items():
         if not index.isdecimal():
             raise UserError(
                 f"{directory / CONFIG_FILE}: added_tokens_decoder has {index!r} where an id should be"
@@ -96,18 +99,20 @@ def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: d
         declared[int(index)] = token
     legacy = directory / "added_tokens.json"
     if legacy.is_file():
-        declared |= {
-            index: token for token, index in read_json_object(legacy).items() if index not in declared
-        }
+        for token, index in read_json_object(legacy).items():
+            if type(index) is not int:
+                raise UserError(f"{legacy}: {index!r} should be the id of {token!r}")
+            declared.setdefault(index, token)
     for index, token in sorted(declared.items()):
         flags = {"normalized": False}
         if isinstance(token, dict):
             names = ("single_word", "lstrip", "rstrip", "normalized", "special")
             flags = {name: bool(token.get(name, False)) for name in names}
-        backend.add_tokens([AddedToken(token_content(token), **flags)])
-        if backend.token_to_id(token_content(token)) != index:
+        content = token_content(token, directory / CONFIG_FILE)
+        backend.add_tokens([AddedToken(content, **flags)])
+        if backend.token_to_id(content) != index:
             raise UserError(
-                f"{directory / CONFIG_FILE}: the added token {token_content(token)!r} should have id {index},"
+                f"{directory / CONFIG_FILE}: the added token {content!r} should have id {index},"
                 f" which does not follow from {source.name}"
             )
 
@@ -117,10 +122,14 @@ def describe_token(token: AddedToken) -> dict[str, Any]:
     return {name: getattr(token, name) for name in names}
 
 
-def token_content(token: str | dict[str, Any]) -> str:
-    """The text of a token that a file names as a string or describes as an object."""
-    return str(token["content"]) if isinstance(token, dict) else str(token)
+def token_content(token: Any, source: Path) -> str:
+    """The text of a token that a file names as a string or describes as an object.
 
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    Raises UserError, naming `source`, where it does neither, or the text is no valid Unicode.
+    """
+    content: Any = token.get("content") if isinstance(token, dict) else token
+    try:
+        content.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise UserError(f"{source}: {token!r} is no token; it should be its text") from None
+    return content

@@ -72,7 +72,7 @@ def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | 
                 raise ValueError("other models than in the rows before")
             for model in models:
                 by_model.setdefault(model, []).append(_prediction(row[model], labels))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{path}, line {number}: not a row of predictions ({error}): restore the file, or run again"
             ) from error

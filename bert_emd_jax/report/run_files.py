@@ -142,15 +142,18 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of a file. Raises UserError, naming the file, where it holds none."""
     try:
         content = json.loads(_read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it, or run again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold one JSON object: restore it, or run again")
     return content
 
 
+_LARGEST = (1 << 63) - 1  # what arrays of whole numbers hold
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, float) or (type(value) is int and abs(value) <= _LARGEST)
 
 
 # metrics.jsonl
@@ -164,13 +167,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 return  # no line end yet: a run that is still writing, or was killed while it wrote
             raise UserError(f"{path}, line {number}: not valid JSON ({error}): remove the line") from error
         if (
             not isinstance(row, dict)
             or not isinstance(row.get("step"), int)
+            or not _is_number(row["step"])
             or not isinstance(row.get("kind"), str)
         ):
             raise UserError(f'{path}, line {number}: expected {{"step": …, "kind": …}}: remove the line')

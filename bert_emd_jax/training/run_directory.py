@@ -8,8 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_emd_jax.errors import UserError, one_line
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import TrainingConfig, flags_of
 from bert_emd_jax.training.hosts import is_main
 
@@ -180,7 +178,7 @@ class MappingHistory:
             with np.load(self._path) as stored:
                 keep = stored["steps"] <= resume_step
                 self._rows = {name: list(stored[name][keep]) for name in stored.files}
-        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
             logger.warning(
                 "%s: damaged (%s); the mapping before step %d is lost", self._path, error, resume_step
             )
@@ -205,10 +203,10 @@ def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged; --overwrite starts anew") from None
     if started_by != program:
-        raise UserError(f"--resume: {path.parent} was written by {one_line(started_by)}, not by {program}")
+        raise UserError(f"--resume: {path.parent} was written by {started_by}, not by {program}")
     now = json.loads(json.dumps(dict(flags)))
     changed: Sequence[str] = [
-        f"--{one_line(name)} was {one_line(before.get(name))}, is {one_line(now.get(name))}"
+        f"--{name} was {before.get(name)}, is {now.get(name)}"
         for name in sorted(now.keys() | before.keys())
         if name not in _FREE_FLAGS and now.get(name) != before.get(name)
     ]

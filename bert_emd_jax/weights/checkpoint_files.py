@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.weights.mapped_files import DTYPES, map_file
 from bert_emd_jax.weights.tensorflow_checkpoint import read_tensorflow_checkpoint
 from bert_emd_jax.weights.torch_files import read_torch_file
@@ -129,7 +129,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         header.pop("__metadata__", None)
         return {name: _safetensors_tensor(data, header_end, name, **entry) for name, entry in header.items()}
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({_one_line(error)})") from None
+        raise UserError(f"{path}: not a readable safetensors file ({one_line(error)})") from None
 
 
 def _safetensors_tensor(
@@ -177,13 +177,13 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(data[:])["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{index}: not an index of shards ({_one_line(error)})") from None
+        raise UserError(f"{index}: not an index of shards ({one_line(error)})") from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index}: not an index of shards (weight_map is no table)")
     for shard in weight_map.values():
-        plain = isinstance(shard, str) and shard.isprintable() and Path(shard).name == shard
+        plain = isinstance(shard, str) and shard.isprintable() and Path(shard).name == shard[:255]
         if not plain or "\\" in shard or shard in ("", ".", ".."):
-            raise UserError(f"{index}: names {_one_line(repr(shard))}, which is no plain file name")
+            raise UserError(f"{index}: names {one_line(repr(shard))}, which is no plain file name")
     return weight_map
 
 
@@ -192,7 +192,3 @@ def _without_wrapper_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndar
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

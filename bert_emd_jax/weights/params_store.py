@@ -7,7 +7,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.weights.params import Params
 
 
@@ -52,5 +52,5 @@ def load_params(directory: Path) -> Params:
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
             return checkpointer.restore(directory.absolute())
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(f"{directory}: not readable as Orbax parameters ({error})") from None
+    except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{directory}: not readable as Orbax parameters ({one_line(error)})") from None
