@@ -23,7 +23,7 @@ PAGE = "comparison.html"
 # Runs that differ in these alone are repetitions of one another.
 _REPEATED_FLAGS = (
     *("seed", "output_dir", "overwrite", "resume", "debug", "cache_dir", "token_cache", "save_steps"),
-    *("check_every", "check_tolerance", "log_steps", "eval_batch_size", "max_bad_steps", "teacher_cache"),
+    *("check_every", "check_tolerance", "log_steps", "eval_batch_size", "max_bad_steps"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 )
 # One colour of the theme for each line of the table; more lines than these begin again.

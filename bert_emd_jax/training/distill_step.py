@@ -14,7 +14,7 @@ from bert_emd_jax.bert.heads import BertOutput, forward
 from bert_emd_jax.training.config import DistillConfig, MappingConfig
 from bert_emd_jax.training.gradients import Batch, Measurements, global_rows, summed_gradients
 from bert_emd_jax.training.layer_losses import PlanStart, layer_losses, updated_weights
-from bert_emd_jax.training.objectives import cross_entropy, soft_loss, task_loss
+from bert_emd_jax.training.objectives import masked_lm_sums, soft_loss, task_loss
 from bert_emd_jax.training.parallel import DEVICES
 from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key, unless_bad
 from bert_emd_jax.transport.layer_weights import LayerWeights, learned_layer_weights
@@ -136,11 +136,6 @@ class MaskedLMLoss:
     ) -> tuple[Float[Array, ""], Measurements]:
         if not self.weight:
             return jnp.zeros(()), {}
-        labels = micro["masked_labels"]
-        masked = (labels >= 0) & (micro["weights"][:, None] > 0)
-        flat = cross_entropy(
-            student.logits.reshape(-1, student.logits.shape[-1]), jnp.maximum(labels, 0).ravel()
-        )
-        count = jnp.maximum(jax.lax.psum(masked.sum(), DEVICES), 1)
-        loss = jnp.sum(jnp.where(masked.ravel(), flat, 0)) / count
+        total, count = masked_lm_sums(student.logits, micro["masked_labels"], micro["weights"])
+        loss = total / jnp.maximum(jax.lax.psum(count, DEVICES), 1)
         return self.weight * loss, {"masked_lm_loss": loss}

@@ -12,7 +12,7 @@ from bert_emd_jax.data.pretraining_dataset import PretrainingDataset
 from bert_emd_jax.training.config import GeneralDistillConfig
 from bert_emd_jax.training.gradients import Batch
 from bert_emd_jax.training.layer_losses import project
-from bert_emd_jax.training.objectives import cross_entropy
+from bert_emd_jax.training.objectives import masked_lm_sums
 from bert_emd_jax.training.parallel import pmap_forward, replicate, rows_for_devices, split_for_prediction
 from bert_emd_jax.training.row_source import corpus_arrays
 from bert_emd_jax.transport.cost import attention_cost_sums, embedding_cost_sums, hidden_cost_sums
@@ -113,8 +113,5 @@ def _sums(config: GeneralDistillConfig, student: Any, teacher: Any, projection: 
         if config.learns_embedding:
             sums["embedding"] = embedding_cost_sums(ours[0], theirs[0], mask, config.padding, weights)
     if config.masked_lm_weight:
-        labels = batch["masked_labels"]
-        masked = ((labels >= 0) & (weights[:, None] > 0)).ravel()
-        each = cross_entropy(student.logits.reshape(masked.shape[0], -1), labels.clip(0).ravel())
-        sums["masked_lm"] = ((each * masked).sum(), masked.sum())
+        sums["masked_lm"] = masked_lm_sums(student.logits, batch["masked_labels"], weights)
     return sums

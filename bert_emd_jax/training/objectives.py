@@ -28,6 +28,17 @@ def soft_cross_entropy(
     return -jnp.mean(targets * log_probabilities, axis=-1) * temperature**2
 
 
+def masked_lm_sums(
+    logits: Float[Array, "batch masked vocab"],
+    labels: Int[Array, "batch masked"],
+    weights: Float[Array, " batch"],
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """The cross-entropy summed over masked tokens (labels from 0 on) of rows that count, and their number."""
+    masked = ((labels >= 0) & (weights[:, None] > 0)).ravel()
+    each = cross_entropy(logits.reshape(-1, logits.shape[-1]), jnp.maximum(labels, 0).ravel())
+    return jnp.sum(jnp.where(masked, each, 0)), masked.sum()
+
+
 def squared_error(logits: Float[Array, "batch 1"], targets: Num[Array, " batch"]) -> Float[Array, " batch"]:
     """Squared error of a regression head."""
     return jnp.square(logits[:, 0] - targets)

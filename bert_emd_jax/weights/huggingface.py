@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.checkpoint_files import Checkpoint
+from bert_emd_jax.weights.checkpoint_files import SAFETENSORS_FILE, Checkpoint
 from bert_emd_jax.weights.fitting import StoredModel
 from bert_emd_jax.weights.names import (
     Head,
@@ -27,7 +27,6 @@ from bert_emd_jax.weights.params import Params, flatten
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURES: dict[Head, str] = {
     "classifier": "BertForSequenceClassification",
     "masked_lm": "BertForMaskedLM",
@@ -108,7 +107,7 @@ def write_huggingface_weights(directory: Path, params: Params, config: BertConfi
     head = head_of(flatten(params))
     values = config.to_dict() | {"architectures": [ARCHITECTURES[head]], "dtype": "float32"}
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    write_safetensors(directory / WEIGHTS_FILE, torch_tensors(params, config), {"format": "pt"})
+    write_safetensors(directory / SAFETENSORS_FILE, torch_tensors(params, config), {"format": "pt"})
     if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
             "%s: the %s before the classifier is no part of transformers' BERT: logits will differ there",

@@ -175,6 +175,6 @@ def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> N
 
 
 def save_huggingface(directory: Path, model: Model) -> None:
-    """Writes a Hugging Face directory : config.json, model.safetensors, tokenizer."""
+    """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
     write_huggingface_weights(directory, model.params, model.config)
     model.tokenizer.save(directory)
