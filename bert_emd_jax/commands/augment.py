@@ -11,7 +11,7 @@ import tyro
 
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import Dtype, Names, OptionalBool
+from bert_emd_jax.training.config import CustomTaskConfig, Dtype, OptionalBool
 
 if TYPE_CHECKING:
     from bert_emd_jax.data.augmented_file import Cells
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(CustomTaskConfig):
     """Flags of run_augment.py; those of TinyBERT's program are accepted too."""
 
     bert_model: Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]
@@ -47,16 +47,6 @@ class AugmentConfig:
     """Read this many lines of --glove_embs, which begins with the most frequent words; 0: all."""
     do_lower_case: OptionalBool = None
     """Lower-case the text for the model; left out: what its tokenizer_config.json says, else yes."""
-    text_column: str | None = None
-    """Custom task: column of the (first) text; not given: text or sentence."""
-    text_pair_column: str | None = None
-    """Custom task: column of the second text, for pairs."""
-    label_column: str = "label"
-    """Custom task: column of the label."""
-    labels: Names = ()
-    """Custom task: the labels in order; not given: those of the training file, sorted."""
-    regression: bool = False
-    """Custom task: labels are numbers, not classes."""
     batch_size: int = 64
     """Masked words per batch, over all devices. The result does not depend on it."""
     dtype: Dtype = "float32"
@@ -69,6 +59,7 @@ class AugmentConfig:
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("samples", "candidates", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -42,7 +42,23 @@ class _Checked:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig(_Checked):
+class CustomTaskConfig(_Checked):
+    """What the files of a custom task look like."""
+
+    text_column: str | None = None
+    """Custom task: column of the (first) text; not given: text or sentence."""
+    text_pair_column: str | None = None
+    """Custom task: column of the second text, for pairs."""
+    label_column: str = "label"
+    """Custom task: column of the label."""
+    labels: Names = ()
+    """Custom task: the labels in order; not given: those of the training file, sorted."""
+    regression: bool = False
+    """Custom task: labels are numbers to predict, not classes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig(CustomTaskConfig):
     """Which texts, and how they become tokens."""
 
     data_dir: Path
@@ -60,16 +76,6 @@ class TaskConfig(_Checked):
     """Keep tokenised splits."""
     do_lower_case: OptionalBool = None
     """Lower-case the text. Not given: what the model's tokenizer_config.json says, else yes."""
-    text_column: str | None = None
-    """Custom task: column of the (first) text; not given: text or sentence."""
-    text_pair_column: str | None = None
-    """Custom task: column of the second text, for pairs."""
-    label_column: str = "label"
-    """Custom task: column of the label."""
-    labels: Names = ()
-    """Custom task: the labels in order; not given: those of the training file, sorted."""
-    regression: bool = False
-    """Custom task: labels are numbers to predict, not classes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
