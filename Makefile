@@ -2,19 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench kills docs lint format clean
+.PHONY: demo test test-fast test-lowest bench kills docs wheel lint format clean
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) --upgrade pip
+	$(PIP) -e .
 	touch $@
 
 # torch first and pinned: left to transformers, pip would choose a build with gigabytes of CUDA.
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lint]"
+	$(PIP) "torch==$(TORCH)"
+	$(PIP) -e ".[test,lint]"
 	touch $@
 
 TORCH ?= 2.13.0
@@ -26,8 +27,32 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# A minute and a half, without torch: `make test-fast PYTHON=python3.12 VENV=.venv-3.12` tries another Python, and
+# the newest JAX that it takes.
+FAST_TESTS := tests/bert tests/data tests/evaluation tests/commands/test_help.py tests/commands/test_packaging.py \
+	$(addprefix tests/training/test_,accelerators.py checkpoints.py optimizer.py presets.py) \
+	$(addprefix tests/transport/test_,cost.py layer_weights.py mapping.py names.py) \
+	tests/test_api.py tests/test_local_paths.py
+
+$(VENV)/.installed-test-fast: $(VENV)/.installed
+	$(PIP) -e ".[test-fast]"
+	touch $@
+
+test-fast: $(VENV)/.installed-test-fast
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
+
+# The same tests with the oldest packages that pyproject.toml allows. tensorflow-metadata, which
+# tensorflow-datasets brings, needs a newer protobuf than it says.
+LOWEST := $(VENV)-lowest
+test-lowest: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct . "protobuf>=6.31.1"
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -e ".[test-fast]"
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
+
 $(VENV)/.installed-bench: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(PIP) -e ".[bench]"
 	touch $@
 
 # About ten minutes. The throughput, latency and study programs in benchmarks/ have lines of their own there.
@@ -40,11 +65,16 @@ kills: $(VENV)/.installed-test
 	KILLS=50 $(BIN)/python -m pytest tests/commands/test_kills.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(PIP) -e ".[docs]"
 	touch $@
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: $(VENV)/.installed
+	rm -rf dist
+	$(PIP) build
+	$(BIN)/python -m build --outdir dist
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -56,4 +86,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWEST) build dist site

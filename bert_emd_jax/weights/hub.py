@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.local_paths import require_local
 from bert_emd_jax.weights.checkpoint_files import WEIGHTS_FILES, find_weights
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def resolve_model(name_or_path: Path | str) -> Path:
       UserError: neither a path nor a model of the hub, or the hub is not reachable.
     """
     path = Path(name_or_path)
+    require_local(path)
     if path.exists() or find_weights(path) is not None:
         return path
     name = str(name_or_path)

@@ -75,6 +75,8 @@ def test_layouts_and_class_names(tmp_path, layout):
     "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()]
 )
 def test_kinds_of_text(tmp_path, kind):
+    if kind == pa.string_view() and int(pa.__version__.partition(".")[0]) < 21:
+        pytest.skip("pyarrow cannot write this kind before version 21")
     write(tmp_path / "train.parquet", {"text": pa.array(TEXTS).cast(kind), "label": [0, 1] * 3})
     assert read_split(get_task("custom", data_dir=tmp_path), tmp_path, "train").texts_a == TEXTS
 

@@ -1,0 +1,99 @@
+"""The files around the package say the same: make targets, versions, pins."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bert_emd_jax
+
+yaml = pytest.importorskip("yaml")
+requirements = pytest.importorskip("packaging.requirements")
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", MAKEFILE, flags=re.M))
+
+
+def workflow() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_workflow_calls_targets_of_the_makefile():
+    jobs = workflow()["jobs"]
+    lines = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert len(lines) >= 5
+    called = set()
+    for line in lines:
+        assert line.startswith("make ")
+        called.add(line.removeprefix("make "))
+    variants = jobs["fast"]["strategy"]["matrix"]["include"]
+    called.remove("${{ matrix.target }}")
+    called |= {variant["target"] for variant in variants}
+    assert called <= TARGETS
+    assert {variant["python"] for variant in variants} == {"3.11", "3.12"}
+
+
+@pytest.mark.parametrize("name", [".ci/run", "README.md", "CONTRIBUTING.md", "docs/index.md"])
+def test_targets_that_are_mentioned_are_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    mentioned = set(re.findall(r"(?:^\s*|`|&& )make ([a-z][\w-]*)", text, flags=re.M))
+    assert mentioned
+    assert mentioned <= TARGETS
+
+
+def test_the_targets_make_no_files_of_their_names():
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.M)
+    assert phony is not None
+    assert set(phony[1].split()) == TARGETS
+
+
+def test_the_fast_tests_are_there():
+    listed = MAKEFILE.partition("FAST_TESTS := ")[2].partition("\n\n")[0]
+    listed = re.sub(
+        r"\$\(addprefix ([^,]+),([^)]+)\)",
+        lambda group: " ".join(group[1] + name for name in group[2].split()),
+        listed.replace("\\\n", " "),
+    )
+    assert len(listed.split()) > 10
+    assert [path for path in listed.split() if not (ROOT / path).exists()] == []
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == bert_emd_jax.__version__
+    assert citation["license"] == pyproject()["project"]["license"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires
+    assert f"## {bert_emd_jax.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_hooks_use_a_ruff_that_make_lint_may_use():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
+        "hooks"
+    ]
+    pinned = [pin for hook in hooks for pin in hook.get("additional_dependencies", ())]
+    allowed = next(
+        requirement
+        for requirement in map(
+            requirements.Requirement, pyproject()["project"]["optional-dependencies"]["lint"]
+        )
+        if requirement.name == "ruff"
+    )
+    assert len(pinned) == 2
+    for pin in pinned:
+        assert allowed.specifier.contains(pin.removeprefix("ruff=="))
+
+
+def test_no_upper_bound_replaces_a_jax_that_is_there():
+    project = pyproject()["project"]
+    for text in project["dependencies"]:
+        requirement = requirements.Requirement(text)
+        assert {bound.operator for bound in requirement.specifier} <= {">="}, text
+    for extra in ("cuda", "tpu"):
+        assert project["optional-dependencies"][extra] == [f"jax[{extra}]"]
