@@ -69,9 +69,10 @@ def median_ratio(above: list[float], below: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(above, below, strict=True))
 
 
-def matmul_call(size: int = 2048) -> tuple[Callable[[], object], float]:
-    """(one large compiled float32 matrix product, its FLOPs): the most that this machine can do."""
-    matrix = jnp.ones((size, size), jnp.float32)
+def matmul_call(dtype: str = "float32") -> tuple[Callable[[], object], float]:
+    """(one large compiled matrix product, its FLOPs): the most that a device of this machine can do."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul)
     multiply(matrix, matrix).block_until_ready()
     return lambda: multiply(matrix, matrix).block_until_ready(), 2.0 * size**3

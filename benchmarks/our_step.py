@@ -1,8 +1,10 @@
-"""The product's own train step on its own batches, whole and in parts; `throughput.py` times them."""
+"""The product's own train step on its own batches, whole and in parts, and its teacher; `throughput.py` times
+them."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import optax
 
 from bert_emd_jax.bert.heads import BertForSequenceClassification, forward
 from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.distill_step import PredictionLoss, make_distill_step
 from bert_emd_jax.training.layer_losses import PlanStart, layer_losses
@@ -19,6 +22,7 @@ from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimiz
 from bert_emd_jax.training.parallel import DEVICES, pmap_step, replicate, split_for_training
 from bert_emd_jax.training.state import DROPOUT_GENERATOR, apply_gradients, create_state, unless_bad
 from bert_emd_jax.training.task_data import TaskData
+from bert_emd_jax.training.teacher_outputs import TeacherOutputs
 from bert_emd_jax.transport import sinkhorn
 from bert_emd_jax.transport.layer_weights import uniform_layer_weights
 from bert_emd_jax.transport.mapping import fixed_plan
@@ -30,15 +34,24 @@ from bert_emd_jax.weights.model_directory import Model
 class Ours:
     """The product's own train step on its own batches."""
 
-    def __init__(self, config: DistillConfig, data: TaskData, student: Model, teacher: Model):
+    def __init__(
+        self,
+        config: DistillConfig,
+        data: TaskData,
+        student: Model,
+        teacher: Model,
+        kept: "KeptOutputs | None" = None,
+    ):
+        """With `kept`, batches bring the teacher's outputs along; only those of its rows can be used."""
+        self.kept = kept
         self.config, self.data, self.student, self.teacher = config, data, student, teacher
         layers = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         self.schedule = BatchSchedule(
             data.train.lengths, data.bucket_lengths, config.train_batch_size, config.seed
         )
         self.optimizer = make_optimizer(config, learning_rate_schedule(config, 10_000))
-        self.student_module = BertForSequenceClassification(student.config)
-        self.teacher_module = BertForSequenceClassification(teacher.config)
+        self.student_module = BertForSequenceClassification(student.config, jnp.dtype(config.dtype))
+        self.teacher_module = BertForSequenceClassification(teacher.config, jnp.dtype(config.dtype))
         self.step = pmap_step(
             make_distill_step(
                 self.student_module,
@@ -55,12 +68,14 @@ class Ours:
             create_state(params, self.optimizer, config.seed, uniform_layer_weights(*layers))
         )
         flow = fixed_plan(config.mapping, *layers) if config.mapping in FIXED_MAPPINGS else None
-        self.frozen = replicate({"teacher": teacher.params, "flow": flow})
+        self.frozen = replicate({"teacher": None if kept else teacher.params, "flow": flow})
         self.measurements: dict[str, Any] = {}
 
     def arrays(self, batch: Batch) -> dict[str, np.ndarray]:
         """A batch as the loop hands it to the step."""
         rows = self.data.train.collate(batch.rows, batch.length, self.config.train_batch_size)
+        if self.kept is not None:
+            rows |= self.kept.collate(batch, self.config.train_batch_size)
         return split_for_training(rows)
 
     def train(self, batches: list[Batch]) -> None:
@@ -70,10 +85,36 @@ class Ours:
         jax.block_until_ready(self.state)
 
 
+class KeptOutputs:
+    """A teacher's outputs for some of the rows of a dataset, in files."""
+
+    def __init__(self, dataset: EncodedDataset, rows: np.ndarray, teacher: Model, directory: Path):
+        self._places = np.full(len(dataset), -1)
+        self._places[rows] = np.arange(len(rows))
+        self._outputs = TeacherOutputs(teacher.config, rows_of(dataset, rows))
+        self._outputs.fill_files(directory, BertForSequenceClassification(teacher.config), teacher.params)
+
+    def collate(self, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+        return self._outputs.collate(self._places[batch.rows], batch.length, padded_rows)
+
+
+def rows_of(dataset: EncodedDataset, rows: np.ndarray) -> EncodedDataset:
+    """A dataset of these rows alone."""
+    lengths = dataset.lengths[rows]
+    token_ids = [dataset.token_ids[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows]
+    return dataclasses.replace(
+        dataset,
+        token_ids=np.concatenate(token_ids),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        first_lengths=dataset.first_lengths[rows],
+        labels=None,
+    )
+
+
 def parts_of_a_step(ours: Ours, batch: Batch) -> dict[str, Callable[[], object]]:
     """The parts of a step as programs of their own, compiled, on one batch."""
     arrays = ours.arrays(batch)
-    config, frozen = ours.config, ours.frozen
+    config = ours.config
     state = jax.tree.map(jnp.copy, ours.state)  # steps give theirs away
     pmap = functools.partial(jax.pmap, axis_name=DEVICES)
     key = jax.random.key(0, impl=DROPOUT_GENERATOR)
@@ -104,7 +145,8 @@ def parts_of_a_step(ours: Ours, batch: Batch) -> dict[str, Callable[[], object]]
     student_forward = pmap(lambda p, b: forward(ours.student_module, p, first(b)), in_axes=(None, 0))
     student_gradient = pmap(jax.grad(student_loss), in_axes=(None, 0))
     cost_gradient = pmap(costs_gradient, in_axes=(None, 0, 0, 0))
-    teacher_output = teacher_forward(frozen["teacher"], arrays)
+    teacher_params = replicate(ours.teacher.params)
+    teacher_output = teacher_forward(teacher_params, arrays)
     student_output = student_forward(state.params, arrays)
     held = {"state": jax.tree.map(jnp.copy, ours.state)}
     gradients = jax.tree.map(jnp.zeros_like, state.params)
@@ -127,13 +169,13 @@ def parts_of_a_step(ours: Ours, batch: Batch) -> dict[str, Callable[[], object]]
         held["state"] = jax.block_until_ready(optimize(held["state"], gradients))
 
     wait = jax.block_until_ready
-    return {
-        "teacher forward": lambda: wait(teacher_forward(frozen["teacher"], arrays)),
+    teacher_part = {"teacher forward": lambda: wait(teacher_forward(teacher_params, arrays))}
+    return ({} if ours.kept else teacher_part) | {
         "student forward + backward": lambda: wait(student_gradient(state.params, arrays)),
         "costs and their gradient": lambda: wait(
             cost_gradient(state.params[PROJECTION], student_output, teacher_output, arrays)
         ),
         "transport (both plans)": lambda: wait(solve(*problems)),
         "optimizer": optimizer_step,
-        "host (collate, split)": lambda: ours.arrays(batch),
+        "host (collate, read, split)": lambda: ours.arrays(batch),
     }

@@ -6,13 +6,19 @@ Models: a teacher of bert-base's size and a student of TinyBERT-4's, random weig
 speed). Without --data_dir the texts are Rotten Tomatoes sentences. The two programs take turns, a few steps
 at a time, so that a noisy moment of the machine hits both. The projection over whole epochs:
 
-    baseline = epochs · ceil(rows / batch) · t          t: median seconds of a step; all cost the same
-    ours     = Σ_stages Σ_L (c_L + epochs · n_L · t_L)  n_L: batches of an epoch, padded to L tokens;
-                                                        t_L: median seconds of such a step; c_L: compilation
+    baseline = epochs · ceil(rows / batch) · t           t: median seconds of a step; all cost the same
+    ours     = C + rows · r + Σ_L (c_L + epochs · n_L · t_L)
+                                                         n_L: batches of an epoch, padded to L tokens;
+                                                         t_L: median seconds of such a step; c_L: compilation;
+                                                         r: seconds to compute and write the teacher's outputs
+                                                         of a row once, C: to compile that (--teacher_cache)
 
-A stage is a number of epochs that run the same compiled step. Both sides go from tokenised rows to updated
-weights: no evaluation, no checkpoints. What consecutive steps of the real schedule take is printed as a check
-of the projection.
+On an accelerator: --no-baseline --teacher_cache off --dtype bfloat16 --batch_size 256 --one_length prints the
+share of the peak in FLOPs of the models' matrix products (measuring.step_flops).
+
+Both sides go from tokenised rows to updated weights: no evaluation, no checkpoints. Kept outputs are read
+back from files that the system has in memory. What consecutive steps of the real schedule take is printed as
+a check of the projection.
 """
 
 import argparse
@@ -20,6 +26,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +34,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import torch
 from measuring import (
     CLOCKS,
     SMALL_STUDENT,
@@ -45,24 +51,23 @@ from measuring import (
     step_flops,
     uncased_tokenizer,
 )
-from our_step import Ours, parts_of_a_step
-from torch_baseline import Baseline
+from our_step import KeptOutputs, Ours, parts_of_a_step
 
 from bert_emd_jax.data.batching import Batch, BatchSchedule
 from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.training import teacher_outputs
 from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.training.teacher_outputs import TeacherOutputs
 from bert_emd_jax.weights.initialization import initial_params, initial_projection
 from bert_emd_jax.weights.model_directory import Model
 
 
-class Stage(NamedTuple):
-    """Epochs that run the same compiled step."""
+class OnceForAll(NamedTuple):
+    """What the teacher's outputs take when each row's are computed and written once, in seconds."""
 
-    name: str
-    ours: Ours
-    epochs: int
-    runs_teacher: bool = True
+    compilation: float
+    per_row: float
 
 
 def batches_by_length(schedule: BatchSchedule) -> dict[int, list[Batch]]:
@@ -91,77 +96,110 @@ def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tok
     """Measures one task and prints it."""
     clock = CLOCKS[args.clock]
     student, teacher = random_models(tokenizer, data.task.num_labels, args.smoke)
-    baseline = Baseline(student.config, teacher.config, regression=data.task.is_regression)
-    stages = [Stage("every epoch", Ours(config, data, student, teacher), config.num_train_epochs)]
-    by_length = batches_by_length(stages[0].ours.schedule)
+    if args.one_length:
+        data = dataclasses.replace(data, bucket_lengths=(config.max_seq_length,))
+    schedule = BatchSchedule(data.train.lengths, data.bucket_lengths, config.train_batch_size, config.seed)
+    by_length = batches_by_length(schedule)
     mean, steps = np.mean(data.train.lengths), sum(map(len, by_length.values()))
     print(
         f"\n{data.task.name}: {len(data.train)} rows of {mean:.1f} tokens on average, {steps} steps an epoch"
     )
+    groups = {length: (batches * args.group)[: args.group] for length, batches in by_length.items()}
+    check = [schedule.batch(step) for step in range(min(args.check_steps, steps))]
+    with tempfile.TemporaryDirectory(dir=args.cache_dir) as directory:
+        once, kept = None, None
+        if args.teacher_cache == "disk":
+            needed = itertools.chain(check, *groups.values())
+            used = np.unique(np.concatenate([batch.rows for batch in needed]))
+            once, kept = keep_outputs(data, used, teacher, Path(directory), clock, args.sample_rows)
+        ours = Ours(config, data, student, teacher, kept)
+        first_calls: dict[Any, float] = {}
+        calls: dict[Any, Callable[[], object]] = {}
+        for length, batches in groups.items():
+            calls[length] = functools.partial(ours.train, batches)
+            first_calls[length] = seconds(calls[length], clock)
+            print(f"  {length} tokens: compiled", flush=True)
+        heaviest = max(by_length, key=lambda length: length * len(by_length[length]))
+        if args.baseline:
+            from torch_baseline import Baseline
 
-    first_calls: dict[Any, float] = {}
-    calls: dict[Any, Callable[[], object]] = {}
-    for stage in stages:
-        for length, batches in by_length.items():
-            train = functools.partial(stage.ours.train, (batches * args.group)[: args.group])
-            calls[stage.name, length] = train
-            first_calls[stage.name, length] = seconds(train, clock)
-            print(f"  {stage.name}, {length} tokens: compiled", flush=True)
-    heaviest = max(by_length, key=lambda length: length * len(by_length[length]))
-    padded = data.train.collate(by_length[heaviest][0].rows, config.max_seq_length)
-    baseline.step(padded)  # allocates
-    matmul, matmul_flops = matmul_call()
-    calls |= {"baseline": lambda: baseline.step(padded), "matmul": matmul}
-    times = seconds_in_turn(calls, args.rounds, clock)
-    typical = medians(times)
-    compilation = {name: max(0.0, first - typical[name]) for name, first in first_calls.items()}
-    per_step = {name: typical[name] / args.group for name in first_calls}
+            baseline = Baseline(student.config, teacher.config, regression=data.task.is_regression)
+            padded = data.train.collate(by_length[heaviest][0].rows, config.max_seq_length)
+            baseline.step(padded)  # allocates
+            calls["baseline"] = lambda: baseline.step(padded)
+        calls["matmul"], matmul_flops = matmul_call(config.dtype)
+        times = seconds_in_turn(calls, args.rounds, clock)
+        typical = medians(times)
+        compilation = {length: max(0.0, first - typical[length]) for length, first in first_calls.items()}
+        per_step = {length: typical[length] / args.group for length in first_calls}
 
-    print_rates(
-        stages, by_length, per_step, compilation, typical["baseline"], matmul_flops / min(times["matmul"])
+        peak = matmul_flops / min(times["matmul"])
+        print_rates(ours, once, by_length, per_step, compilation, typical.get("baseline"), peak)
+        taken = seconds(lambda: ours.train(check), clock)
+        expected = sum(per_step[batch.length] for batch in check)
+        print(f"  {len(check)} consecutive steps: {taken:.2f} s; {expected:.2f} s expected from the medians")
+        uniform = Ours(dataclasses.replace(config, mapping="uniform"), data, student, teacher, kept)
+        print_mapping_ratio(ours, uniform, groups[heaviest][0], args.rounds, clock)
+        if args.breakdown:
+            print_breakdown(ours, groups[heaviest][0], args.rounds, clock)
+
+
+def keep_outputs(
+    data: TaskData, rows: np.ndarray, teacher: Model, directory: Path, clock: Clock, sample_rows: int
+) -> tuple[OnceForAll, KeptOutputs]:
+    """What it takes to keep outputs, from a sample and from one of twice the rows; and those of `rows`."""
+    # As many padded lengths for the samples as all the rows have.
+    teacher_outputs._BATCHES_PER_COMPILATION = 1
+    taken = []
+    for count in (sample_rows, 2 * sample_rows):
+        sample = np.random.default_rng(0).permutation(len(data.train))[:count]
+        into = directory / str(count)
+        taken.append(
+            seconds(lambda sample=sample, into=into: KeptOutputs(data.train, sample, teacher, into), clock)
+        )
+    kept = KeptOutputs(data.train, rows, teacher, directory / "used")
+    size = TeacherOutputs(teacher.config, data.train).bytes / 1e9
+    once = OnceForAll(2 * taken[0] - taken[1], (taken[1] - taken[0]) / sample_rows)
+    print(
+        f"  the teacher's outputs: {1e3 * once.per_row:.1f} ms a row, compiled in {once.compilation:.1f} s;"
+        f" {size:.1f} GB for all rows"
     )
-    last = stages[-1]
-    check = [last.ours.schedule.batch(step) for step in range(min(args.check_steps, steps))]
-    taken = seconds(lambda: last.ours.train(check), clock)
-    expected = sum(per_step[last.name, batch.length] for batch in check)
-    print(f"  {len(check)} consecutive steps: {taken:.2f} s; {expected:.2f} s expected from the medians")
-    uniform = Ours(dataclasses.replace(config, mapping="uniform"), data, student, teacher)
-    print_mapping_ratio(last.ours, uniform, by_length[heaviest][0], args.rounds, clock)
-    if args.breakdown:
-        print_breakdown(last.ours, by_length[heaviest][0], args.rounds, clock)
+    return once, kept
 
 
 def print_rates(
-    stages: list[Stage],
+    ours: Ours,
+    once: OnceForAll | None,
     by_length: dict[int, list[Batch]],
-    per_step: dict[tuple[str, int], float],
-    compilation: dict[tuple[str, int], float],
-    baseline_step: float,
+    per_step: dict[int, float],
+    compilation: dict[int, float],
+    baseline_step: float | None,
     peak: float,
 ) -> None:
     """Prints seconds of every kind of step and the projection; `peak` is in FLOP/s, the times in seconds."""
-    config, data = stages[0].ours.config, stages[0].ours.data
-    rows, steps = len(data.train), sum(map(len, by_length.values()))
-    print(f"  peak: {peak / 1e9:.0f} GFLOP/s, one float32 product of 2048 x 2048 matrices")
-    print(f"  baseline: {baseline_step:.3f} s a step, all of {config.max_seq_length} tokens")
-    total = sum(compilation.values())
-    for stage in stages:
-        sizes = stage.ours.student.config, stage.ours.teacher.config, config.train_batch_size
-        for length, batches in by_length.items():
-            step = per_step[stage.name, length]
-            flops = step_flops(*sizes, length, with_teacher=stage.runs_teacher)
-            print(
-                f"  {stage.name}, {length:>3} tokens: {step:.3f} s a step, {len(batches)} steps, compiled in"
-                f" {compilation[stage.name, length]:.1f} s, {100 * flops / step / peak:.0f} % of the peak"
-            )
-        epoch = sum(len(batches) * per_step[stage.name, length] for length, batches in by_length.items())
-        print(f"  {stage.name}: {rows / epoch:.2f} examples/s")
-        total += stage.epochs * epoch
-    baseline_rate, rate = rows / (steps * baseline_step), config.num_train_epochs * rows / total
-    print(
-        f"  {config.num_train_epochs} epochs, compilation included: ours {rate:.2f} examples/s, baseline"
-        f" {baseline_rate:.2f}; RATIO {rate / baseline_rate:.1f}"
-    )
+    config, rows = ours.config, len(ours.data.train)
+    steps = sum(map(len, by_length.values()))
+    print(f"  peak: {peak / 1e9:.0f} GFLOP/s, one large {config.dtype} matrix product")
+    sizes = ours.student.config, ours.teacher.config, config.train_batch_size
+    for length, batches in by_length.items():
+        step = per_step[length]
+        flops = step_flops(*sizes, length, with_teacher=once is None)
+        print(
+            f"  {length:>3} tokens: {step:.3f} s a step, {len(batches)} steps, compiled in"
+            f" {compilation[length]:.1f} s, {100 * flops / step / peak:.0f} % of the peak"
+        )
+    epoch = sum(len(batches) * per_step[length] for length, batches in by_length.items())
+    before = 0.0 if once is None else once.compilation + rows * once.per_row
+    total = before + sum(compilation.values()) + config.num_train_epochs * epoch
+    rate = config.num_train_epochs * rows / total
+    print(f"  steps alone: {rows / epoch:.2f} examples/s")
+    print(f"  {config.num_train_epochs} epochs, all included: {rate:.2f} examples/s")
+    if baseline_step is not None:
+        baseline_rate = rows / (steps * baseline_step)
+        print(
+            f"  baseline: {baseline_step:.3f} s a step, all of {config.max_seq_length} tokens;"
+            f" {baseline_rate:.2f} examples/s; RATIO {rate / baseline_rate:.1f}"
+        )
 
 
 def print_mapping_ratio(emd: Ours, uniform: Ours, batch: Batch, rounds: int, clock: Clock) -> None:
@@ -185,6 +223,14 @@ def print_breakdown(ours: Ours, batch: Batch, rounds: int, clock: Clock) -> None
         print(f"    {name:<28}{1e3 * taken:>9.1f} ms {100 * taken / whole:>6.1f} %")
 
 
+def _torch_version() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "not installed"
+    return f"{torch.__version__} ({torch.get_num_threads()} threads)"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data_dir", type=Path, help="a GLUE task's directory; default: Rotten Tomatoes")
@@ -196,14 +242,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often both take turns")
     parser.add_argument("--group", type=int, default=3, help="our steps in a turn")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: where others use the machine")
+    parser.add_argument("--teacher_cache", choices=("disk", "off"), default="disk")
+    parser.add_argument("--cache_dir", type=Path, help="for the files of --teacher_cache disk")
+    parser.add_argument("--sample_rows", type=int, default=512, help="to measure how long these take")
     parser.add_argument("--check_steps", type=int, default=20)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="ours")
+    parser.add_argument("--baseline", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--one_length", action="store_true", help="pad all rows to --max_seq_length")
     parser.add_argument("--breakdown", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--smoke", action="store_true", help="tiny models, one padded length, two rounds")
     args = parser.parse_args()
     if args.smoke:
-        args.rounds, args.check_steps = 2, 4
-    versions = f"jax {jax.__version__}, torch {torch.__version__} ({torch.get_num_threads()} threads)"
-    print(f"{versions}; {machine()}")
+        args.rounds, args.check_steps, args.sample_rows = 2, 4, 32
+    print(f"jax {jax.__version__}, torch {_torch_version()}; {machine()}")
     with contextlib.ExitStack() as stack:
         data_dir, task_name = args.data_dir, args.task_name
         if data_dir is None:
@@ -220,6 +271,7 @@ def main() -> None:
             num_train_epochs=args.epochs,
             max_steps=40 if args.smoke else 0,  # so few make one bucket: one compilation
             token_cache=False,
+            dtype=args.dtype,
         )
         tokenizer = uncased_tokenizer(args.vocab)
         compare(args, config, load_task_data(config, task_of(config), tokenizer), tokenizer)

@@ -124,7 +124,9 @@ class BertConfig:
         )
         missing = [name for name in required if name not in values]
         if missing:
-            raise UserError(f"{source}: no {', '.join(missing)}")
+            raise UserError(
+                f"{source}: no {', '.join(missing)}; take the config.json that belongs to the weights"
+            )
         known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "num_labels"}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         labels = _label_names(values, source)
@@ -170,16 +172,19 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
     if path.is_dir():
         candidates = [path / name for name in ("config.json", "bert_config.json") if (path / name).is_file()]
         if not candidates:
-            raise UserError(f"{path}: no config.json or bert_config.json in this directory")
+            raise UserError(
+                f"{path}: no config.json or bert_config.json in this directory;"
+                " copy the one of the model there"
+            )
         path = candidates[0]
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; a model is described by its config.json") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        raise UserError(f"{path}: not valid JSON ({error}); fetch it again") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a JSON object was expected")
+        raise UserError(f"{path}: a JSON object was expected; take the config.json of a model")
     return values, str(path)
 
 

@@ -53,6 +53,7 @@ class BertForSequenceClassification(nn.Module):
 
     config: BertConfig
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -63,7 +64,7 @@ class BertForSequenceClassification(nn.Module):
         deterministic: bool = True,
     ) -> BertOutput:
         config = self.config
-        encoded = BertEncoder(config, self.dtype, name="bert")(
+        encoded = BertEncoder(config, self.dtype, remat=self.remat, name="bert")(
             input_ids, attention_mask, token_type_ids, deterministic
         )
         features = encoded.pooled
@@ -86,6 +87,7 @@ class BertForMaskedLM(nn.Module):
 
     config: BertConfig
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -97,7 +99,7 @@ class BertForMaskedLM(nn.Module):
         masked_positions: Int[Array, "batch masked"] | None = None,
     ) -> BertOutput:
         config = self.config
-        encoder = BertEncoder(config, self.dtype, with_pooler=False, name="bert")
+        encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, name="bert")
         encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic)
         hidden = encoded.hidden_states[-1]
         if masked_positions is not None:
@@ -121,6 +123,7 @@ class BertWithoutHead(nn.Module):
 
     config: BertConfig
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -130,5 +133,5 @@ class BertWithoutHead(nn.Module):
         token_type_ids: Int[Array, "batch seq"] | None = None,
         deterministic: bool = True,
     ) -> BertOutput:
-        encoder = BertEncoder(self.config, self.dtype, name="bert")
+        encoder = BertEncoder(self.config, self.dtype, remat=self.remat, name="bert")
         return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, deterministic), None)

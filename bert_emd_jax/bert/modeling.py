@@ -143,12 +143,14 @@ class Layer(nn.Module):
 class BertEncoder(nn.Module):
     """Embeddings, N layers and, where a head needs it, the pooler.
 
-    `dtype` is the compute type (float32 or bfloat16); parameters are float32.
+    `dtype` is the compute type (float32 or bfloat16); parameters are float32. `remat` keeps of a layer only
+    what it returns, and computes the rest again in the backward pass.
     """
 
     config: BertConfig
     dtype: Dtype = jnp.float32
     with_pooler: bool = True
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -175,8 +177,9 @@ class BertEncoder(nn.Module):
             input_ids, token_type_ids, deterministic
         )
         hidden_states, attention_scores = [hidden], []
+        layer_type = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer  # 3: deterministic
         for layer in range(self.config.num_hidden_layers):
-            hidden, scores = Layer(self.config, self.dtype, name=f"layer_{layer}")(
+            hidden, scores = layer_type(self.config, self.dtype, name=f"layer_{layer}")(
                 hidden, mask_bias_Bx1x1xL, deterministic
             )
             hidden_states.append(hidden)

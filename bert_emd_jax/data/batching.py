@@ -13,17 +13,20 @@ class Batch(NamedTuple):
 
 
 def choose_bucket_lengths(
-    lengths: np.ndarray, max_length: int, count: int = 4, multiple: int = 8
+    lengths: np.ndarray, max_length: int, count: int = 4, multiple: int | None = None
 ) -> tuple[int, ...]:
     """At most `count` increasing lengths with the fewest padding tokens; a row takes the first that fits.
 
-    They are multiples of `multiple`, or `max_length`. The last one holds the longest row.
+    They are multiples of `multiple` (None: 4 where most rows are shorter than 32, else 8), or `max_length`.
+    The last one holds the longest row.
     """
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) == 0 or count < 1:
         raise ValueError("bucket lengths need at least one row and one bucket")
     if lengths.max() > max_length:
         raise ValueError(f"a row of {lengths.max()} tokens is longer than max_length {max_length}")
+    if multiple is None:
+        multiple = 4 if np.median(lengths) < 32 else 8
     rounded = np.minimum(-(-np.maximum(lengths, 1) // multiple) * multiple, max_length)
     # A bucket that ends where no row ends only pads more, so these are all the candidates.
     candidates, rows = np.unique(rounded, return_counts=True)
@@ -63,8 +66,7 @@ class BatchSchedule:
         self._bucket_lengths = tuple(bucket_lengths)
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = -1
-        self._plan: list[Batch] = []
+        self._plan: tuple[int, list[Batch]] = -1, []
         self.steps_per_epoch: int = -(-len(lengths) // batch_size)
 
     def batch(self, step: int) -> Batch:
@@ -72,10 +74,11 @@ class BatchSchedule:
         if step < 0:
             raise ValueError(f"steps count from 0, not {step}")
         epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._plan = self._plan_epoch(epoch)
-            self._epoch = epoch
-        return self._plan[place]
+        planned, batches = self._plan  # at once: another thread may ask for another epoch
+        if planned != epoch:
+            batches = self._plan_epoch(epoch)
+            self._plan = epoch, batches
+        return batches[place]
 
     def _plan_epoch(self, epoch: int) -> list[Batch]:
         generator = np.random.default_rng((self._seed, epoch))

@@ -17,6 +17,7 @@ from bert_emd_jax.training.layer_losses import PlanStart, layer_losses, updated_
 from bert_emd_jax.training.objectives import masked_lm_sums, soft_loss, task_loss
 from bert_emd_jax.training.parallel import DEVICES
 from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key, unless_bad
+from bert_emd_jax.training.teacher_outputs import output_of
 from bert_emd_jax.transport.layer_weights import LayerWeights, learned_layer_weights
 from bert_emd_jax.weights.initialization import PROJECTION
 
@@ -44,8 +45,9 @@ def make_distill_step(
 ) -> Callable[[TrainState, dict[str, Any], Batch], tuple[TrainState, Measurements]]:
     """A step for `pmap_step`: (state, frozen, batch [micro, rows, …]) -> (state, measurements).
 
-    `frozen` holds what nobody differentiates: "teacher", its parameters, and "flow" [S, T], the plan of a
-    fixed mapping (None for the others). `layer_factor` weighs all that is learned from layers.
+    `frozen` holds what nobody differentiates: "teacher", its parameters (None where batches bring its outputs
+    along), and "flow" [S, T], the plan of a fixed mapping (None for the others). `layer_factor` weighs all
+    that is learned from layers.
 
     Measurements beside the losses: `attention_` and `hidden_` `cost` [micro, S, T], `flow` [micro, S, T] and
     certified `gap` [micro], and the `layer_weights` that these plans were solved with.
@@ -63,7 +65,7 @@ def make_distill_step(
         def loss_share(
             params: Any, micro: Batch, index: Any
         ) -> tuple[jax.Array, tuple[Measurements, Measurements]]:
-            teacher_output = forward(teacher, frozen["teacher"], micro)
+            teacher_output = output_of(micro) or forward(teacher, frozen["teacher"], micro)
             student_output = forward(student, params, micro, dropout_key(state, index))
             start = PlanStart(weights_of(params, state), state.potentials, frozen["flow"])
             layer_loss, of_layers, plans = layer_losses(

@@ -72,12 +72,14 @@ def check_pair(
     if student.config.vocab_size != teacher.config.vocab_size:
         raise UserError(
             f"the student has {student.config.vocab_size} word embeddings, the teacher"
-            f" {teacher.config.vocab_size}: both must read the same token ids"
+            f" {teacher.config.vocab_size}: both must read the same token ids;"
+            " give a student of the same vocabulary"
         )
     if student.tokenizer.fingerprint != teacher.tokenizer.fingerprint:
         raise UserError(
             "student and teacher have different tokenizers (vocabulary or lower-casing):"
-            " both must read the same token ids"
+            " both must read the same token ids; give a student of the same vocabulary, or"
+            " --do_lower_case for both"
         )
     for model, source in ((teacher, "the teacher"), (student, "the student")):
         check_length(longest, model.config.max_position_embeddings, source, flag)
@@ -88,9 +90,18 @@ def check_pair(
 
 
 def mapping_method(
-    config: MappingConfig, teacher: Model, student: Model, make_step: Callable[..., Any]
+    config: MappingConfig,
+    teacher: Model,
+    student: Model,
+    make_step: Callable[..., Any],
+    *,
+    teacher_runs: bool = True,
 ) -> Method:
-    """The method of a step made by `make_distill_step`, with its history and its exact checks."""
+    """The method of a step made by `make_distill_step`, with its history and its exact checks.
+
+    Args:
+      teacher_runs: the step computes the teacher's outputs; otherwise its batches bring them along.
+    """
     history = MappingHistory(config.output_dir)
     observer = LayerObserver(history, config.check_tolerance)
     layers = student.config.num_hidden_layers, teacher.config.num_hidden_layers
@@ -100,7 +111,7 @@ def mapping_method(
         learning_rates[LAYER_WEIGHT_LOGITS] = config.layer_weight_learning_rate
     return Method(
         make_step=make_step,
-        frozen=_frozen_by_epoch(config, teacher, *layers),
+        frozen=_frozen_by_epoch(config, teacher.params if teacher_runs else None, *layers),
         layer_weights=uniform_layer_weights(*layers),
         extra_params=extra_params,
         learning_rates=learning_rates,
@@ -114,15 +125,15 @@ def mapping_method(
 
 
 def _frozen_by_epoch(
-    config: MappingConfig, teacher: Model, student_layers: int, teacher_layers: int
+    config: MappingConfig, teacher_params: Any, student_layers: int, teacher_layers: int
 ) -> Callable[[int], dict[str, Any]]:
     """What the step needs and nobody differentiates, by epoch: the teacher, and a fixed mapping's plan."""
-    teacher_params = replicate(teacher.params)
+    replicated = replicate(teacher_params)
 
     def frozen(epoch: int) -> dict[str, Any]:
         flow = None
         if config.mapping in FIXED_MAPPINGS:
             flow = replicate(fixed_plan(config.mapping, student_layers, teacher_layers, config.seed, epoch))
-        return {"teacher": teacher_params, "flow": flow}
+        return {"teacher": replicated, "flow": flow}
 
     return frozen

@@ -55,17 +55,24 @@ def rows_for_devices(rows: int, device_count: int, micro_batches: int = 1) -> in
     return -(-rows // unit) * unit
 
 
-def split_for_training(batch: Mapping[str, np.ndarray], micro_batches: int = 1) -> dict[str, np.ndarray]:
-    """This host's part of a global batch: [rows, …] to [local devices, micro-batches, rows, …].
+def rows_of_this_host(padded_rows: int, micro_batches: int = 1) -> np.ndarray:
+    """Which places of a global batch this host's devices work on, increasing.
 
     Rows go to (micro-batch, device) in turn, so that a short last batch's fillers spread evenly.
     """
-    device_count, local = jax.device_count(), jax.local_device_count()
+    local = jax.local_device_count()
     first = jax.process_index() * local
+    places = np.arange(padded_rows).reshape(-1, micro_batches, jax.device_count())
+    return places[:, :, first : first + local].ravel()
+
+
+def split_for_training(batch: Mapping[str, np.ndarray], micro_batches: int = 1) -> dict[str, np.ndarray]:
+    """This host's rows over its devices: [rows, …] to [local devices, micro-batches, rows, …]."""
+    local = jax.local_device_count()
 
     def split(values: np.ndarray) -> np.ndarray:
-        by_device = values.reshape(-1, micro_batches, device_count, *values.shape[1:])
-        return np.moveaxis(by_device[:, :, first : first + local], (2, 1), (0, 1))
+        by_device = values.reshape(-1, micro_batches, local, *values.shape[1:])
+        return np.moveaxis(by_device, (2, 1), (0, 1))
 
     return {name: split(values) for name, values in batch.items()}
 

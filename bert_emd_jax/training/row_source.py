@@ -1,6 +1,8 @@
 """Where training rows come from: a task's, the same in every epoch, or a corpus with a file per epoch."""
 
+import contextlib
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,10 @@ class RowSource(Protocol):
 
     @property
     def steps_per_epoch(self) -> int: ...
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """Around the training: makes ready what its steps need, which may take long, and puts it away."""
+        ...
 
     def batch(self, step: int) -> Batch:
         """The rows of a step, counted from 0, and the length that they are padded to."""
@@ -35,6 +41,9 @@ class TaskRows:
     @property
     def steps_per_epoch(self) -> int:
         return self.schedule.steps_per_epoch
+
+    def prepared(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def batch(self, step: int) -> Batch:
         return self.schedule.batch(step)
@@ -63,26 +72,27 @@ class CorpusRows:
         self._bucket_lengths = bucket_lengths
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = -1
-        self._dataset: PretrainingDataset
-        self._schedule: BatchSchedule
+        self._opened: tuple[int, PretrainingDataset, BatchSchedule] | None = None
         self.steps_per_epoch: int = -(-self._count // batch_size)
 
+    def prepared(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def batch(self, step: int) -> Batch:
-        self._open(step // self.steps_per_epoch)
-        return self._schedule.batch(step)
+        return self._open(step // self.steps_per_epoch)[1].batch(step)
 
     def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
-        self._open(step // self.steps_per_epoch)
-        return corpus_arrays(self._dataset, batch.rows, batch.length, padded_rows)
+        dataset, _ = self._open(step // self.steps_per_epoch)
+        return corpus_arrays(dataset, batch.rows, batch.length, padded_rows)
 
-    def _open(self, epoch: int) -> None:
-        if epoch == self._epoch:
-            return
-        self._epoch = epoch
-        self._dataset = self._data.epoch(epoch)
-        lengths = self._dataset.lengths[: self._count]
-        self._schedule = BatchSchedule(lengths, self._bucket_lengths, self._batch_size, self._seed)
+    def _open(self, epoch: int) -> tuple[PretrainingDataset, BatchSchedule]:
+        opened = self._opened  # at once: another thread may ask for another epoch
+        if opened is None or opened[0] != epoch:
+            dataset = self._data.epoch(epoch)
+            lengths = dataset.lengths[: self._count]
+            schedule = BatchSchedule(lengths, self._bucket_lengths, self._batch_size, self._seed)
+            opened = self._opened = epoch, dataset, schedule
+        return opened[1:]
 
 
 def corpus_arrays(

@@ -1,5 +1,6 @@
 """A task's splits, encoded for a model, and the padded lengths in use."""
 
+import bisect
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -20,9 +21,9 @@ from bert_emd_jax.training.config import TaskConfig, TaskTrainingConfig
 
 logger = logging.getLogger(__name__)
 
-MOST_BUCKETS = 4
-# A compilation takes as long as some tens of steps on shorter rows save.
-BATCHES_PER_COMPILATION = 50
+# A compilation takes as long as some tens of steps on shorter rows save; the more padded lengths there are,
+# the less another one saves.
+_BATCHES_FOR_ANOTHER_LENGTH = (50, 100, 150, 1000, 2000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> Enc
 
 def bucket_count(batches: int) -> int:
     """How many padded lengths so many batches deserve: each costs a compilation."""
-    return min(MOST_BUCKETS, 1 + batches // BATCHES_PER_COMPILATION)
+    return 1 + bisect.bisect_right(_BATCHES_FOR_ANOTHER_LENGTH, batches)
 
 
 def load_task_data(
@@ -111,4 +112,7 @@ def load_task_data(
 def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
     """Raises UserError where the model has fewer position embeddings than the longest input needs."""
     if longest > max_positions:
-        raise UserError(f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only")
+        raise UserError(
+            f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only;"
+            " give so many or less"
+        )

@@ -25,9 +25,9 @@ from bert_emd_jax.training.task_data import TaskData
 from bert_emd_jax.weights.model_directory import Model
 
 
-def classifier(config: BertConfig, dtype: str) -> nn.Module:
-    """The module of a model, computing in `dtype`."""
-    return BertForSequenceClassification(config, jnp.dtype(dtype))
+def classifier(config: BertConfig, dtype: str, remat: bool = False) -> nn.Module:
+    """The module of a model, computing in `dtype`; see `BertEncoder` for `remat`."""
+    return BertForSequenceClassification(config, jnp.dtype(dtype), remat)
 
 
 def task_target(

@@ -1,0 +1,57 @@
+"""What a run takes: seconds to its first step, seconds of compilation, and the most memory."""
+
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+logger = logging.getLogger(__name__)
+
+_COMPILATION_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+def keep_compiled_programs(directory: Path | None) -> None:
+    """Keeps compiled programs in a directory, for later runs; None leaves it to JAX's own settings."""
+    if directory is not None:
+        jax.config.update("jax_compilation_cache_dir", str(directory.expanduser().absolute()))
+
+
+class RunCosts:
+    """Counts from when it is made; `close` ends its count of compilations."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._compiling = 0.0
+        self._to_first_step: float | None = None
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def first_step_is_done(self) -> None:
+        """Says how long that took."""
+        self._to_first_step = time.perf_counter() - self._start
+        logger.info(
+            "first step after %.1f s, %.1f s of it for compilation", self._to_first_step, self._compiling
+        )
+
+    def so_far(self) -> dict[str, Any]:
+        """Seconds, and peak bytes of this process and of the fullest device (where that is known)."""
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+        known = [peak for peak in peaks if peak is not None]
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "seconds": time.perf_counter() - self._start,
+            "seconds_to_first_step": self._to_first_step,
+            "seconds_compiling": self._compiling,
+            "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_device_bytes": max(known) if known else None,
+        }
+
+    def close(self) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._note)
+
+    def _note(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event == _COMPILATION_EVENT:
+            self._compiling += duration_secs
