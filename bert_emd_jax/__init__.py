@@ -4,15 +4,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bert_emd_jax.api import Classifier, Prediction, distill, evaluate, finetune, load
+    from bert_emd_jax.api import (
+        Classifier,
+        Prediction,
+        distill,
+        evaluate,
+        finetune,
+        general_distill,
+        load,
+        mapping,
+        plot_layer_weights,
+        plot_mapping,
+    )
     from bert_emd_jax.errors import UserError
-    from bert_emd_jax.training.config import DistillConfig, EvaluationConfig, FinetuneConfig
+    from bert_emd_jax.training.config import (
+        DistillConfig,
+        EvaluationConfig,
+        FinetuneConfig,
+        GeneralDistillConfig,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
-    **dict.fromkeys(("Classifier", "Prediction", "distill", "evaluate", "finetune", "load"), "api"),
-    **dict.fromkeys(("DistillConfig", "EvaluationConfig", "FinetuneConfig"), "training.config"),
+    **dict.fromkeys(
+        ("Classifier", "Prediction", "distill", "evaluate", "finetune", "general_distill"), "api"
+    ),
+    **dict.fromkeys(("load", "mapping", "plot_layer_weights", "plot_mapping"), "api"),
+    **dict.fromkeys(
+        ("DistillConfig", "EvaluationConfig", "FinetuneConfig", "GeneralDistillConfig"), "training.config"
+    ),
     "UserError": "errors",
 }
 
@@ -21,13 +42,18 @@ __all__ = [
     "DistillConfig",
     "EvaluationConfig",
     "FinetuneConfig",
+    "GeneralDistillConfig",
     "Prediction",
     "UserError",
     "__version__",
     "distill",
     "evaluate",
     "finetune",
+    "general_distill",
     "load",
+    "mapping",
+    "plot_layer_weights",
+    "plot_mapping",
 ]
 
 

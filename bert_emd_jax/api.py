@@ -1,6 +1,8 @@
-"""The five lines of a notebook: fine-tune, distil, evaluate, load, classify. JAX comes when it is needed."""
+"""What notebooks and programs call: fine-tune, distil, evaluate, look, classify. Imports JAX when needed."""
 
 import dataclasses
+import difflib
+import logging
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +12,19 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import DistillConfig, Dtype, EvaluationConfig, FinetuneConfig
+from bert_emd_jax.training.config import (
+    DistillConfig,
+    Dtype,
+    EvaluationConfig,
+    FinetuneConfig,
+    GeneralDistillConfig,
+)
 from bert_emd_jax.training.presets import preset_values
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bert_emd_jax.report.mapping_file import Mapping
     from bert_emd_jax.weights.model_directory import Model
 
 Config = TypeVar("Config")
@@ -26,7 +37,8 @@ def finetune(config: FinetuneConfig | None = None, /, **flags: Any) -> Results:
     """Fine-tunes a BERT on a task, as `run_finetune.py` does: `finetune(bert_model=…, task_name=…, …)`.
 
     Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; the
-    model, its checkpoints and `report.html` are there too.
+    model, its checkpoints and `report.html` are there too. With `dry_run=True` it trains nothing and returns
+    what it found: rows, steps, memory, an estimate of the time.
 
     Raises:
       UserError: a flag, file or row that the user can put right.
@@ -40,7 +52,8 @@ def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
     """Distils a teacher into a student, as `run_distill.py` does: `distill(teacher_model=…, …)`.
 
     Takes a config or the program's flags; with `preset=…` among the flags, its values are those that no other
-    flag names. Returns what `eval_results.json` in `output_dir` holds, for student and teacher.
+    flag names. Returns what `eval_results.json` in `output_dir` holds, for student and teacher; with
+    `dry_run=True` what `finetune` returns then.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
@@ -52,6 +65,19 @@ def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
     return _trained(train, config or _config(DistillConfig, flags))
 
 
+def general_distill(config: GeneralDistillConfig | None = None, /, **flags: Any) -> Results:
+    """Distils over a corpus, without a task, as `run_distill.py --pregenerated_data` does.
+
+    Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds.
+
+    Raises:
+      UserError: a flag, file or row that the user can put right, or models that do not go together.
+    """
+    from bert_emd_jax.training.general_distill import general_distill as train
+
+    return _trained(train, config or _config(GeneralDistillConfig, flags))
+
+
 def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results:
     """Scores a model on a split, as `run_eval.py` does; returns what `eval_results.json` holds.
 
@@ -60,7 +86,52 @@ def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results
     """
     from bert_emd_jax.evaluation.evaluate import evaluate as score
 
+    _show_log()
     return score(config or _config(EvaluationConfig, flags))
+
+
+def mapping(run_dir: str | Path) -> "Mapping":
+    """The transport plans, costs and layer weights that a distillation run recorded.
+
+    `flow` and `cost` are by side ("attention", "hidden") arrays [moments, student layers, teacher layers];
+    `student_weights` and `teacher_weights` [moments, layers]; `steps` [moments] are the training steps.
+
+    Raises:
+      UserError: `run_dir` is not the `output_dir` of a distillation, or the file is damaged.
+    """
+    from bert_emd_jax.report.mapping_file import read_mapping
+
+    path = Path(run_dir) / "layer_mapping.npz"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; is {run_dir} the output_dir of a distillation?")
+    return read_mapping(path)
+
+
+def plot_mapping(run_dir: str | Path, step: int | None = None) -> "Figure":
+    """The transport plans of a run as heatmaps, at the recorded moment nearest to `step`, or at its end.
+
+    A Matplotlib figure, which a notebook shows by itself. Raises UserError as `mapping` does.
+    """
+    from bert_emd_jax.report.plan_figures import draw_plans_of
+
+    return draw_plans_of(_recorded(run_dir), step)
+
+
+def plot_layer_weights(run_dir: str | Path) -> "Figure":
+    """The layer weights of student and teacher over the training steps of a run.
+
+    A Matplotlib figure, which a notebook shows by itself. Raises UserError as `mapping` does.
+    """
+    from bert_emd_jax.report.plan_figures import draw_layer_weights_of
+
+    return draw_layer_weights_of(_recorded(run_dir))
+
+
+def _recorded(run_dir: str | Path) -> "Mapping":
+    recorded = mapping(run_dir)
+    if not len(recorded.steps) or not recorded.flow:
+        raise UserError(f"{run_dir}: no plan is recorded yet; --log_steps says how often one is")
+    return recorded
 
 
 def load(
@@ -152,10 +223,20 @@ def _trained(train: Any, config: Any) -> Results:
     from bert_emd_jax.report.html import write_report
     from bert_emd_jax.training.hosts import is_main
 
+    _show_log()
     results = train(config)
-    if is_main():
+    if is_main() and not config.dry_run:
         write_report(config.output_dir)
     return results
+
+
+def _show_log() -> None:
+    """In a notebook, what the programs say: nobody has set up a log there."""
+    from bert_emd_jax.screen_log import log_to_screen
+    from bert_emd_jax.training.progress_bar import in_notebook
+
+    if in_notebook() and not logging.getLogger("bert_emd_jax").handlers:
+        log_to_screen()
 
 
 def _config(config_type: type[Config], flags: dict[str, Any]) -> Config:
@@ -163,7 +244,9 @@ def _config(config_type: type[Config], flags: dict[str, Any]) -> Config:
     types = typing.get_type_hints(config_type)
     fields = {field.name: field for field in dataclasses.fields(config_type)}  # pyright: ignore[reportArgumentType]
     if unknown := [name for name in flags if name not in fields]:
-        raise UserError(f"{', '.join(unknown)}: no such setting of {config_type.__name__}")
+        near = difflib.get_close_matches(unknown[0], fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; its fields are the program's flags"
+        raise UserError(f"{', '.join(unknown)}: no such setting of {config_type.__name__}{hint}")
     required = [
         name
         for name, field in fields.items()

@@ -21,8 +21,26 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig(CustomTaskConfig):
-    """Flags of run_augment.py; those of TinyBERT's program are accepted too."""
+class ReplacementConfig:
+    """Which words are replaced, and by how many others."""
+
+    samples: Annotated[int | None, tyro.conf.arg(aliases=("--N",))] = None
+    """Variants drawn of every text; left out: the number of TinyBERT's authors for the task, else 30."""
+    candidates: Annotated[int, tyro.conf.arg(aliases=("--M",))] = 15
+    """Most words that may stand in place of one."""
+    probability: Annotated[float, tyro.conf.arg(aliases=("--p",))] = 0.4
+    """Probability that a word of a variant is replaced."""
+    max_vectors: int = 100_000
+    """Read this many lines of --glove_embs, which begins with the most frequent words; 0: all."""
+    do_lower_case: OptionalBool = None
+    """Lower-case the text for the model; left out: what its tokenizer_config.json says, else yes."""
+    seed: int = 42
+    """Seed of what is drawn."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig(CustomTaskConfig, ReplacementConfig):
+    """The models that propose words, and the files; the flags of TinyBERT's program are accepted too."""
 
     bert_model: Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]
     """The masked-language model that proposes words of one piece: a model directory, a Hugging Face
@@ -37,22 +55,12 @@ class AugmentConfig(CustomTaskConfig):
     """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
     output_dir: Path | None = None
     """Where train_aug.tsv goes, if not beside train.tsv."""
-    samples: Annotated[int | None, tyro.conf.arg(aliases=("--N",))] = None
-    """Variants drawn of every text; left out: the number of TinyBERT's authors for the task, else 30."""
-    candidates: Annotated[int, tyro.conf.arg(aliases=("--M",))] = 15
-    """Most words that may stand in place of one."""
-    probability: Annotated[float, tyro.conf.arg(aliases=("--p",))] = 0.4
-    """Probability that a word of a variant is replaced."""
-    max_vectors: int = 100_000
-    """Read this many lines of --glove_embs, which begins with the most frequent words; 0: all."""
-    do_lower_case: OptionalBool = None
-    """Lower-case the text for the model; left out: what its tokenizer_config.json says, else yes."""
     batch_size: int = 64
     """Masked words per batch, over all devices. The result does not depend on it."""
     dtype: Dtype = "float32"
     """Compute type of the model."""
-    seed: int = 42
-    """Seed of what is drawn."""
+    dry_run: bool = False
+    """Print how many rows there would be, and write nothing."""
     overwrite: bool = False
     """Replace train_aug.tsv."""
     debug: bool = False
@@ -87,7 +95,7 @@ def run(config: AugmentConfig) -> None:
     examples = read_split(task, data_dir, "train")
     file = task.splits["train"]
     target = (config.output_dir or data_dir) / augmented(file).name
-    _check_target(target, config.overwrite)
+    _check_target(target, config)
     vectors = None
     if config.glove_embs is not None:
         vectors = WordVectors.from_file(config.glove_embs, config.max_vectors)
@@ -98,6 +106,14 @@ def run(config: AugmentConfig) -> None:
 
     model = load_masked_lm(config.bert_model, config.do_lower_case)
     texts: list[str] = list(dict.fromkeys(chain(examples.texts_a, examples.texts_b or ())))
+    samples = config.samples or SAMPLES_PER_TEXT.get(task.name, DEFAULT_SAMPLES)
+    columns = [column for column in (file.text_a, file.text_b) if column is not None]
+    if config.dry_run:
+        most = len(examples) * (1 + samples * len(columns))
+        print(f"{examples.path}: {len(examples):,} rows, {len(texts):,} different texts")
+        print(f"{target}: would get {most:,} rows at most, {samples} variants of each text")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="predicting", unit=" words", disable=None) as bar:
 
         def show(done: int, total: int) -> None:
@@ -112,8 +128,6 @@ def run(config: AugmentConfig) -> None:
         f"words to replace, in {len(texts)} different texts: {by_model} by the masked-language model,"
         f" {by_vectors} by word vectors; {without} others have no candidates"
     )
-    samples = config.samples or SAMPLES_PER_TEXT.get(task.name, DEFAULT_SAMPLES)
-    columns = [column for column in (file.text_a, file.text_b) if column is not None]
     rows = whole_rows(examples.path, file, task.skips_malformed_rows)
     rows = tqdm(rows, desc="writing", unit=" rows", total=len(examples), disable=None)
     try:
@@ -149,14 +163,14 @@ def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
     return task, data_dir
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Makes the directory; what would keep the file from being written is said before the long work."""
+def _check_target(target: Path, config: AugmentConfig) -> None:
+    """Says before the long work what would keep the file from being written."""
     if target.parent.exists() and not target.parent.is_dir():
-        raise UserError(f"--output_dir {target.parent}: is a file")
-    if target.exists() and not overwrite:
+        raise UserError(f"--output_dir {target.parent}: is a file; name a directory")
+    if target.exists() and not config.overwrite:
         raise UserError(f"{target}: is there already; --overwrite replaces it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(target.parent, os.W_OK):
+    there = next(parent for parent in target.absolute().parents if parent.exists())
+    if not os.access(there, os.W_OK):
         raise UserError(f"{target.parent}: cannot be written to; name another directory with --output_dir")
 
 
@@ -190,5 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         prog="run_augment.py",
         description="Writes train_aug.tsv for run_distill.py --aug_train: rows with words replaced.",
+        examples=(
+            "--bert_model bert --glove_embs glove.6B.300d.txt --data_dir glue/MRPC --task_name mrpc",
+            "--bert_model bert --data_dir reviews --task_name custom --samples 5",
+        ),
         argv=argv,
     )

@@ -9,7 +9,7 @@ from bert_emd_jax.commands.cli import run_program
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """What `run_eval.py --compare` takes."""
+    """The runs, and where the comparison goes."""
 
     compare: tuple[Path, ...]
     """Output directories of run_distill.py, run_finetune.py or run_eval.py."""
@@ -44,5 +44,6 @@ def main(argv: Sequence[str]) -> int:
         run,
         prog="run_eval.py",
         description="Puts finished runs side by side; those that differ in the seed alone share a line.",
+        examples=("--compare runs/emd-1 runs/emd-2 runs/uniform-1 --output_dir comparison",),
         argv=argv,
     )

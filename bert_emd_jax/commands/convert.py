@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """One conversion."""
+    """What is converted, and to what."""
 
     input: Path
     """A Hugging Face or model directory, a weights file, or a hub id as google-bert/bert-base-uncased."""
@@ -136,5 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         prog="convert_pytorch_checkpoints.py",
         description="Converts a BERT checkpoint to a model directory, a Hugging Face directory or StableHLO.",
+        examples=(
+            "--input google-bert/bert-base-uncased --output_dir bert",
+            "--input student --to_pytorch --output_dir student_pytorch --verify",
+            "--input pytorch_model.bin --inspect",
+        ),
         argv=argv,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from bert_emd_jax.commands import demo_assets, distill, evaluate, finetune
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.commands.programs import typed_command, typed_name
 from bert_emd_jax.errors import UserError
 
 DEV_ROWS = 500
@@ -90,14 +91,8 @@ def train(program: Callable[..., int], name: str, flags: list[str], output_dir: 
 
 def call(program: Callable[..., int], name: str, flags: list[str]) -> None:
     """Prints the command line that a user would type, and runs it in this process."""
-    print(f"\n$ python {name} {shlex.join(flags)}", flush=True)
-    # The run's record shall hold the line that was printed, not that of the demo.
-    own, sys.argv = sys.argv, [name, *flags]
-    try:
-        exit_code = program(flags)
-    finally:
-        sys.argv = own
-    if exit_code != 0:
+    print(f"\n$ {typed_command(typed_name(name))} {shlex.join(flags)}", flush=True)
+    if program(flags) != 0:
         raise UserError(f"{name} failed, see above")
 
 

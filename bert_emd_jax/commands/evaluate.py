@@ -10,7 +10,7 @@ from bert_emd_jax.training.config import EvaluationConfig
 
 def run(config: EvaluationConfig) -> None:
     """Evaluates and prints the scores."""
-    from bert_emd_jax.evaluation.evaluate import evaluate
+    from bert_emd_jax import evaluate
 
     results = evaluate(config)
     student = results["student"]
@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         prog="run_eval.py",
         description="Evaluates a model on a split of a task; writes eval_results.json and its predictions."
-        " With --compare RUN1 RUN2 …: puts finished runs side by side instead.",
+        "\nFinished runs side by side: run_eval.py --compare --help.",
+        examples=(
+            "--student_model student --data_dir glue/MRPC --task_name mrpc --output_dir scores",
+            "--student_model student --data_dir glue/MRPC --task_name mrpc --output_dir mrpc_test "
+            "--split test --submission",
+        ),
         argv=args,
     )

@@ -7,11 +7,11 @@ from bert_emd_jax.training.config import FinetuneConfig
 
 
 def run(config: FinetuneConfig) -> None:
-    """Fine-tunes, writes the report and prints where things are."""
-    from bert_emd_jax.commands.results import report_training
-    from bert_emd_jax.training.finetune import finetune
+    """Fine-tunes and prints where things are."""
+    from bert_emd_jax import finetune
+    from bert_emd_jax.commands.results import print_training
 
-    report_training(config.output_dir, finetune(config))
+    print_training(config, finetune(config))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,5 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         prog="run_finetune.py",
         description="Fine-tunes a BERT on a task; the result can be the teacher of run_distill.py.",
+        examples=(
+            "--bert_model google-bert/bert-base-uncased --data_dir glue/MRPC --task_name mrpc "
+            "--output_dir teacher",
+            "--bert_model bert --data_dir reviews --task_name custom --text_column text "
+            "--output_dir teacher --dry_run",
+        ),
         argv=argv,
     )

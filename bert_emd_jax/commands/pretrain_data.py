@@ -11,6 +11,7 @@ import tyro
 
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import OptionalBool
 
 if TYPE_CHECKING:
     from bert_emd_jax.data.corpus import Corpus
@@ -20,26 +21,10 @@ if TYPE_CHECKING:
 _SCRATCH = ".corpus"  # the tokenised corpus until the program is done
 
 
-@dataclass(frozen=True)
-class PretrainDataConfig:
-    """Flags of run_pretrain_data.py."""
+@dataclass(frozen=True, kw_only=True)
+class ExampleConfig:
+    """What an example is."""
 
-    train_corpus: Path
-    """Text file, UTF-8: a sentence a line, an empty line after each document."""
-    bert_model: Path
-    """Model directory whose tokenizer makes the pieces."""
-    output_dir: Path
-    """Gets epoch_N.json and epoch_N_metrics.json, or with --shard a directory that does."""
-    do_lower_case: Annotated[bool | None, tyro.conf.arg(constructor=bool)] = None
-    """Lower-case the text; if absent, what the tokenizer's own configuration says."""
-    do_whole_word_mask: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Mask all the pieces of a word, or none."""
-    reduce_memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep the tokenised corpus on disk, in the output directory, while the program runs."""
-    num_workers: int = 1
-    """Processes that tokenise and make examples. The files do not depend on it."""
-    epochs_to_generate: int = 3
-    """Number of differently drawn passes over the corpus."""
     max_seq_len: int = 128
     """Longest example in tokens, special tokens included."""
     short_seq_prob: float = 0.1
@@ -48,26 +33,63 @@ class PretrainDataConfig:
     """Share of tokens to mask; 0 masks nothing."""
     max_predictions_per_seq: int = 20
     """Most tokens masked in an example."""
-    one_seq: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    do_whole_word_mask: bool = False
+    """Mask all the pieces of a word, or none."""
+    one_seq: bool = False
     """Examples of one text in place of two."""
     seed: int = 0
     """Seed of everything that is drawn."""
-    format: Literal["jsonl", "arrays"] = "jsonl"
-    """Form of the examples: JSON lines, or arrays in epoch_N/*.npy that training maps without parsing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkConfig:
+    """How the work is done, shared and continued."""
+
+    num_workers: int = 1
+    """Processes that tokenise and make examples. The files do not depend on it."""
+    reduce_memory: bool = False
+    """Keep the tokenised corpus on disk, in the output directory, while the program runs."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = "0/1"
     """Make the I-th of N parts, counted from 0, in output_dir/shard_I_of_N; together they are the whole."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: bool = False
     """Go on where an earlier run with the same flags stopped; more --epochs_to_generate are added."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    overwrite: bool = False
     """Replace the epochs that the output directory holds."""
-    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    debug: bool = False
     """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainDataConfig(ExampleConfig, WorkConfig):
+    """What is read and written."""
+
+    train_corpus: Path
+    """Text file, UTF-8: a sentence a line, an empty line after each document."""
+    bert_model: Path
+    """Model directory whose tokenizer makes the pieces."""
+    output_dir: Path
+    """Gets epoch_N.json and epoch_N_metrics.json, or with --shard a directory that does."""
+    do_lower_case: OptionalBool = None
+    """Lower-case the text; if absent, what the tokenizer's own configuration says."""
+    epochs_to_generate: int = 3
+    """Number of differently drawn passes over the corpus."""
+    format: Literal["jsonl", "arrays"] = "jsonl"
+    """Form of the examples: JSON lines, or arrays in epoch_N/*.npy that training maps without parsing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     return run_program(
-        PretrainDataConfig, pretrain_data, prog="run_pretrain_data.py", description=__doc__ or "", argv=argv
+        PretrainDataConfig,
+        pretrain_data,
+        prog="run_pretrain_data.py",
+        description="Makes pretraining examples of a text corpus, for general distillation:"
+        " run_distill.py --pregenerated_data.",
+        examples=(
+            "--train_corpus corpus.txt --bert_model bert --output_dir corpus",
+            "--train_corpus corpus.txt --bert_model bert --output_dir corpus --format arrays --num_workers 8",
+        ),
+        argv=argv,
     )
 
 

@@ -1,22 +1,107 @@
 """What a training program says at its end."""
 
-from pathlib import Path
 from typing import Any
 
-from bert_emd_jax.report.html import write_report
+from bert_emd_jax.commands.programs import typed_name
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import TrainingConfig
 from bert_emd_jax.training.hosts import is_main
 
 
-def report_training(output_dir: Path, results: dict[str, Any]) -> None:
-    """Writes `report.html` and prints scores and paths, in the main process."""
+def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
+    """Prints scores and paths in the main process; of a dry run what would happen.
+
+    Raises:
+      UserError: the run of which this was the dry one would not start.
+    """
     if not is_main():
         return
-    report = write_report(output_dir)
+    if config.dry_run:
+        print("\n".join(_plan(config, results)))
+        if results["refused"] is not None:
+            raise UserError(f"the run would stop here: {results['refused']}")
+        return
+    directory = config.output_dir
     metric = results["primary_metric"]
     for name in ("student", "teacher"):
         if name in results:
             label = name if "teacher" in results else "model"
             print(f"{label}: {metric} {results[name]['metrics'][metric]:.4f} on {results['split']}")
-    print(f"model directory: {output_dir}")
-    print(f"for transformers: {output_dir / 'pytorch'}")
-    print(f"report: {report}")
+    print(f"model directory: {directory}")
+    print(f"for transformers: {directory / 'pytorch'}")
+    print(f"report: {directory / 'report.html'}")
+
+
+def _plan(config: TrainingConfig, facts: dict[str, Any]) -> list[str]:
+    """What a dry run found, a line for each subject."""
+    batches = facts["batches_per_epoch"]
+    real, padded = facts["tokens_per_epoch"], facts["padded_tokens_per_epoch"]
+    per_epoch = facts["steps_per_epoch"]
+    epochs = f"{facts['steps'] / per_epoch:.3g}"
+    teacher = facts.get("teacher")
+    lines = {
+        "rows": f"{facts['rows']:,}",
+        "tokens": f"{real:,} in an epoch, {padded:,} with padding ({1 - real / padded:.0%} padding)",
+        "batches": f"of {facts['rows_per_batch']} rows; padded length × batches in an epoch: "
+        + ", ".join(f"{length} × {count:,}" for length, count in batches.items()),
+        "steps": f"{facts['steps']:,} = {epochs} epoch{'s' * (epochs != '1')} of {per_epoch:,}",
+        "teacher": None if teacher is None else _model(teacher),
+        "student" if teacher else "model": _model(facts["student"]),
+        "mapping": _mapping(facts["mapping"]),
+        "memory": _memory(facts),
+        "time": _time(facts),
+        "output": _output(config, facts),
+    }
+    return [
+        f"dry run of {typed_name(facts['program'] + '.py')}: nothing is trained, nothing is written",
+        *(f"  {name:<8} {text}" for name, text in lines.items() if text is not None),
+    ]
+
+
+def _model(size: dict[str, int]) -> str:
+    return f"{size['layers']} layers, width {size['hidden_size']}, {size['parameters']:,} parameters"
+
+
+def _mapping(mapping: dict[str, Any] | None) -> str | None:
+    if mapping is None:
+        return None
+    rule = mapping["layer_weight_rule"]
+    layers = f"{mapping['student_layers']} student × {mapping['teacher_layers']} teacher layers"
+    return f"{mapping['name']}, {layers}" + (f", layer weights: {rule}" if rule else "")
+
+
+def _memory(facts: dict[str, Any]) -> str | None:
+    if facts["memory"] is None:
+        return None
+    count, device, room = len(facts["devices"]), facts["devices"][0], facts["device_memory"]
+    size = f"{facts['memory'] / 1e9:.2f} GB" + (f" of {room / 1e9:.1f} GB" if room else "")
+    where = device if count == 1 else f"each of {count} × {device}"
+    return f"{size} on {where} for a step of {max(facts['batches_per_epoch'])} tokens, as compiled"
+
+
+def _time(facts: dict[str, Any]) -> str:
+    timed = facts["seconds_per_step"].items()
+    steps = ", ".join(f"{1000 * seconds:,.0f} ms at {length} tokens" for length, seconds in timed)
+    is_kept = facts.get("teacher_cache", "off") != "off"
+    note = ", less where the teacher's outputs are kept" if is_kept else ""
+    return (
+        f"about {_duration(facts['seconds'])}{note} (an estimate from a few steps: {steps});"
+        " evaluations and compilation come on top"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _output(config: TrainingConfig, facts: dict[str, Any]) -> str:
+    path = config.output_dir
+    if facts["refused"] is not None:
+        return f"{path}: refused"
+    if facts["finished"]:
+        return f"{path}: this run is finished, nothing would be done"
+    if not path.exists() or not any(path.iterdir()):
+        return str(path)
+    return f"{path}: {'would be resumed' if config.resume else 'what an earlier run wrote would be replaced'}"

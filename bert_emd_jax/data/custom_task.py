@@ -46,7 +46,7 @@ def custom_task(
         names = _check_labels(labels) if labels else _infer_labels(directory, splits)
         return Task("custom", names, _ACCURACY, text_pair_column is not None, splits)
     if labels:
-        raise UserError("a regression task has no labels: give either the labels or the regression flag")
+        raise UserError("a regression task has no labels: give either --labels or --regression")
     return Task("custom", None, _CORRELATION, text_pair_column is not None, splits)
 
 

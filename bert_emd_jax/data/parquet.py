@@ -54,14 +54,17 @@ def _values(path: Path, first: int, column: str, array: Any, names: tuple[str, .
             try:
                 value.as_py()
             except UnicodeDecodeError:
-                raise UserError(f"{path}: row {row}: {column!r} is no UTF-8 text") from None
+                raise UserError(f"{path}: row {row}: {column!r} is no UTF-8 text; correct the row") from None
         raise
     if names is None:
         return values
     for row, value in enumerate(values, start=first):
         # -1 stands for a label that is not known, as in test sets.
         if not (value is None or (isinstance(value, int) and -1 <= value < len(names))):
-            raise UserError(f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes")
+            raise UserError(
+                f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes;"
+                " correct the row"
+            )
     return ["" if value is None or value < 0 else names[value] for value in values]
 
 
@@ -74,4 +77,4 @@ def _opened(path: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({one_line(error)})") from None
+        raise UserError(f"{path}: not a readable parquet file ({one_line(error)}); write it anew") from None

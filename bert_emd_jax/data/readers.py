@@ -141,7 +141,7 @@ def _label_value(task: Task, path: Path, line: int, name: str) -> float:
     if (index := task.index_by_name.get(plain_name(name))) is not None:
         return index  # the same name in another spelling
     known = ", ".join(task.labels[:12]) + (", …" if len(task.labels) > 12 else "")
-    raise UserError(f"{path}:{line}: unknown label {name[:80]!r}; {task.name} has {known}")
+    raise UserError(f"{path}:{line}: unknown label {name[:80]!r}; {task.name} has {known}; correct the row")
 
 
 def _label_array(

@@ -12,6 +12,8 @@ from bert_emd_jax.errors import UserError
 
 Column = str | int
 
+_NAME_IT = "a custom task's columns are named with --text_column, --text_pair_column and --label_column"
+
 
 class Row(NamedTuple):
     """The wanted cells of one row: strings, or JSON values, or None where an optional column is absent."""
@@ -74,7 +76,7 @@ def column_names(path: Path) -> list[str]:
         row = next(_read_csv(path) if path.suffix == ".csv" else _read_tsv(path), None)
         names = None if row is None else row.cells
     if names is None:
-        raise UserError(f"{path}: the file is empty")
+        raise UserError(f"{path}: the file is empty; its first line must name the columns")
     return names
 
 
@@ -87,7 +89,9 @@ def _find_columns(
         if count > 1:
             raise UserError(f"{path}:1: {count} columns are named {column!r}; rename all but one")
         if count == 0 and column not in optional:
-            raise UserError(f"{path}:1: no column {column!r} in the header, which has {_some(names)}")
+            raise UserError(
+                f"{path}:1: no column {column!r} in the header, which has {_some(names)}; {_NAME_IT}"
+            )
         places.append(names.index(str(column)) if count else None)
     return places
 
@@ -156,7 +160,9 @@ def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Co
     for number, value in json_objects(path):
         for column in wanted:
             if column not in value and column not in optional:
-                raise UserError(f"{path}:{number}: no key {column!r}; the row has {_some(list(value))}")
+                raise UserError(
+                    f"{path}:{number}: no key {column!r}; the row has {_some(list(value))}; {_NAME_IT}"
+                )
         yield Row(number, [value.get(str(column)) for column in wanted])
 
 

@@ -16,6 +16,7 @@ _SHIFTED_CLASSES = ("XLMRoberta",)
 _SHIFTED_FILE = "sentencepiece.bpe.model"  # the name that the second kind goes by
 _SHIFTED_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _SHIFTED_MASK = "<mask>"
+_OTHER_FORM = "save the tokenizer as tokenizer.json beside it"
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # kinds of pieces in the file
 
 Piece = tuple[str, float, int]
@@ -32,8 +33,7 @@ def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | 
     is_shifted = family in _SHIFTED_CLASSES or (not family and path.name == _SHIFTED_FILE)
     if family and not is_shifted and family not in _PLAIN_CLASSES:
         raise UserError(
-            f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here;"
-            " save the tokenizer as tokenizer.json beside it"
+            f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here; {_OTHER_FORM}"
         )
     if do_lower_case is None:
         do_lower_case = settings.get("do_lower_case", family == "Albert")
@@ -52,7 +52,9 @@ def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | 
         backend = tokenizers.Tokenizer(segmentation(proto, pieces, unknown))
         backend.normalizer = _normalizer(proto, settings, is_albert=family == "Albert")
     except Exception as error:  # the library raises bare Exceptions
-        raise UserError(f"{path}: a damaged SentencePiece model ({one_line(error)})") from error
+        raise UserError(
+            f"{path}: a damaged SentencePiece model ({one_line(error)}); fetch it again"
+        ) from error
     prefix = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     backend.pre_tokenizer = pre_tokenizers.Metaspace(
         _WORD_START, prepend_scheme=prefix, split=proto.trainer_spec.split_by_whitespace
@@ -76,12 +78,14 @@ def _read(path: Path) -> Any:
     try:
         proto.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from None
+        raise UserError(f"{path}: not a SentencePiece model, or a damaged one; fetch it again") from None
     if not proto.pieces:
-        raise UserError(f"{path}: not a SentencePiece model: it has no pieces")
+        raise UserError(f"{path}: not a SentencePiece model: it has no pieces; fetch it again")
     unknown = proto.trainer_spec.unk_id
     if not 0 <= unknown < len(proto.pieces) or proto.pieces[unknown].type != _UNKNOWN:
-        raise UserError(f"{path}: piece {unknown} should stand for what is unknown, it does not")
+        raise UserError(
+            f"{path}: piece {unknown} should stand for what is unknown, it does not; fetch the file again"
+        )
     refused = {
         "the space stands behind a word": proto.trainer_spec.treat_whitespace_as_suffix,
         "spaces are not marked": not proto.normalizer_spec.escape_whitespaces,
@@ -89,7 +93,9 @@ def _read(path: Path) -> Any:
     }
     for reason, is_so in refused.items():
         if is_so:
-            raise UserError(f"{path}: this kind of SentencePiece model is not supported ({reason})")
+            raise UserError(
+                f"{path}: this kind of SentencePiece model is not supported ({reason}); {_OTHER_FORM}"
+            )
     return proto
 
 
@@ -101,7 +107,9 @@ def _segmentation(path: Path, proto: Any) -> Callable[[Any, list[Piece], int], m
     if spec.model_type == spec.BPE:
         return _bpe
     name = spec.ModelType.Name(spec.model_type).lower()
-    raise UserError(f"{path}: a SentencePiece model of type {name}; only unigram and bpe are read")
+    raise UserError(
+        f"{path}: a SentencePiece model of type {name}; only unigram and bpe are read; {_OTHER_FORM}"
+    )
 
 
 def _unigram(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:

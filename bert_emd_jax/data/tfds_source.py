@@ -92,7 +92,9 @@ def _builder(task: Task, data_dir: str | Path | None) -> Any:
         is_there = builder.is_prepared()
     except Exception as error:
         if not isinstance(error, tfds.core.DatasetNotFoundError):
-            raise UserError(f"{data_dir}: {name} there is damaged ({one_line(error)})") from error
+            raise UserError(
+                f"{data_dir}: {name} there is damaged ({one_line(error)}); prepare it anew"
+            ) from error
         is_there = False
     if not is_there:
         return _prepared(name, data_dir)
@@ -131,7 +133,9 @@ def _text(path: Path, row: dict[str, Any], feature: str) -> str:
     try:
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
-        raise UserError(f"{path}: row {row['idx']}: {feature!r} is no UTF-8 text") from None
+        raise UserError(
+            f"{path}: row {row['idx']}: {feature!r} is no UTF-8 text; prepare the dataset anew"
+        ) from None
 
 
 def _labels(
@@ -144,14 +148,21 @@ def _labels(
         values = np.array([row["label"] for row in rows], np.float32)
         if not np.isfinite(values).all():
             raise UserError(
-                f"{path}: row {int(np.argmin(np.isfinite(values)))}: the label is no finite number"
+                f"{path}: row {int(np.argmin(np.isfinite(values)))}: the label is no finite number;"
+                " prepare the dataset anew"
             )
         return values
     order = task.label_order(feature.names)
     if order is None:
-        raise UserError(f"{path}: its labels {', '.join(feature.names)} are not those of {task.name}")
+        raise UserError(
+            f"{path}: its labels {', '.join(feature.names)} are not those of {task.name};"
+            " read the task's own files with --data_dir"
+        )
     values = np.array([row["label"] for row in rows], np.int64)
     unknown = np.flatnonzero((values < 0) | (values >= len(order)))
     if len(unknown):
-        raise UserError(f"{path}: row {rows[unknown[0]]['idx']}: unknown label {values[unknown[0]]}")
+        raise UserError(
+            f"{path}: row {rows[unknown[0]]['idx']}: unknown label {values[unknown[0]]};"
+            " prepare the dataset anew"
+        )
     return np.argsort(order)[values].astype(np.int32)

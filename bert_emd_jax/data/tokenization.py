@@ -147,11 +147,11 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         except Exception as error:  # the library raises bare Exceptions
             raise UserError(
-                f"{path}: not a tokenizer that this program can read ({one_line(error)})"
+                f"{path}: not a tokenizer that this program can read ({one_line(error)}); fetch it again"
             ) from error
         _check_case(backend, path, do_lower_case)
         if backend.get_vocab_size() == 0:
-            raise UserError(f"{path}: the vocabulary is empty")
+            raise UserError(f"{path}: the vocabulary is empty; fetch it again")
         name_special_tokens(settings, directory, backend.get_vocab(with_added_tokens=True))
         tokenizer = cls(backend, settings, path)
         if not _assembles_like_bert(description.get("post_processor"), tokenizer):

@@ -36,7 +36,7 @@ def read_vocabulary(path: Path) -> list[str]:
         except UnicodeDecodeError:
             raise UserError(f"{path}:{number}: not UTF-8 text; the vocabulary is one piece a line") from None
     if not any(pieces):
-        raise UserError(f"{path}: the vocabulary is empty")
+        raise UserError(f"{path}: the vocabulary is empty; fetch it again")
     return pieces
 
 
@@ -60,9 +60,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
+        raise UserError(f"{path}: not valid JSON ({one_line(error)}); fetch it again") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
+        raise UserError(f"{path}: expected a JSON object; fetch it again")
     return value
 
 

@@ -55,7 +55,7 @@ class WordVectors:
             if lines_read == most_words:
                 break
         if not words:
-            raise UserError(f"{path}: holds no word vectors")
+            raise UserError(f"{path}: holds no word vectors; each line is a word and its numbers")
         return cls(words, np.stack(vectors))
 
     def __len__(self) -> int:

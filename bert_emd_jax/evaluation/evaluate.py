@@ -64,7 +64,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         logger.info("%s %s: %d rows", task.name, split, len(examples))
         logits = predictor.logits(params, datasets[split], buckets, config.eval_batch_size)
         if not np.isfinite(logits).all():
-            raise UserError(f"--student_model {config.student_model}: its predictions are not finite")
+            raise UserError(
+                f"--student_model {config.student_model}: its predictions are not finite;"
+                " take another checkpoint"
+            )
         if examples.labels is not None:
             suffix = split.removeprefix(config.split)
             scores = compute_metrics(task.metrics, logits, examples.labels)
@@ -96,7 +99,7 @@ def check_results_are_ours(output_dir: Path) -> None:
     """Raises UserError where the results file of a training run would be overwritten."""
     path = output_dir / RESULTS
     if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir {output_dir}: is a file")
+        raise UserError(f"--output_dir {output_dir}: is a file; name a directory")
     if not path.is_file():
         return
     try:

@@ -1,12 +1,17 @@
-"""The settings of the training programs. No JAX here: flags are parsed before it is imported."""
+"""The settings of the training programs. No JAX here: flags are parsed before it is imported.
+
+Each class holds the flags of one subject: its name and the first line of its docstring head them in `--help`.
+"""
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.local_paths import require_local_paths
 from bert_emd_jax.transport.names import LAYER_WEIGHT_RULES, MAPPINGS, uses_layer_weights
 
 
@@ -34,7 +39,7 @@ class _Checked:
     """A config whose values are checked when it is made."""
 
     def __post_init__(self) -> None:
-        pass
+        require_local_paths(self)
 
     def _require(self, name: str, fulfilled: bool, what: str) -> None:
         if not fulfilled:
@@ -43,18 +48,18 @@ class _Checked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CustomTaskConfig(_Checked):
-    """What the files of a custom task look like."""
+    """What files of your own look like, with --task_name custom."""
 
     text_column: str | None = None
-    """Custom task: column of the (first) text; not given: text or sentence."""
+    """Column of the (first) text; not given: text or sentence."""
     text_pair_column: str | None = None
-    """Custom task: column of the second text, for pairs."""
+    """Column of the second text, for pairs."""
     label_column: str = "label"
-    """Custom task: column of the label."""
+    """Column of the label."""
     labels: Names = ()
-    """Custom task: the labels in order; not given: those of the training file, sorted."""
+    """The labels in order; not given: those of the training file, sorted."""
     regression: bool = False
-    """Custom task: labels are numbers to predict, not classes."""
+    """Labels are numbers to predict, not classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,13 +100,11 @@ class ProgramConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig(ProgramConfig):
-    """What the training programs share."""
+class OptimizerConfig(_Checked):
+    """How long and how fast the model learns."""
 
     train_batch_size: int = 32
     """Examples per optimizer step, over all devices and hosts."""
-    eval_batch_size: int = 64
-    """Examples per evaluation batch, over all devices."""
     num_train_epochs: int = 3
     """Passes over the training data."""
     max_steps: int = 0
@@ -118,20 +121,50 @@ class TrainingConfig(ProgramConfig):
     """Gradients are scaled down to this global norm."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step; each holds train_batch_size / N examples."""
+    seed: int = 42
+    """Seed of the data order, dropout and new weights."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(_Checked):
+    """What a run measures and keeps, and how it starts, goes on and ends."""
+
+    dry_run: bool = False
+    """Print what would happen (rows, steps, memory, an estimate of the time), and write nothing."""
+    eval_batch_size: int = 64
+    """Examples per evaluation batch, over all devices."""
     eval_steps: int = 0
     """Evaluate every N steps; 0: after every epoch."""
     save_steps: int = 0
     """Checkpoint every N steps beside those of evaluations; 0: only those."""
     log_steps: int = 10
     """Write a row of metrics.jsonl every N steps."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Log to this project of Weights & Biases too, with the key and mode of its own environment variables."""
     max_bad_steps: int = 20
     """End the run after so many steps in a row whose loss or gradient is not finite (they are skipped)."""
-    seed: int = 42
-    """Seed of the data order, dropout and new weights."""
     overwrite: bool = False
     """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
     resume: bool = False
     """Go on from the last checkpoint in --output_dir."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeedConfig(_Checked):
+    """Memory, compilation and profiling."""
+
+    remat: bool = False
+    """Compute what is inside a layer again in the backward pass: less memory, more time."""
+    compilation_cache_dir: Path | None = None
+    """Keep compiled programs there: the next run with the same shapes starts at once."""
+    trace_steps: int = 0
+    """Write a profiler trace of N steps, after the first ten, to --output_dir/trace (for XProf, Perfetto)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiHostConfig(_Checked):
+    """Several processes that train one model."""
+
     distributed: bool = False
     """Join the other processes of a TPU pod, a Slurm or an MPI job: each runs this same command line."""
     coordinator_address: str | None = None
@@ -141,11 +174,16 @@ class TrainingConfig(ProgramConfig):
     process_id: int | None = None
     """With --coordinator_address: which of them this is, from 0."""
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(OptimizerConfig, RunConfig, SpeedConfig, MultiHostConfig, ProgramConfig):
+    """What the training programs share."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_batch_size", "eval_batch_size", "num_train_epochs", "log_steps", "max_bad_steps"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("max_steps", "eval_steps", "save_steps", "seed", "weight_decay"):
+        for name in ("max_steps", "eval_steps", "save_steps", "trace_steps", "seed", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("max_grad_norm", self.max_grad_norm > 0, "above 0")
@@ -158,6 +196,10 @@ class TrainingConfig(ProgramConfig):
         )
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite: choose one")
+        if self.wandb is not None and not _is_installed("wandb"):
+            raise UserError(
+                "--wandb: Weights & Biases is not installed; pip install 'bert_emd_jax[wandb]' brings it"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,15 +209,15 @@ class TaskTrainingConfig(TaskConfig, TrainingConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TaskTrainingConfig):
-    """Fine-tuning of one BERT on a task; this makes a teacher."""
+    """What is fine-tuned."""
 
     bert_model: Path
     """The model to fine-tune: a model directory or a Hugging Face directory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MappingConfig(TrainingConfig):
-    """What a student learns from a teacher's layers, and where it starts."""
+class TeacherAndStudentConfig(_Checked):
+    """The teacher, and where the student starts."""
 
     teacher_model: Path
     """The teacher: a model directory, a Hugging Face directory, or a hub id."""
@@ -185,6 +227,11 @@ class MappingConfig(TrainingConfig):
     """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
     student_config: Path | None = None
     """Instead: start from random weights, sizes from this config.json."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MappingConfig(TeacherAndStudentConfig, TrainingConfig):
+    """What a student learns from a teacher's layers."""
 
     theta: float = 1.0
     """Of what is learned from layers: weight of attention and hidden losses, beside the embedding loss."""
@@ -261,13 +308,16 @@ class MappingConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig(MappingConfig, TaskTrainingConfig):
-    """Distillation of a fine-tuned teacher into a smaller student."""
+    """What is distilled, and how much each part weighs."""
 
     aug_train: bool = False
     """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
     num_train_epochs: int = 10
     """Passes over the training data."""
 
+    teacher_cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Compute the teacher's outputs for the training rows once, and keep them in bfloat16: in memory, on disk
+    in --cache_dir for other runs too, or where there is room for as long as the run lasts (auto, on CPUs)."""
     preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
     """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
     alpha: float = 1.0
@@ -296,7 +346,7 @@ class DistillConfig(MappingConfig, TaskTrainingConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneralDistillConfig(MappingConfig):
-    """Distillation of a teacher over a corpus, without a task: the student can learn any task later."""
+    """What general distillation reads, and what it measures itself on."""
 
     pregenerated_data: Path
     """Directory that run_pretrain_data.py wrote; epoch k reads its file k, over and over."""
@@ -310,12 +360,12 @@ class GeneralDistillConfig(MappingConfig):
         self._require("masked_lm_weight", self.masked_lm_weight >= 0, "at least 0")
         self._require("held_out_rows", self.held_out_rows >= 1, "at least 1")
         if not self.learns_layers and not self.masked_lm_weight:
-            raise UserError("--mapping none with --masked_lm_weight 0: nothing to learn")
+            raise UserError("--mapping none with --masked_lm_weight 0: nothing to learn; change one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(TaskConfig, ProgramConfig):
-    """Evaluation of a model on a split of a task."""
+    """What is evaluated."""
 
     student_model: Path
     """The model to evaluate: a model directory or a Hugging Face directory."""
@@ -333,6 +383,12 @@ class EvaluationConfig(TaskConfig, ProgramConfig):
         self._require("eval_batch_size", self.eval_batch_size >= 1, "at least 1")
         if self.submission and self.split != "test":
             raise UserError("--submission: GLUE takes predictions for its test sets; add --split test")
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; a directory of its name is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def flags_of(config: object) -> dict[str, object]:

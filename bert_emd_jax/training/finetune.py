@@ -5,6 +5,7 @@ from typing import Any
 
 from bert_emd_jax.training import hosts
 from bert_emd_jax.training.config import FinetuneConfig
+from bert_emd_jax.training.dry_run import describe_run
 from bert_emd_jax.training.finetune_step import make_finetune_step
 from bert_emd_jax.training.run import Method, finished_results, run_training
 from bert_emd_jax.training.run_directory import prepare_run_directory
@@ -19,6 +20,8 @@ PROGRAM = "run_finetune"
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Trains a classifier (or regressor) and returns the content of `eval_results.json`.
 
+    With `dry_run`, nothing is trained: returns what `describe_run` says.
+
     Raises:
       UserError: a flag, file or row that the user can put right.
     """
@@ -28,11 +31,15 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     model = load_model(Path(config.bert_model), new_head=head, do_lower_case=config.do_lower_case)
     check_length(config.max_seq_length, model.config.max_position_embeddings, config.bert_model)
     data = load_task_data(config, task, model.tokenizer)
-    hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
-    if (results := finished_results(config)) is not None:
-        return results
-    module = classifier(model.config, config.dtype)
+    if not config.dry_run:
+        hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
+        if (results := finished_results(config)) is not None:
+            return results
+    module = classifier(model.config, config.dtype, config.remat)
     method = Method(
         make_step=lambda optimizer: make_finetune_step(module, optimizer, regression=task.is_regression)
     )
-    return run_training(config, PROGRAM, model, task_target(config, module, data), method)
+    target = task_target(config, module, data)
+    if config.dry_run:
+        return describe_run(config, PROGRAM, {"student": model}, target, method, data.train.lengths)
+    return run_training(config, PROGRAM, model, target, method)

@@ -1,5 +1,6 @@
 """General distillation: a student learns a teacher's layers over a corpus, and can learn any task later."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from bert_emd_jax.evaluation.cost_of_use import size_of
 from bert_emd_jax.training import hosts
 from bert_emd_jax.training.config import GeneralDistillConfig
 from bert_emd_jax.training.distill_step import MaskedLMLoss, make_distill_step
+from bert_emd_jax.training.dry_run import describe_run
 from bert_emd_jax.training.held_out import HeldOutLoss
 from bert_emd_jax.training.mapping_run import check_pair, initial_student, mapping_method
 from bert_emd_jax.training.row_source import CorpusRows
 from bert_emd_jax.training.run import Target, finished_results, run_training
-from bert_emd_jax.training.run_directory import prepare_run_directory
+from bert_emd_jax.training.run_directory import facts_before, prepare_run_directory
 from bert_emd_jax.weights.model_directory import Model, load_model
 
 PROGRAM = "run_distill"
@@ -33,6 +35,8 @@ def general_distill(config: GeneralDistillConfig) -> dict[str, Any]:
     The student is a bare encoder, or has a masked-LM head where `masked_lm_weight` is above 0. It is measured
     by its loss on rows that are held out, before the first step too, and the best one is kept.
 
+    With `dry_run`, nothing is trained: returns what `describe_run` says.
+
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
       Interrupted: a signal came; `resume` goes on.
@@ -44,13 +48,22 @@ def general_distill(config: GeneralDistillConfig) -> dict[str, Any]:
     check_pair(config, teacher, student, data.max_seq_len, "run_pretrain_data.py --max_seq_len")
     if config.held_out_rows >= min(data.example_count(epoch) for epoch in range(data.epochs)):
         raise UserError(
-            f"--held_out_rows {config.held_out_rows}: an epoch of {config.pregenerated_data} has no more rows"
+            f"--held_out_rows {config.held_out_rows}: an epoch of {config.pregenerated_data} has no more"
+            " rows; hold out fewer"
         )
     modules = _module(student.config, config), _teacher_module(teacher.config, config)
     target = _target(config, data, modules, teacher)
-    hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
-    if (results := finished_results(config)) is not None:
-        return results
+    if not config.dry_run:
+        hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
+        if (results := finished_results(config)) is not None:
+            return results
+    facts = {"pregenerated_epochs": data.epochs}
+    before = (facts_before(config) or {}).get("pregenerated_epochs", data.epochs)
+    if before != data.epochs:
+        raise UserError(
+            f"--resume: the run began with {before} epochs in {config.pregenerated_data}, there are"
+            f" {data.epochs} now: its rows would not be the same; keep only these {before}, or start anew"
+        )
     method = mapping_method(
         config,
         teacher,
@@ -59,12 +72,16 @@ def general_distill(config: GeneralDistillConfig) -> dict[str, Any]:
             *modules, optimizer, config, MaskedLMLoss(config.masked_lm_weight)
         ),
     )
-    return run_training(config, PROGRAM, student, target, method)
+    if config.dry_run:
+        lengths = data.epoch(0).lengths[: -config.held_out_rows]
+        models = {"student": student, "teacher": teacher}
+        return describe_run(config, PROGRAM, models, target, method, lengths)
+    return run_training(config, PROGRAM, student, target, dataclasses.replace(method, facts=facts))
 
 
 def _module(model: BertConfig, config: GeneralDistillConfig) -> nn.Module:
     kind = BertForMaskedLM if config.masked_lm_weight else BertWithoutHead
-    return kind(model, jnp.dtype(config.dtype))
+    return kind(model, jnp.dtype(config.dtype), config.remat)
 
 
 def _teacher_module(model: BertConfig, config: GeneralDistillConfig) -> nn.Module:

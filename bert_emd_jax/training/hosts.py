@@ -16,6 +16,7 @@ from orbax.checkpoint import multihost
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.accelerators import unused_accelerator
 from bert_emd_jax.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,17 @@ Value = TypeVar("Value")
 def initialize(config: TrainingConfig) -> None:
     """Joins the other processes, where the flags say that there are any. Before anything else asks JAX.
 
+    Says so where JAX leaves an accelerator of this machine alone.
+
     Raises:
       UserError: the flags are incomplete, or the others cannot be reached.
     """
+    _join(config)
+    if (unused := unused_accelerator()) is not None:
+        logger.warning(unused)
+
+
+def _join(config: TrainingConfig) -> None:
     explicit = (config.coordinator_address, config.num_processes, config.process_id)
     if not config.distributed and all(value is None for value in explicit):
         return
@@ -58,7 +67,10 @@ def initialize(config: TrainingConfig) -> None:
             shutdown_timeout_seconds=_LONGEST_WAIT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes of this run cannot be joined: {error}") from None
+        raise UserError(
+            f"the processes of this run cannot be joined: {error};"
+            " do all of them run, with the same --coordinator_address?"
+        ) from None
     if not is_main():
         logging.getLogger("bert_emd_jax").setLevel(logging.WARNING)
     logger.info("%d processes, %d devices", jax.process_count(), jax.device_count())

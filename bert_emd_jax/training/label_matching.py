@@ -27,7 +27,8 @@ def match_labels(model: Model, task: Task, source: str) -> Model:
     config = model.config
     if config.num_labels != task.num_labels:
         raise UserError(
-            f"{source}: it has {config.num_labels} labels, task {task.name} has {task.num_labels}"
+            f"{source}: it has {config.num_labels} labels, task {task.name} has {task.num_labels};"
+            " give a model that was trained on this task, or another --task_name"
         )
     theirs, ours = config.id2label, task.labels
     if ours is None:

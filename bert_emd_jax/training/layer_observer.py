@@ -23,7 +23,10 @@ class LayerObserver:
         self._tolerance = tolerance
 
     def observe(self, step: int, measurements: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds the step's plans (means over micro-batches) to the history; returns their certified gaps."""
+        """Adds the step's plans (means over micro-batches) to the history.
+
+        Returns their certified gaps, and the plans themselves, for pictures.
+        """
         kinds = [kind for kind in KINDS if f"{kind}_flow" in measurements]
         if not kinds or measurements["bad_steps"]:
             return {}
@@ -34,7 +37,8 @@ class LayerObserver:
             arrays[f"{kind}_student_weights"] = arrays[f"{kind}_flow"].sum(axis=1)
             arrays[f"{kind}_teacher_weights"] = arrays[f"{kind}_flow"].sum(axis=0)
         self._history.add(step, arrays)
-        return {f"{kind}_gap": float(measurements[f"{kind}_gap"].max()) for kind in kinds}
+        gaps = {f"{kind}_gap": float(measurements[f"{kind}_gap"].max()) for kind in kinds}
+        return gaps | {f"{kind}_flow": arrays[f"{kind}_flow"] for kind in kinds}
 
     def check(self, step: int, measurements: Mapping[str, Any]) -> dict[str, Any]:
         """Solves every plan of the step again with the network simplex, on the step's own cost matrices.

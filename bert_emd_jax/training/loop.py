@@ -1,5 +1,6 @@
 """The training loop of fine-tuning and distillation: steps, evaluations, checkpoints, the best kept."""
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bert_emd_jax.errors import Interrupted
@@ -18,10 +18,14 @@ from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.config import TrainingConfig
 from bert_emd_jax.training.hosts import is_main
 from bert_emd_jax.training.interruption import StopRequest, StopRequested
-from bert_emd_jax.training.parallel import replicate, rows_for_devices, split_for_training
+from bert_emd_jax.training.parallel import replicate, rows_for_devices
+from bert_emd_jax.training.progress_bar import progress_bar, progress_fields
 from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.run_directory import MetricsLog
+from bert_emd_jax.training.run_costs import RunCosts
+from bert_emd_jax.training.run_directory import TRACE, MetricsLog
 from bert_emd_jax.training.state import TrainState
+from bert_emd_jax.training.step_inputs import step_inputs
+from bert_emd_jax.training.step_trace import StepTrace
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ def train(
     checkpoints: Checkpoints,
     before_checkpoint: Callable[[], None],
     stop: StopRequest,
+    costs: RunCosts,
 ) -> Progress:
     """Trains from `state` (on the host) to the last step and returns where the best score was.
 
@@ -82,7 +87,9 @@ def train(
     padded_rows = rows_for_devices(
         config.train_batch_size, jax.device_count(), config.gradient_accumulation_steps
     )
-    step = int(state.step)
+    step = first_step = int(state.step)
+    trace = StepTrace(log.directory / TRACE, config.trace_steps)
+    inputs = step_inputs(work.rows, step, last, padded_rows, config.gradient_accumulation_steps)
     device_state = replicate(state)
     frozen, frozen_epoch = None, -1
     # Scalars of the steps since the last row; they stay on the device until the row is written.
@@ -105,9 +112,12 @@ def train(
         progress.pending = [scalars_to_json(row) for row in jax.device_get(pending)]
         checkpoints.save(device_state, progress)
 
-    disabled = None if is_main() else True  # None: where there is no terminal
-    progress_bar = tqdm(total=last, initial=step, unit="step", disable=disabled)
-    with logging_redirect_tqdm([logging.getLogger("bert_emd_jax")]), progress_bar as bar:
+    with (
+        contextlib.closing(inputs),
+        contextlib.closing(trace),
+        logging_redirect_tqdm([logging.getLogger("bert_emd_jax")]),
+        progress_bar(last, step, shown=is_main()) as bar,
+    ):
         try:
             while True:
                 if progress.evaluation_due:
@@ -117,14 +127,15 @@ def train(
                 if step == last:
                     return progress
                 stop.check(step)
+                trace.before_step(step - first_step, device_state)
                 if step // per_epoch != frozen_epoch:
                     frozen_epoch = step // per_epoch
                     frozen = work.frozen(frozen_epoch)
-                batch = work.rows.batch(step)
-                arrays = work.rows.arrays(step, batch, padded_rows)
-                device_state, measurements = work.step(
-                    device_state, frozen, split_for_training(arrays, config.gradient_accumulation_steps)
-                )
+                batch, arrays = next(inputs)
+                device_state, measurements = work.step(device_state, frozen, arrays)
+                if step == first_step:
+                    jax.block_until_ready(device_state)
+                    costs.first_step_is_done()
                 step += 1
                 examples += len(batch.rows)
                 pending.append(_scalars(measurements))
@@ -142,8 +153,7 @@ def train(
                         "examples_per_second": examples / (time.perf_counter() - since),
                     }
                     log.write("train", step, row)
-                    if row["loss"] is not None:
-                        bar.set_postfix({"loss": f"{row['loss']:.4f}"}, refresh=False)
+                    bar.set_postfix(progress_fields(row), refresh=False)
                     pending, examples, since = [], 0, time.perf_counter()
                 if work.check_every and step % work.check_every == 0:
                     log.write("check", step, work.check(step, jax.device_get(measurements)))

@@ -47,7 +47,8 @@ def preset_values(preset: str, task_name: str) -> dict[str, float]:
         if plain_name(task) == plain_name(task_name):
             return {"alpha": 1.0, **{flag: float(value) for flag, value in zip(_FLAGS, values, strict=True)}}
     raise UserError(
-        f"--preset {preset}: has no values for {task_name}, only for {', '.join(_VALUES[preset])}"
+        f"--preset {preset}: has no values for {task_name}, only for {', '.join(_VALUES[preset])};"
+        " leave it out"
     )
 
 

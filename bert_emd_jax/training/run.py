@@ -19,6 +19,7 @@ from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimiz
 from bert_emd_jax.training.parallel import pmap_step
 from bert_emd_jax.training.presets import sources_of
 from bert_emd_jax.training.row_source import RowSource
+from bert_emd_jax.training.run_costs import RunCosts, keep_compiled_programs
 from bert_emd_jax.training.run_directory import (
     CHECKPOINTS,
     RESULTS,
@@ -58,7 +59,8 @@ class Method:
     make_step: optimizer to the step for `pmap_step`. frozen: its second argument by epoch. extra_params:
     trained beside the model's parameters, and no part of what is saved. learning_rates: peak rates of
     top-level parameters that do not take --learning_rate. resume: told the step that training
-    goes on from, 0 for a new run. See `loop.Work` for the rest; `before_checkpoint` is `loop.train`'s.
+    goes on from, 0 for a new run. facts: said in `run_config.json` beside the flags. See `loop.Work` for the
+    rest; `before_checkpoint` is `loop.train`'s.
     """
 
     make_step: Callable[[optax.GradientTransformation], Callable[..., Any]]
@@ -72,6 +74,7 @@ class Method:
     one_at_a_time: bool = False
     resume: Callable[[int], None] = lambda step: None
     before_checkpoint: Callable[[], None] = lambda: None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def finished_results(config: TrainingConfig) -> dict[str, Any] | None:
@@ -81,6 +84,18 @@ def finished_results(config: TrainingConfig) -> dict[str, Any] | None:
     if results is not None:
         logger.info("%s: this run is finished", config.output_dir)
     return results
+
+
+def fresh_state(
+    config: TrainingConfig, model: Model, target: Target, method: Method
+) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
+    """The state before the first step, on the host; its optimizer, and the learning rate."""
+    learning_rate = learning_rate_schedule(config, total_steps(config, target.rows))
+    optimizer = make_optimizer(config, learning_rate, method.learning_rates)
+    trained = dict(model.params) | method.extra_params
+    if model.projection is not None:
+        trained[PROJECTION] = model.projection
+    return create_state(trained, optimizer, config.seed, method.layer_weights), optimizer, learning_rate
 
 
 def run_training(
@@ -95,14 +110,12 @@ def run_training(
       Interrupted: a signal came; the run can be resumed.
     """
     directory = config.output_dir
-    learning_rate = learning_rate_schedule(config, total_steps(config, target.rows))
-    optimizer = make_optimizer(config, learning_rate, method.learning_rates)
-    trained = dict(model.params) | method.extra_params
-    if model.projection is not None:
-        trained[PROJECTION] = model.projection
-    fresh = create_state(trained, optimizer, config.seed, method.layer_weights)
+    keep_compiled_programs(config.compilation_cache_dir)
+    costs = RunCosts()
+    fresh, optimizer, learning_rate = fresh_state(config, model, target, method)
+    flags = flags_of(config), sources_of(config)
     if is_main():
-        write_run_config(directory, program, flags_of(config), sources_of(config))
+        write_run_config(directory, program, *flags, method.facts)
     checkpoints = Checkpoints(directory / CHECKPOINTS)
     restored = checkpoints.restore_newest(fresh) if config.resume else None
     state, progress = restored or (fresh, Progress(evaluation_due=target.measured_at_start))
@@ -111,7 +124,7 @@ def run_training(
     elif config.resume:
         logger.info("no checkpoint yet in %s: starting from the beginning", directory)
     method.resume(int(state.step))
-    log = MetricsLog(directory, int(state.step))
+    log = MetricsLog(directory, int(state.step), config)
     work = Work(
         step=pmap_step(method.make_step(optimizer)),
         frozen=method.frozen,
@@ -125,9 +138,18 @@ def run_training(
         check_every=method.check_every,
         one_at_a_time=method.one_at_a_time,
     )
-    with StopRequest() as stop, contextlib.closing(checkpoints), contextlib.closing(log):
-        progress = train(config, work, state, progress, log, checkpoints, method.before_checkpoint, stop)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(contextlib.closing(checkpoints))
+        stack.enter_context(contextlib.closing(log))
+        stack.enter_context(contextlib.closing(costs))
         try:
+            with stop.interruptible():
+                stack.enter_context(target.rows.prepared())
+            before_checkpoint = method.before_checkpoint
+            progress = train(config, work, state, progress, log, checkpoints, before_checkpoint, stop, costs)
+            if is_main():
+                write_run_config(directory, program, *flags, method.facts | {"measured": costs.so_far()})
             with stop.interruptible():
                 checkpoints.wait()
 
@@ -137,7 +159,7 @@ def run_training(
 
                 return on_main(export)
         except StopRequested as request:
-            message = "after the training, before its results were complete: --resume makes them"
+            message = "before the first step, or after the last one: --resume goes on from there"
             raise Interrupted(f"{request.signal.name} {message}", request.signal) from None
 
 

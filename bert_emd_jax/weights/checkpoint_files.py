@@ -100,7 +100,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if weights is None:
         if not path.exists():
             raise UserError(f"{path}: no such file or directory")
-        raise UserError(f"{path}: holds no weights ({', '.join(WEIGHTS_FILES)})")
+        raise UserError(f"{path}: holds no weights ({', '.join(WEIGHTS_FILES)}); name a model's directory")
     if weights.name.endswith(".index.json"):
         tensors = _read_shards(weights)
     elif weights.suffix == ".index":
@@ -119,7 +119,9 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     data = map_file(path)
     header_end = 8 + int.from_bytes(data[:8], "little")
     if header_end > min(len(data), _MAX_JSON_SIZE):
-        raise UserError(f"{path}: not a readable safetensors file (a header of {header_end - 8} bytes)")
+        raise UserError(
+            f"{path}: not a readable safetensors file (a header of {header_end - 8} bytes); fetch it again"
+        )
     try:
         # The library checks the header: sizes, offsets, overlaps, gaps. Its NumPy side lacks bfloat16
         # and copies everything.
@@ -129,7 +131,9 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         header.pop("__metadata__", None)
         return {name: _safetensors_tensor(data, header_end, name, **entry) for name, entry in header.items()}
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({one_line(error)})") from None
+        raise UserError(
+            f"{path}: not a readable safetensors file ({one_line(error)}); fetch it again"
+        ) from None
 
 
 def _safetensors_tensor(
@@ -157,13 +161,14 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         shards.setdefault(shard, []).append(name)
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
-        raise UserError(f"{index}: lists files that are not beside it: {', '.join(missing)}")
+        raise UserError(f"{index}: lists files that are not beside it: {', '.join(missing)}; copy them there")
     for shard, names in shards.items():
         stored = _read_single_file(index.parent / shard)
         absent = [name for name in names if name not in stored]
         if absent:
             raise UserError(
-                f"{index.parent / shard}: lacks tensors that {index.name} lists: {', '.join(absent)}"
+                f"{index.parent / shard}: lacks tensors that {index.name} lists: {', '.join(absent)};"
+                " fetch it again"
             )
         tensors |= {name: stored[name] for name in names}
     return tensors
@@ -173,17 +178,19 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Tensor → shard, each shard the plain name of a file beside the index."""
     data = map_file(index)
     if len(data) > _MAX_JSON_SIZE:
-        raise UserError(f"{index}: larger than any index of shards")
+        raise UserError(f"{index}: larger than any index of shards; fetch it again")
     try:
         weight_map = json.loads(data[:])["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{index}: not an index of shards ({one_line(error)})") from None
+        raise UserError(f"{index}: not an index of shards ({one_line(error)}); fetch it again") from None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index}: not an index of shards (weight_map is no table)")
+        raise UserError(f"{index}: not an index of shards (weight_map is no table); fetch it again")
     for shard in weight_map.values():
         plain = isinstance(shard, str) and shard.isprintable() and Path(shard).name == shard[:255]
         if not plain or "\\" in shard or shard in ("", ".", ".."):
-            raise UserError(f"{index}: names {one_line(repr(shard))}, which is no plain file name")
+            raise UserError(
+                f"{index}: names {one_line(repr(shard))}, which is no plain file name; fetch it again"
+            )
     return weight_map
 
 

@@ -106,7 +106,8 @@ def student_from_layers(
     depth = teacher_config.num_hidden_layers
     if not layers or any(not 0 <= layer < depth for layer in layers):
         raise UserError(
-            f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1}"
+            f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1};"
+            " choose among them"
         )
     config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
     fresh = initial_params(config, head, seed)

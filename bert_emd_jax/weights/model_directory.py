@@ -143,7 +143,7 @@ def _with_tokenizer(
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
-            f" the model only {config.vocab_size} embeddings"
+            f" the model only {config.vocab_size} embeddings; take the tokenizer that belongs to the weights"
         )
     return Model(config, params, tokenizer, projection)
 

@@ -53,4 +53,6 @@ def load_params(directory: Path) -> Params:
         with ocp.StandardCheckpointer(multiprocessing_options=_this_process_only()) as checkpointer:
             return checkpointer.restore(directory.absolute())
     except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{directory}: not readable as Orbax parameters ({one_line(error)})") from None
+        raise UserError(
+            f"{directory}: not readable as Orbax parameters ({one_line(error)}); copy it again"
+        ) from None

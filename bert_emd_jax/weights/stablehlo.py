@@ -34,7 +34,7 @@ def write_stablehlo(directory: Path, model: Model) -> None:
       UserError: the model has no classifier, or `flatbuffers` is missing.
     """
     if "classifier" not in model.params:
-        raise UserError("--to_stablehlo exports a classifier, and this model has none")
+        raise UserError("--to_stablehlo exports a classifier, and this model has none; give a fine-tuned one")
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("--to_stablehlo needs the package flatbuffers: pip install flatbuffers")
     module = BertForSequenceClassification(model.config)

@@ -25,7 +25,9 @@ def read_tensorflow_checkpoint(index: Path) -> dict[str, np.ndarray]:
     """
     prefix = index.with_suffix("")
     if not list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*-of-*")):
-        raise UserError(f"{prefix}: the data file of {index.name} is not beside it ({prefix.name}.data-…)")
+        raise UserError(
+            f"{prefix}: the data file of {index.name} is not beside it ({prefix.name}.data-…); copy it there"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow as tf  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
@@ -47,7 +49,9 @@ def read_tensorflow_checkpoint(index: Path) -> dict[str, np.ndarray]:
         }
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{prefix}: not a readable TensorFlow checkpoint ({reason})") from None
+        raise UserError(
+            f"{prefix}: not a readable TensorFlow checkpoint ({reason}); fetch it again"
+        ) from None
 
 
 def torch_name(variable: str) -> str:

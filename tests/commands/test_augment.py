@@ -182,6 +182,16 @@ def test_a_model_without_the_head_is_refused(tmp_path, tiny_model_dir, mrpc, cap
     assert not (mrpc / "train_aug.tsv").exists()
 
 
+def test_a_dry_run_counts_and_writes_nothing(tmp_path, masked_lm, mrpc, capsys):
+    flags = ("--data_dir", mrpc, "--task_name", "mrpc", "--N", 7, "--output_dir", tmp_path / "new" / "place")
+    assert run(masked_lm, *flags, "--dry_run") == 0
+    said = capsys.readouterr().out
+    assert "train.tsv: 2 rows, 4 different texts" in said
+    # Each of the two rows, and seven variants of each of its two texts.
+    assert "train_aug.tsv: would get 30 rows at most, 7 variants of each text" in said
+    assert not (tmp_path / "new").exists()
+
+
 def test_wrong_input_is_one_line(tmp_path, masked_lm, mrpc, capsys):
     task = ("--task_name", "mrpc")
     for flags, words in (

@@ -96,13 +96,24 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     assert metrics["held_out_loss"] == pytest.approx(total, rel=1e-4)
 
 
-def test_the_student_goes_on_to_a_task_and_to_transformers(tmp_path, corpus_dir, tiny_model_dir, task_dir):
+def test_the_student_goes_on_to_a_task_and_to_transformers(
+    tmp_path, corpus_dir, tiny_model_dir, task_dir, capsys
+):
     teacher, output = tiny_model_dir("teacher"), tmp_path / "general"
     flags = ["--pregenerated_data", corpus_dir, "--teacher_model", teacher, "--student_init_layers", "0,2"]
     flags += ["--output_dir", output, "--held_out_rows", 8, "--max_steps", 2, "--mapping", "uniform"]
     flags = [str(flag) for flag in flags]
     assert distill.main(flags) == 0
     assert distill.main([*flags, "--resume"]) == 0
+    # Rows follow from the number of epochs: a run that is not finished cannot go on with another.
+    results = (output / "eval_results.json").read_text()
+    (output / "eval_results.json").unlink()
+    for path in corpus_dir.glob("epoch_1*"):
+        path.rename(path.with_name(f"away_{path.name}"))
+    capsys.readouterr()
+    assert distill.main([*flags, "--resume"]) == 2
+    assert "the run began with 2 epochs" in capsys.readouterr().err
+    (output / "eval_results.json").write_text(results)
     trained = load_model(output, head="none")
 
     flags = ["--teacher_model", teacher, "--student_model", output, "--data_dir", task_dir, "--task_name"]

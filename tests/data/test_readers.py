@@ -372,7 +372,7 @@ def test_custom_needs_a_clear_choice(tmp_path):
         get_task("custom", data_dir=tmp_path)
     with pytest.raises(UserError, match="two or more different labels"):
         get_task("custom", data_dir=tmp_path, labels=("1", "1"))
-    with pytest.raises(UserError, match="either the labels or the regression flag"):
+    with pytest.raises(UserError, match="either --labels or --regression"):
         get_task("custom", data_dir=tmp_path, labels=("0", "1"), regression=True)
     write(tmp_path, "validation.csv", "text,label\na,1\n")
     with pytest.raises(UserError, match="same split"):

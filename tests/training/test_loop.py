@@ -18,6 +18,7 @@ from bert_emd_jax.training.config import FinetuneConfig
 from bert_emd_jax.training.interruption import StopRequest
 from bert_emd_jax.training.loop import Work, train
 from bert_emd_jax.training.row_source import TaskRows
+from bert_emd_jax.training.run_costs import RunCosts
 from bert_emd_jax.training.run_directory import MetricsLog
 from bert_emd_jax.training.state import create_state, unless_bad
 
@@ -71,11 +72,13 @@ def run(directory: Path, *, resume: bool = False, events=(), bad=(), **flags) ->
     state, progress = STATE, Progress()
     if resume:
         state, progress = checkpoints.restore_newest(STATE)
+    costs = RunCosts()
     log = MetricsLog(directory, int(state.step))
     try:
         with StopRequest() as stop:
-            return train(config, work, state, progress, log, checkpoints, lambda: None, stop)
+            return train(config, work, state, progress, log, checkpoints, lambda: None, stop, costs)
     finally:
+        costs.close()
         log.close()
         checkpoints.close()
 

@@ -1,0 +1,114 @@
+"""What `--help` shows: every flag once, under its subject, fit for the terminal, and at once."""
+
+import dataclasses
+import io
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bert_emd_jax.commands import (
+    augment,
+    compare,
+    convert,
+    demo,
+    distill,
+    evaluate,
+    finetune,
+    pretrain_data,
+)
+from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.commands.flags import flag_groups, parse_flags
+from bert_emd_jax.training.config import DistillConfig, EvaluationConfig, FinetuneConfig, GeneralDistillConfig
+
+PROGRAMS = {
+    "finetune": (finetune.main, [], FinetuneConfig),
+    "distill": (distill.main, [], DistillConfig),
+    "general": (distill.main, ["--pregenerated_data", "x"], GeneralDistillConfig),
+    "evaluate": (evaluate.main, [], EvaluationConfig),
+    "compare": (evaluate.main, ["--compare"], compare.CompareConfig),
+    "pretrain_data": (pretrain_data.main, [], pretrain_data.PretrainDataConfig),
+    "augment": (augment.main, [], augment.AugmentConfig),
+    "convert": (convert.main, [], convert.ConvertConfig),
+    "demo": (demo.main, [], demo.DemoConfig),
+}
+
+
+def help_text(program: str, columns: int, monkeypatch) -> str:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    main, arguments, _ = PROGRAMS[program]
+    with monkeypatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setattr(sys, "stdout", screen)
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--help"])
+    assert ended.value.code == 0
+    screen.seek(0)
+    return screen.read()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_flag_once_with_its_text(program, monkeypatch):
+    text = help_text(program, 100, monkeypatch)
+    assert max(map(len, text.splitlines())) <= 100
+    flags = [flag for group in flag_groups(PROGRAMS[program][2]) for flag in group.flags]
+    assert {flag.name for flag in flags} == {field.name for field in dataclasses.fields(PROGRAMS[program][2])}
+    flat = re.sub(r"[│\s]+", " ", text)
+    for flag in flags:
+        assert len(re.findall(rf"^│ (?:--\w+ \w+, )*--{flag.name}\b", text, flags=re.M)) == 1, flag.name
+        assert flag.text, flag.name
+        assert flag.text in flat
+    assert "{None}" not in text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_subjects_defaults_and_examples(columns, monkeypatch):
+    text = help_text("distill", columns, monkeypatch)
+    assert max(map(len, text.splitlines())) <= columns
+    subjects = re.findall(r"─ ([a-z ]+) options ─", text)
+    # What must be given comes first.
+    assert sorted(subjects[:3]) == ["program", "task", "teacher and student"]
+    assert {"mapping", "optimizer", "run", "custom task"} <= set(subjects)
+    flat = re.sub(r"[│\s]+", " ", text)
+    assert "--num_train_epochs INT Passes over the training data. (default: 10)" in flat
+    examples = text[text.index("Examples:") : text.index("╭")].replace("\\\n", "")
+    lines = re.findall(r"\$ python run_distill\.py (.+)", examples)
+    for line in lines:
+        assert parse_flags(DistillConfig, line.split(), "x", "").teacher_model.name == "teacher"
+    assert len(lines) == 2
+
+
+def test_a_form_gives_the_config():
+    given = ["--bert-model", "b", "--data_dir=d", "--task_name", "cola", "--output_dir", "o"]
+    config = parse_flags(
+        FinetuneConfig, [*given, "--no_do_lower_case", "--labels", "a,b", "--resume"], "x", ""
+    )
+    assert (config.bert_model.name, config.task_name, config.do_lower_case) == ("b", "cola", False)
+    assert (config.labels, config.resume, config.text_column, config.learning_rate) == (
+        ("a", "b"),
+        True,
+        None,
+        3e-5,
+    )
+
+
+def test_help_answers_at_once():
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "run_distill.py", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - start < 5  # 0.3 s on an idle machine
+
+
+def test_a_full_device_is_one_line(capsys):
+    def run(config):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate\n4096 bytes.")
+
+    program = {"prog": "x.py", "description": ""}
+    assert run_program(demo.DemoConfig, run, argv=[], **program) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "x.py: error: out of the device's memory: try a larger --gradient_accumulation_steps" in said
+    assert "4096 bytes" in said
+    with pytest.raises(RuntimeError):
+        run_program(demo.DemoConfig, run, argv=["--debug"], **program)
