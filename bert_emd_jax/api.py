@@ -222,11 +222,13 @@ class Classifier:
 def _trained(train: Any, config: Any) -> Results:
     from bert_emd_jax.report.html import write_report
     from bert_emd_jax.training.hosts import is_main
+    from bert_emd_jax.training.mirror import mirrored
 
     _show_log()
-    results = train(config)
-    if is_main() and not config.dry_run:
-        write_report(config.output_dir)
+    with mirrored(config):
+        results = train(config)
+        if is_main() and not config.dry_run:
+            write_report(config.output_dir)
     return results
 
 

@@ -21,17 +21,27 @@ def require_local_paths(config: object) -> None:
         value = getattr(config, field.name)
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path):
-                require_local(path, f"--{field.name} ", is_output=field.name == "output_dir")
+                is_output = field.name == "output_dir"
+                trains = hasattr(config, "mirror_dir")
+                require_local(path, f"--{field.name} ", is_output=is_output, has_mirror=is_output and trains)
 
 
-def require_local(path: Path | str, flag: str = "", *, is_output: bool = False) -> None:
-    """Raises UserError, which begins with `flag`, where a path is a URL; it says how to copy."""
+def require_local(
+    path: Path | str, flag: str = "", *, is_output: bool = False, has_mirror: bool = False
+) -> None:
+    """Raises UserError, which begins with `flag`, where a path is a URL; it says how to copy.
+
+    Args:
+      has_mirror: the program itself keeps a copy (`--mirror_dir`).
+    """
     match = _URL.fullmatch(str(path))
     if match is None:
         return
     url = f"{match['scheme']}://{match['rest']}"
     command = (_KEEP if is_output else _FETCH).get(match["scheme"].lower())
-    if command is None:
+    if has_mirror:
+        advice = f"name a local directory, and add --mirror_dir {url} to keep a copy there"
+    elif command is None:
         advice = "copy it to a local directory and name that"
     elif is_output:
         advice = f"name a local directory DIR, and keep a copy with `{command.format(url)}`"

@@ -47,6 +47,9 @@ def test_programs_say_how_to_copy(tmp_path, monkeypatch, capsys):
     corpus = ("--train_corpus", "c", "--bert_model", "m", "--output_dir", "gs://b/corpus")
     assert pretrain_data.main(corpus) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    start = ("--teacher_model", "teacher", "--student_init_layers", "1", "--output_dir", "gs://b/run")
+    assert distill.main([*task, *start]) == 2
+    assert "add --mirror_dir gs://b/run" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

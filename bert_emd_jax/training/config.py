@@ -141,6 +141,8 @@ class RunConfig(_Checked):
     """Write a row of metrics.jsonl every N steps."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Log to this project of Weights & Biases too, with the key and mode of its own environment variables."""
+    mirror_dir: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+    """Keep a copy of --output_dir there, as gs://bucket/run; --resume fetches it if --output_dir is gone."""
     max_bad_steps: int = 20
     """End the run after so many steps in a row whose loss or gradient is not finite (they are skipped)."""
     overwrite: bool = False

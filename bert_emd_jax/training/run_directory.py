@@ -30,12 +30,12 @@ DEV_PREDICTIONS = "dev_predictions.jsonl"
 TEACHER_OUTPUTS = "teacher_outputs"
 TRACE = "trace"
 _ROWS_PER_PICTURE = 20  # of metrics.jsonl, where no evaluation comes earlier
-# All that a training program writes; --overwrite removes these and nothing else.
-_WRITTEN = (
+WRITTEN = (
     *("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "params", "pytorch"),
     *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, DEV_PREDICTIONS, EVENTS),
     *("report.html", "bad_steps.json", WANDB, TEACHER_OUTPUTS, TRACE),
 )
+"""All that a training program writes; --overwrite removes these and nothing else."""
 # Flags that may differ when a run is resumed: they do not change its numbers.
 _FREE_FLAGS = (
     "resume",
@@ -49,7 +49,7 @@ _FREE_FLAGS = (
     "teacher_cache",  # checked where it acts: memory and disk give the same numbers
     "check_tolerance",
     "save_steps",
-    *("dry_run", "wandb", "distributed", "coordinator_address", "num_processes", "process_id"),
+    *("dry_run", "wandb", "mirror_dir", "distributed", "coordinator_address", "num_processes", "process_id"),
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
@@ -62,7 +62,7 @@ def prepare_run_directory(config: TrainingConfig, program: str) -> None:
     if check_run_directory(config, program):
         return
     directory = config.output_dir
-    for name in _WRITTEN:
+    for name in WRITTEN:
         path = directory / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
