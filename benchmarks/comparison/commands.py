@@ -1,0 +1,109 @@
+"""The command line of a run, and where a study keeps its parts. No jax."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from comparison.matrix import CORPUS, Plan, Run, teacher_names
+from comparison.methods import LEARNING_RATE, METHODS, STUDENTS
+from comparison.models import config_of
+from comparison.records import Record
+from comparison.tasks import TASKS
+
+_NEVER = 1 << 30  # steps between evaluations: only the last one counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Workplace:
+    """Where a study is on disk, and what its programs are given beside their flags."""
+
+    root: Path
+    plan: Plan
+    training_flags: Sequence[str] = ()
+    distill_flags: Sequence[str] = ()
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def path(self, run: Run | str) -> Path:
+        return self.root / (run if isinstance(run, str) else run.name)
+
+    def data(self, task: str) -> Path:
+        return self.root / "data" / task
+
+    def student_config(self, student: str) -> Path:
+        return self.root / "students" / f"{student}.json"
+
+    @property
+    def body(self) -> Path:
+        return self.root / "body"
+
+    @property
+    def corpus_text(self) -> Path:
+        return self.root / "corpus.txt"
+
+
+def best(records: Mapping[str, Record], names: Sequence[str]) -> Record:
+    """The run with the highest score, the first of equals."""
+    return max((records[name] for name in names), key=lambda record: record.score or 0.0)
+
+
+def setting_of(run: Run, records: Mapping[str, Record]) -> tuple[str, float] | None:
+    """The tuned flag of a run and its value: its own, or that of the best trial."""
+    return best(records, run.chosen_from).setting if run.chosen_from else run.setting
+
+
+def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> list[str]:
+    """The program and the flags of a run; what it is chosen from must be among the records."""
+    plan = place.plan
+    if run.kind == "corpus":
+        sizes = ["--max_seq_len", "64", "--epochs_to_generate", "1", "--format", "arrays"]
+        source = ["--train_corpus", str(place.corpus_text), "--bert_model", str(place.body)]
+        return ["run_pretrain_data.py", *source, "--output_dir", str(place.path(run)), *sizes]
+    flags = ["--output_dir", str(place.path(run)), "--seed", str(run.seed), *place.training_flags]
+    if run.kind == "student":
+        assert run.student is not None
+        config = place.student_config(run.student)
+        # Equal weights for all teacher layers: a student that fits no mapping of the comparison beforehand.
+        mapping = ["--mapping", "emd", "--layer_weight_rule", "fixed"]
+        held_out = ["--held_out_rows", "50" if plan.tiny else "1000"]
+        length = ["--max_steps", str(plan.general_steps), "--num_train_epochs", str(plan.general_steps)]
+        rate = ["--learning_rate", "1e-3"]
+        models = ["--teacher_model", str(place.body), "--student_config", str(config)]
+        corpus = ["--pregenerated_data", str(place.root / CORPUS)]
+        return ["run_distill.py", *corpus, *models, *mapping, *held_out, *length, *rate, *flags]
+    assert run.task is not None
+    task = TASKS[run.task]
+    flags += ["--data_dir", str(place.data(run.task)), *task.flags]
+    flags += ["--max_seq_length", str(task.max_seq_length), "--eval_steps", str(_NEVER)]
+    tuned = setting_of(run, records)
+    setting = dict([tuned]) if tuned else {}
+    if run.kind == "teacher":
+        flags += ["--num_train_epochs", str(plan.teacher_epochs), *_as_flags(setting)]
+        return ["run_finetune.py", "--bert_model", str(place.body), *flags]
+    assert run.student is not None
+    assert run.method is not None
+    student = STUDENTS[run.student]
+    teacher = best(records, teacher_names(plan, run.task)).name
+    setting = {LEARNING_RATE: student.learning_rate} | setting
+    flags += ["--num_train_epochs", str(plan.epochs), *_as_flags(setting), *METHODS[run.method].flags]
+    flags += place.distill_flags
+    if student.cut:
+        start = ["--student_init_layers", ",".join(map(str, student.cut))]
+    elif student.pretrained:
+        start = ["--student_model", str(place.root / "students" / run.student)]
+    else:
+        start = ["--student_config", str(place.student_config(run.student))]
+    return ["run_distill.py", "--teacher_model", str(place.path(teacher)), *start, *flags]
+
+
+def _as_flags(values: Mapping[str, float]) -> list[str]:
+    return [part for name, value in values.items() for part in (f"--{name}", f"{value:g}")]
+
+
+def write_student_configs(place: Workplace) -> None:
+    """Writes the config.json of every student that does not begin as a part of its teacher."""
+    for name, student in STUDENTS.items():
+        if student.layers:
+            path = place.student_config(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(config_of(student, place.body), indent=2) + "\n")

@@ -1,0 +1,149 @@
+"""Runs a study: programs as processes of their own, finished runs skipped, few or many at a time. No jax."""
+
+import concurrent.futures
+import dataclasses
+import datetime
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from comparison.commands import Workplace, command_line, setting_of
+from comparison.matrix import Run
+from comparison.records import LOG, RECORD, Record, read_record, record_of, write_log, write_record
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of a finished run; teachers and students keep what the next run loads.
+_HEAVY = ("checkpoints", "tensorboard", "pytorch", "dev_predictions.jsonl")
+_WEIGHTS = ("params", "vocab.txt", "tokenizer_config.json", "config.json")
+
+
+class RunFailedError(Exception):
+    """A program ended with an error; the text names its log."""
+
+
+class Programs:
+    """Starts programs, and ends those that still run when the study ends."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        """Runs a program of this checkout to its end. Raises RunFailedError."""
+        line = [sys.executable, str(ROOT / command[0]), *command[1:]]
+        with log.open("wb") as output:
+            with self._lock:
+                if self._stopped:
+                    raise RunFailedError("the study was stopped")
+                process = subprocess.Popen(line, stdout=output, stderr=output, env=os.environ | environment)
+                self._running.add(process)
+            code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        if code:
+            last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+            raise RunFailedError(f"exit code {code}: {last} (see {log})")
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Callable[..., None]) -> Record:
+    """Runs one run and leaves its record. Raises RunFailedError."""
+    directory = place.path(run)
+    if directory.exists():
+        shutil.rmtree(directory)  # begun, and never finished
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    command = command_line(run, place, records)
+    started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    start(command, directory.with_name(f"{directory.name}.log"), place.environment)
+    seconds = round(time.perf_counter() - since, 1)
+    # The log names no directory of this machine.
+    logged = command_line(run, dataclasses.replace(place, root=Path("study")), records)
+    record = record_of(
+        run,
+        directory,
+        command=shlex.join(["python", *logged]),
+        started=started.isoformat(timespec="seconds"),
+        seconds=seconds,
+        setting=setting_of(run, records),
+    )
+    write_record(directory, record)
+    for name in _HEAVY + (_WEIGHTS if run.kind in ("tuning", "final") else ()):
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return record
+
+
+def finished(root: Path) -> dict[str, Record]:
+    """The records of all runs that are done, by name, whether the plan still has them or not."""
+    records = [read_record(path.parent) for path in sorted(root.glob(f"*/**/{RECORD}"))]
+    return {record.name: record for record in records}
+
+
+def perform_all(
+    runs: Sequence[Run],
+    place: Workplace,
+    *,
+    jobs: int = 1,
+    deadline: float | None = None,
+    start: Callable[..., None] | None = None,
+) -> dict[str, Record]:
+    """Performs the runs that are not done, `jobs` at a time, in their order; returns all records.
+
+    No run is begun after `deadline` (of time.monotonic). A failed run, and those that wait for it, are left
+    out and said. After every run the raw log is written anew.
+    """
+    programs = start or Programs()
+    records = finished(place.root)
+    waiting = [run for run in runs if run.name not in records]
+    count, failed = len(waiting), 0
+    print(f"{len(runs) - count} of {len(runs)} runs are done", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        pending: dict[concurrent.futures.Future[Record], Run] = {}
+        try:
+            while True:
+                in_time = deadline is None or time.monotonic() < deadline
+                while in_time and len(pending) < jobs and (run := _next(waiting, records)) is not None:
+                    waiting.remove(run)
+                    pending[pool.submit(perform, run, place, dict(records), programs)] = run
+                if not pending:
+                    break
+                done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    run = pending.pop(future)
+                    position = f"[{count - len(waiting) - len(pending)}/{count}] {run.name}"
+                    try:
+                        record = records[run.name] = future.result()
+                    except Exception as error:  # whatever it is, the other runs go on
+                        failed += 1
+                        print(f"{position} failed: {type(error).__name__}: {error}", flush=True)
+                        continue
+                    score = "" if record.score is None else f"  {record.metric} {record.score:.4f}"
+                    print(f"{position}  {record.seconds:.0f} s{score}", flush=True)
+                    write_log(place.root / LOG, place.plan, records.values())
+        except BaseException:
+            if isinstance(programs, Programs):
+                programs.stop()
+            raise
+    if failed or waiting:
+        print(f"not done: {failed} failed, {len(waiting)} not begun; the same command goes on", flush=True)
+    return records
+
+
+def _next(waiting: Sequence[Run], records: Mapping[str, Record]) -> Run | None:
+    """The first run whose requirements are done."""
+    return next((run for run in waiting if all(name in records for name in run.requires)), None)

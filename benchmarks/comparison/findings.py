@@ -1,0 +1,124 @@
+"""What the records of a study say: scores, and differences from the baseline, by task and student."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from comparison.intervals import Interval, bootstrap_interval, pooled_interval
+from comparison.matrix import Plan
+from comparison.methods import BASELINE, METHODS, STUDENTS
+from comparison.records import Record
+from comparison.tasks import TASKS
+
+
+class Pair(NamedTuple):
+    """A task and a student: the method is all that differs within it."""
+
+    task: str
+    student: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """The records of a study, sorted. Differences are paired by seed, against the baseline."""
+
+    plan: Plan
+    records: Sequence[Record]
+
+    @cached_property
+    def finals(self) -> dict[Pair, dict[str, dict[int, Record]]]:
+        """pair → method → seed → run, in the order of the tables."""
+        found: dict[Pair, dict[str, dict[int, Record]]] = {}
+        for pair in (Pair(task, student) for task in TASKS for student in STUDENTS):
+            for method in METHODS:
+                runs = [
+                    record
+                    for record in self.of_kind("final")
+                    if (record.task, record.student, record.method) == (*pair, method)
+                ]
+                if runs:
+                    by_seed = {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
+                    found.setdefault(pair, {})[method] = by_seed
+        return found
+
+    def of_kind(self, kind: str) -> list[Record]:
+        return [record for record in self.records if record.kind == kind]
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that have a run, in the order of the tables."""
+        return [method for method in METHODS if any(method in runs for runs in self.finals.values())]
+
+    @property
+    def students(self) -> list[str]:
+        return [student for student in STUDENTS if any(pair.student == student for pair in self.finals)]
+
+    def scores(self, pair: Pair, method: str) -> list[float]:
+        return [run.score or 0.0 for run in self.finals[pair].get(method, {}).values()]
+
+    def differences(self, pair: Pair, method: str) -> list[float]:
+        """Of the seeds that both the method and the baseline have."""
+        ours, theirs = (self.finals[pair].get(name, {}) for name in (method, BASELINE))
+        return [(ours[seed].score or 0.0) - (theirs[seed].score or 0.0) for seed in ours if seed in theirs]
+
+    def difference(self, pair: Pair, method: str) -> Interval:
+        return pooled_interval([self.differences(pair, method)])
+
+    def difference_over_rows(self, pair: Pair, method: str) -> Interval | None:
+        """By the bootstrap over dev rows; None where predictions are missing."""
+        ours, theirs = (self.finals[pair].get(name, {}) for name in (method, BASELINE))
+        seeds = [seed for seed in ours if seed in theirs]
+        labels = next((run.labels for run in self.teachers(pair.task) if run.labels), None)
+        texts = [[runs[seed].predictions for seed in seeds] for runs in (ours, theirs)]
+        metric = next((run.metric for run in ours.values()), None)
+        if not seeds or labels is None or metric is None or None in texts[0] + texts[1]:
+            return None
+        return bootstrap_interval(metric, _digits([labels])[0], _digits(texts[0]), _digits(texts[1]))
+
+    def pooled(self, method: str, student: str | None = None) -> Interval:
+        """Over all pairs, or over those of a student, that have both the method and the baseline."""
+        pairs = [pair for pair in self.finals if student in (None, pair.student)]
+        return pooled_interval([self.differences(pair, method) for pair in pairs])
+
+    def teachers(self, task: str) -> list[Record]:
+        """The candidates, best first; the first of equals was taken."""
+        runs = [record for record in self.of_kind("teacher") if record.task == task]
+        return sorted(runs, key=lambda run: -(run.score or 0.0))
+
+    def missing(self) -> dict[Pair, dict[str, list[int]]]:
+        """pair → method → planned seeds without a run."""
+        found: dict[Pair, dict[str, list[int]]] = {}
+        for pair in (Pair(task, student) for task in self.plan.tasks for student in self.plan.students):
+            for method in self.plan.methods:
+                done = self.finals.get(pair, {}).get(method, {})
+                if seeds := [seed for seed in self.plan.seeds if seed not in done]:
+                    found.setdefault(pair, {})[method] = seeds
+        return found
+
+    def trials(self, pair: Pair, method: str) -> list[Record]:
+        """What was tried for a method, in the order of the values."""
+        runs = [
+            record
+            for record in self.of_kind("tuning")
+            if (record.task, record.student, record.method) == (*pair, method)
+        ]
+        return sorted(runs, key=lambda run: run.setting[1] if run.setting else 0.0)
+
+    @property
+    def tuned_pairs(self) -> list[Pair]:
+        tuned = {(record.task, record.student) for record in self.of_kind("tuning")}
+        return [Pair(task, student) for task in TASKS for student in STUDENTS if (task, student) in tuned]
+
+
+def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:
+    """The mean and the sample's standard deviation, None for one value."""
+    values = list(values)
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def _digits(texts: Sequence[str | None]) -> np.ndarray:
+    return np.array([[int(digit) for digit in text or ""] for text in texts])

@@ -1,0 +1,97 @@
+"""How sure a difference is: over seeds, over several pairs of task and student, over the dev rows."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+CONFIDENCE = 0.95
+ROUNDS = 2000
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence interval, unbounded (infinite) where `count` differences cannot bound it."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def pooled_interval(cells: Sequence[Sequence[float]]) -> Interval:
+    """The mean of the cells' mean differences, cells weighing the same; of one cell, the paired t.
+
+    The variances of the cells may differ: degrees of freedom by Welch and Satterthwaite. A cell is a pair of
+    task and student; the interval speaks of these cells and of new seeds, not of new tasks. A cell of one
+    difference has no variance: the interval is unbounded then.
+    """
+    filled = [np.asarray(cell, np.float64) for cell in cells if len(cell)]
+    count = sum(map(len, filled))
+    if not filled:
+        return Interval(math.nan, -math.inf, math.inf, 0)
+    mean = float(np.mean([cell.mean() for cell in filled]))
+    if min(map(len, filled)) < 2:
+        return Interval(mean, -math.inf, math.inf, count)
+    shares = np.array([cell.var(ddof=1) / len(cell) for cell in filled]) / len(filled) ** 2
+    variance = float(shares.sum())
+    if variance == 0:  # seeds that agree to the last digit say nothing of new ones
+        return Interval(mean, -math.inf, math.inf, count)
+    freedom = variance**2 / sum(
+        share**2 / (len(cell) - 1) for share, cell in zip(shares, filled, strict=True)
+    )
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    return Interval(mean, mean - reach, mean + reach, count)
+
+
+def metric_of_counts(
+    metric: str, counts: Float[np.ndarray, "rounds classes classes"]
+) -> Float[np.ndarray, " rounds"]:
+    """The metric of each confusion matrix, true classes down; `accuracy_and_f1` and f1 are of class 1.
+
+    Raises:
+      ValueError: a metric that is not of classes.
+    """
+    total = counts.sum(axis=(1, 2))
+    right = np.trace(counts, axis1=1, axis2=2)
+    accuracy = right / total
+    if metric == "accuracy":
+        return accuracy
+    true, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    if metric == "accuracy_and_f1":
+        either = true[:, 1] + predicted[:, 1]
+        f1 = 2 * counts[:, 1, 1] / np.where(either > 0, either, 1)
+        return (accuracy + f1) / 2
+    if metric == "matthews_correlation":
+        spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
+        together = right * total - (true * predicted).sum(axis=1)
+        return np.where(spread > 0, together / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    raise ValueError(f"no metric of classes: {metric}")
+
+
+def bootstrap_interval(
+    metric: str,
+    labels: Int[np.ndarray, " rows"],
+    predictions: Int[np.ndarray, "runs rows"],
+    baseline: Int[np.ndarray, "runs rows"],
+    seed: int = 0,
+) -> Interval:
+    """The mean difference of the metric between runs and their baselines, over other dev sets of this size.
+
+    The percentile bootstrap over rows, the same rows for all runs: the runs are taken as they are.
+    """
+    rng = np.random.default_rng(seed)
+    rows, classes = len(labels), int(max(labels.max(), predictions.max(), baseline.max())) + 1
+    resampled = rng.multinomial(rows, np.full(rows, 1 / rows), size=ROUNDS).astype(np.float64)
+    weights = np.concatenate([np.ones((1, rows)), resampled])  # the dev set as it is first
+
+    def scores(predicted: np.ndarray) -> np.ndarray:
+        cells = np.eye(classes**2)[labels * classes + predicted]
+        return metric_of_counts(metric, (weights @ cells).reshape(-1, classes, classes))
+
+    pairs = zip(predictions, baseline, strict=True)
+    differences = np.mean([scores(ours) - scores(theirs) for ours, theirs in pairs], axis=0)
+    low, high = np.quantile(differences[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(differences[0]), float(low), float(high), len(predictions))

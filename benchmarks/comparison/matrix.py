@@ -1,0 +1,196 @@
+"""The runs of a study: which, in which order, and which of them wait for which. Imports no jax."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from bert_emd_jax.errors import UserError
+from comparison.methods import CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
+
+Kind = Literal["corpus", "student", "teacher", "tuning", "final"]
+CORPUS = "corpus"
+TUNING_SEED = 0  # no seed of the comparison: what is chosen on it has not been tried on theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The size of a study.
+
+    train_rows: the most training rows of a task, 0: all. betas: the trials of β; methods without it try
+    `learning_rate_factors` of the student's learning rate. tuning_task: the task of all trials, None: each
+    task's own. general_steps: optimizer steps of a general distillation on so many IMDB `reviews`. tiny: a
+    teacher of random weights, to see that everything works.
+    """
+
+    tasks: tuple[str, ...]
+    students: tuple[str, ...] = ("narrow4", "cut3")
+    methods: tuple[str, ...] = CORE_METHODS
+    seeds: tuple[int, ...] = (1, 2, 3)
+    train_rows: int = 3000
+    epochs: int = 3
+    betas: tuple[float, ...] = (0.01, 0.1, 1.0)
+    learning_rate_factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    tuning_task: str | None = None
+    teacher_seeds: tuple[int, ...] = (1,)
+    teacher_learning_rates: tuple[float, ...] = (5e-5,)
+    teacher_epochs: int = 3
+    general_steps: int = 1000
+    reviews: int = 25_000
+    tiny: bool = False
+
+
+FULL = {
+    "students": tuple(STUDENTS),
+    "methods": tuple(METHODS),
+    "train_rows": 0,
+    "epochs": 5,
+    "teacher_seeds": (1, 2, 3),
+    "teacher_learning_rates": (2e-5, 5e-5, 1e-4),
+    "general_steps": 10_000,
+}
+SMOKE = {
+    "students": ("narrow4",),
+    "methods": ("finetune", "uniform", "emd"),
+    "seeds": (1, 2),
+    "train_rows": 48,
+    "epochs": 1,
+    "betas": (0.1, 1.0),
+    "learning_rate_factors": (1.0,),
+    "teacher_epochs": 1,
+    "general_steps": 4,
+    "reviews": 200,
+    "tiny": True,
+}
+# What may differ when a study is taken up again: it adds or leaves out runs, and changes none.
+_EXTENDABLE = ("tasks", "students", "methods", "seeds")
+
+
+def going_on(before: Plan, now: Plan, source: object) -> Plan:
+    """The plan of a study that goes on: tuned on the task that it has been tuned on.
+
+    Raises:
+      UserError: the runs of the earlier plan are not those that the new one means.
+    """
+    if before.tuning_task and now.tuning_task:
+        now = dataclasses.replace(now, tuning_task=before.tuning_task)
+    changed = [
+        f"{field.name} was {old}, is {new}"
+        for field in dataclasses.fields(now)
+        if field.name not in _EXTENDABLE
+        and (old := getattr(before, field.name)) != (new := getattr(now, field.name))
+    ]
+    if changed:
+        raise UserError(f"{source}: this study was begun otherwise ({'; '.join(changed)}): new --output_dir")
+    return now
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One line of work, with a directory of its own.
+
+    name: the directory, below the study's. setting: the flag that is tried and its value. chosen_from: runs
+    of which the best one's setting is taken instead. requires: runs that must be done before.
+    """
+
+    name: str
+    kind: Kind
+    task: str | None = None
+    student: str | None = None
+    method: str | None = None
+    seed: int = 0
+    setting: tuple[str, float] | None = None
+    chosen_from: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+
+def runs_of(plan: Plan) -> list[Run]:
+    """All runs, each after those that it waits for: every method on every pair before the next seed."""
+    runs: dict[str, Run] = {}
+    for seed in plan.seeds:
+        for task in plan.tasks:
+            for student in plan.students:
+                for method in plan.methods:
+                    for run in _runs_for(plan, task, student, method, seed):
+                        runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+def teacher_names(plan: Plan, task: str) -> tuple[str, ...]:
+    """The runs of which the best on the dev set is the task's teacher."""
+    return tuple(run.name for run in _teachers(plan, task))
+
+
+def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> list[Run]:
+    tuning_task = plan.tuning_task or task
+    origin = _origin(student)
+    prepared = [*_teachers(plan, task), *origin]
+    tuning = _tuning(plan, tuning_task, student, method)
+    place = f"runs/{task}/{student}/{method}/seed{seed}"
+    trials = tuple(run.name for run in tuning)
+    requires = (*(run.name for run in prepared), *trials)
+    setting = None if trials else _settings(plan, student, method)[0]
+    final = Run(place, "final", task, student, method, seed, setting, trials, requires)
+    return [*prepared, *_teachers(plan, tuning_task), *tuning, final]
+
+
+def _teachers(plan: Plan, task: str) -> list[Run]:
+    """A grid of learning rates on the first seed, the best of them on the others."""
+    first, *others = plan.teacher_seeds
+    grid = [
+        Run(
+            f"teachers/{task}/learning_rate{rate:g}-seed{first}",
+            "teacher",
+            task,
+            seed=first,
+            setting=(LEARNING_RATE, rate),
+        )
+        for rate in plan.teacher_learning_rates
+    ]
+    names = tuple(run.name for run in grid)
+    return grid + [
+        Run(f"teachers/{task}/seed{seed}", "teacher", task, seed=seed, chosen_from=names, requires=names)
+        for seed in others
+    ]
+
+
+def _origin(student: str) -> list[Run]:
+    if not STUDENTS[student].pretrained:
+        return []
+    name = f"students/{student}"
+    return [Run(CORPUS, "corpus"), Run(name, "student", student=student, seed=1, requires=(CORPUS,))]
+
+
+def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:
+    tuned = METHODS[method].tuned
+    if tuned == LEARNING_RATE:
+        rate = STUDENTS[student].learning_rate
+        return [(tuned, factor * rate) for factor in plan.learning_rate_factors]
+    return [(tuned, beta) for beta in plan.betas]
+
+
+def _tuning(plan: Plan, task: str, student: str, method: str) -> list[Run]:
+    """The trials of a method; none where there is nothing to choose from."""
+    method = METHODS[method].like or method
+    settings = _settings(plan, student, method)
+    if len(settings) < 2:
+        return []
+    prepared = (*teacher_names(plan, task), *(run.name for run in _origin(student)))
+    return [
+        Run(
+            f"tuning/{task}/{student}/{method}/{flag}{value:g}",
+            "tuning",
+            task,
+            student,
+            method,
+            TUNING_SEED,
+            (flag, value),
+            requires=prepared,
+        )
+        for flag, value in settings
+    ]
+
+
+def check_names(kind: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError for a name that is not among the known ones."""
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"--{kind} {','.join(unknown)}: unknown; choose among {', '.join(known)}")

@@ -1,0 +1,69 @@
+"""What the study compares: methods, as flags of `run_distill.py`, and students. Imports no jax."""
+
+import dataclasses
+
+BETA, LEARNING_RATE = "beta", "learning_rate"
+BASELINE = "uniform"
+"""The method that the others are compared with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to train a student.
+
+    flags: all that tells it from the others. tuned: the flag that its trials go to. like: the method that it
+    differs from in one thing, and takes the chosen value of.
+    """
+
+    title: str
+    flags: tuple[str, ...]
+    tuned: str = BETA
+    like: str | None = None
+
+
+def _emd(title: str, *flags: str, like: str | None = "emd") -> Method:
+    return Method(title, ("--mapping", "emd", *flags), like=like)
+
+
+METHODS = {
+    # alpha 0 leaves the true labels alone: the same program, schedule and batches as all others.
+    "finetune": Method("fine-tuned, no teacher", ("--mapping", "none", "--alpha", "0"), LEARNING_RATE),
+    "logits": Method("logits only", ("--mapping", "none"), LEARNING_RATE),
+    "uniform": Method("uniform (TinyBERT)", ("--mapping", "uniform")),
+    "emd": _emd("EMD, normalize", like=None),
+    "emd_fixed": _emd("EMD, fixed weights", "--layer_weight_rule", "fixed", like=None),
+    "emd_learned": _emd("EMD, learned weights", "--layer_weight_rule", "learned", like=None),
+    "emd_softmax": _emd("EMD, softmax", "--layer_weight_rule", "softmax", like=None),
+    "emd_double_softmax": _emd("EMD, double softmax", "--layer_weight_rule", "double_softmax", like=None),
+    "nearest": Method("nearest layer", ("--mapping", "nearest")),
+    "top": Method("top layers", ("--mapping", "top")),
+    "random": Method("random layers", ("--mapping", "random")),
+    "emd_exact": Method("EMD by network simplex", ("--mapping", "emd_exact"), like="emd"),
+    "emd_no_attention": _emd("EMD without attention", "--no_use_attention"),
+    "emd_no_hidden": _emd("EMD without hidden states", "--no_use_hidden"),
+    "emd_no_embedding": _emd("EMD without embedding", "--no_use_embedding"),
+}
+CORE_METHODS = ("finetune", "logits", "uniform", "emd", "emd_fixed", "nearest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """Where a student comes from.
+
+    cut: teacher layers, 0-based, that it is cut out of; else it has `layers` layers, half as wide as the
+    teacher's. pretrained: whether it has been through general distillation.
+    """
+
+    title: str
+    learning_rate: float
+    cut: tuple[int, ...] = ()
+    layers: int = 0
+    pretrained: bool = False
+
+
+STUDENTS = {
+    "narrow4": Student("4 layers, half as wide, general distillation", 3e-4, layers=4, pretrained=True),
+    "narrow3": Student("3 layers, half as wide, general distillation", 3e-4, layers=3, pretrained=True),
+    "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
+    "random4": Student("4 layers, half as wide, random weights", 3e-4, layers=4),
+}

