@@ -82,7 +82,7 @@ def rows_with_teacher(
 ) -> tuple[RowSource, Place]:
     """`rows`, with the teacher's outputs where --teacher_cache says so, and where these are kept.
 
-    A resumed run does what it did before: bfloat16 outputs give other last digits than the teacher itself.
+    A resumed run does what it did before, if it can: outputs in bfloat16 give other last digits.
 
     Args:
       dataset: what the rows are taken from.
@@ -90,12 +90,13 @@ def rows_with_teacher(
     Raises:
       UserError: what the flag asks for is impossible here, or not what the run to be resumed did.
     """
-    obstacle = _obstacle(config)
-    if config.teacher_cache == "off" or (config.teacher_cache == "auto" and obstacle):
+    if config.teacher_cache == "off":
         _check_resumed(config, "off")
         return rows, "off"
-    if obstacle:
-        raise UserError(f"--teacher_cache {config.teacher_cache}: {obstacle}; use off")
+    if obstacle := _obstacle(config):
+        if config.teacher_cache != "auto":
+            raise UserError(f"--teacher_cache {config.teacher_cache}: {obstacle}; use off")
+        return rows, "off"
     outputs = TeacherOutputs(teacher.config, dataset, _kinds(config))
     temporary = config.teacher_cache == "auto"
     parent = config.output_dir / TEACHER_OUTPUTS if temporary else config.cache_dir or cache_directory()
