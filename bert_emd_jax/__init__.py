@@ -17,9 +17,9 @@ if TYPE_CHECKING:
         plot_mapping,
     )
     from bert_emd_jax.errors import UserError
+    from bert_emd_jax.evaluation.config import EvaluationConfig
     from bert_emd_jax.training.config import (
         DistillConfig,
-        EvaluationConfig,
         FinetuneConfig,
         GeneralDistillConfig,
     )
@@ -31,9 +31,8 @@ _HOME = {
         ("Classifier", "Prediction", "distill", "evaluate", "finetune", "general_distill"), "api"
     ),
     **dict.fromkeys(("load", "mapping", "plot_layer_weights", "plot_mapping"), "api"),
-    **dict.fromkeys(
-        ("DistillConfig", "EvaluationConfig", "FinetuneConfig", "GeneralDistillConfig"), "training.config"
-    ),
+    **dict.fromkeys(("DistillConfig", "FinetuneConfig", "GeneralDistillConfig"), "training.config"),
+    "EvaluationConfig": "evaluation.config",
     "UserError": "errors",
 }
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.config import EvaluationConfig
 from bert_emd_jax.training.config import (
     DistillConfig,
     Dtype,
-    EvaluationConfig,
     FinetuneConfig,
     GeneralDistillConfig,
 )

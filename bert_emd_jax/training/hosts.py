@@ -42,12 +42,13 @@ def initialize(config: TrainingConfig) -> None:
     Raises:
       UserError: the flags are incomplete, or the others cannot be reached.
     """
-    _join(config)
+    join(config)
     if (unused := unused_accelerator()) is not None:
         logger.warning(unused)
 
 
-def _join(config: TrainingConfig) -> None:
+def join(config: TrainingConfig) -> None:
+    """Joins the other processes, if it has not yet; raises UserError as `initialize` does."""
     explicit = (config.coordinator_address, config.num_processes, config.process_id)
     if not config.distributed and all(value is None for value in explicit):
         return

@@ -34,7 +34,7 @@ def mirrored(config: TrainingConfig) -> Iterator[None]:
     if config.mirror_dir is None or config.dry_run:
         yield
         return
-    hosts.initialize(config)
+    hosts.join(config)
     copies: Mirror | None = None
     if hosts.is_main():
         copies = Mirror(config.output_dir, config.mirror_dir)
