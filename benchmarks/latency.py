@@ -32,6 +32,7 @@ from measuring import (
 
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import BertForSequenceClassification, forward
+from bert_emd_jax.training.parallel import jit_inference
 from bert_emd_jax.weights.huggingface import write_huggingface_weights
 from bert_emd_jax.weights.initialization import initial_params
 from bert_emd_jax.weights.params import Params
@@ -45,7 +46,7 @@ Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
 def our_logits(config: BertConfig, params: Params) -> Logits:
     module = BertForSequenceClassification(config)
     on_device = jax.device_put(params)
-    compiled = jax.jit(lambda params, batch: forward(module, params, batch).logits)
+    compiled = jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
     return lambda batch: np.asarray(compiled(on_device, batch))
 
 

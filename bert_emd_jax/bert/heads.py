@@ -11,20 +11,25 @@ from jaxtyping import Array, Float, Int
 from bert_emd_jax.bert.activations import activation
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.dropout import Dropout
-from bert_emd_jax.bert.modeling import BertEncoder, Dtype, dense, layer_norm
+from bert_emd_jax.bert.modeling import BertEncoder, Dtype, at_places, dense, layer_norm
 
 
 class BertOutput(NamedTuple):
     """The encoder's output and the head's logits (float32)."""
 
-    hidden_states: Float[Array, "layers+1 batch seq dim"]
-    attention_scores: Float[Array, "layers batch heads seq seq"]
+    hidden_states: Float[Array, "layers+1 batch places dim"]
+    attention_scores: Float[Array, "layers batch heads places seq"]
     pooled: Float[Array, "batch dim"] | None
     logits: Any  # Float[Array, "..."], None without a head
 
 
 def forward(
-    module: nn.Module, params: Any, batch: Mapping[str, Any], dropout_key: jax.Array | None = None
+    module: nn.Module,
+    params: Any,
+    batch: Mapping[str, Any],
+    dropout_key: jax.Array | None = None,
+    *,
+    logits_only: bool = False,
 ) -> BertOutput:
     """Runs a module with a head on a batch.
 
@@ -32,10 +37,14 @@ def forward(
       batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq], and for a masked-LM head
         perhaps `masked_positions` [batch, masked]; other keys are ignored.
       dropout_key: switches dropout on.
+      logits_only: only the logits are wanted, and the last layer runs at the tokens alone that they depend
+        on; the output's `places` are these.
     """
-    positions = {}
+    wanted = {}
     if isinstance(module, BertForMaskedLM) and "masked_positions" in batch:
-        positions["masked_positions"] = batch["masked_positions"]
+        wanted["masked_positions"] = batch["masked_positions"]
+    if not isinstance(module, BertWithoutHead):
+        wanted["logits_only"] = logits_only
     output = module.apply(
         {"params": params},
         batch["input_ids"],
@@ -43,13 +52,16 @@ def forward(
         batch["token_type_ids"],
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
-        **positions,
+        **wanted,
     )
     return cast(BertOutput, output)
 
 
 class BertForSequenceClassification(nn.Module):
-    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels]."""
+    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
+
+    For `logits_only` see `forward`.
+    """
 
     config: BertConfig
     dtype: Dtype = jnp.float32
@@ -62,10 +74,12 @@ class BertForSequenceClassification(nn.Module):
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
         deterministic: bool = True,
+        logits_only: bool = False,
     ) -> BertOutput:
         config = self.config
+        first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
         encoded = BertEncoder(config, self.dtype, remat=self.remat, name="bert")(
-            input_ids, attention_mask, token_type_ids, deterministic
+            input_ids, attention_mask, token_type_ids, deterministic, first_token
         )
         features = encoded.pooled
         assert features is not None  # the encoder has a pooler unless told otherwise
@@ -82,7 +96,8 @@ class BertForSequenceClassification(nn.Module):
 class BertForMaskedLM(nn.Module):
     """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
 
-    With `masked_positions` there are logits at these alone, [batch, masked, vocab].
+    With `masked_positions` there are logits at these alone, [batch, masked, vocab]. For `logits_only` see
+    `forward`.
     """
 
     config: BertConfig
@@ -97,13 +112,13 @@ class BertForMaskedLM(nn.Module):
         token_type_ids: Int[Array, "batch seq"] | None = None,
         deterministic: bool = True,
         masked_positions: Int[Array, "batch masked"] | None = None,
+        logits_only: bool = False,
     ) -> BertOutput:
         config = self.config
         encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, name="bert")
-        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic)
-        hidden = encoded.hidden_states[-1]
-        if masked_positions is not None:
-            hidden = jnp.take_along_axis(hidden, masked_positions[:, :, None], axis=1)
+        places, others = (masked_positions, None) if logits_only else (None, masked_positions)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic, places)
+        hidden = at_places(encoded.hidden_states[-1], others)
         transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
         transformed = activation(config.hidden_act)(transformed)
         transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)

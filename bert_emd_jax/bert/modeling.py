@@ -1,6 +1,6 @@
 """The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805); it returns every layer's internals.
 
-Shape letters: B batch, L sequence, D hidden size, H heads, K head dim, N encoder layers.
+Shape letters: B batch, L sequence, P places in it, D hidden size, H heads, K head dim, N encoder layers.
 """
 
 from typing import NamedTuple
@@ -18,15 +18,15 @@ Dtype = jnp.dtype | type
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder computes for a batch.
+    """What the encoder computes for a batch; `places` are all of the sequence, unless some are asked for.
 
     hidden_states: the embedding output, then the output of each layer.
     attention_scores: QKᵀ/√K of each layer, before the padding mask and the softmax.
-    pooled: tanh of a dense layer on the first token, [batch, dim]; None without a pooler.
+    pooled: tanh of a dense layer on the first place, [batch, dim]; None without a pooler.
     """
 
-    hidden_states: Float[Array, "layers+1 batch seq dim"]
-    attention_scores: Float[Array, "layers batch heads seq seq"]
+    hidden_states: Float[Array, "layers+1 batch places dim"]
+    attention_scores: Float[Array, "layers batch heads places seq"]
     pooled: Float[Array, "batch dim"] | None
 
 
@@ -43,6 +43,16 @@ def dense(features: int, config: BertConfig, dtype: Dtype, name: str) -> nn.Dens
 def layer_norm(config: BertConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
     """Layer normalisation; the two-pass variance keeps float32 parity with PyTorch."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def at_places(
+    values: Float[Array, "batch *heads seq _"], places: Int[Array, "batch places"] | None
+) -> Float[Array, "batch *heads places _"]:
+    """What stands at some places of each row; everything if None."""
+    if places is None:
+        return values
+    index = jnp.expand_dims(places, (*range(1, values.ndim - 2), -1))
+    return jnp.take_along_axis(values, index, axis=-2)
 
 
 class Embeddings(nn.Module):
@@ -79,7 +89,10 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; returns its output and the raw scores."""
+    """Multi-head self-attention; returns its output and the raw scores.
+
+    `asking` are the states that attend, among them all where they are fewer.
+    """
 
     config: BertConfig
     dtype: Dtype = jnp.float32
@@ -87,32 +100,37 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
+        asking: Float[Array, "batch places dim"],
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
         deterministic: bool,
-    ) -> tuple[Float[Array, "batch seq dim"], Float[Array, "batch heads seq seq"]]:
+    ) -> tuple[Float[Array, "batch places dim"], Float[Array, "batch heads places seq"]]:
         config = self.config
         heads, head_dim = config.num_attention_heads, config.head_dim
 
-        def project(name: str) -> Float[Array, "batch seq heads head_dim"]:
-            projected = dense(config.hidden_size, config, self.dtype, name)(hidden)
-            return projected.reshape(*hidden.shape[:2], heads, head_dim)
+        def project(states: Array, name: str) -> Float[Array, "batch _ heads head_dim"]:
+            projected = dense(config.hidden_size, config, self.dtype, name)(states)
+            return projected.reshape(*states.shape[:2], heads, head_dim)
 
-        query_BxLxHxK, key_BxLxHxK, value_BxLxHxK = project("query"), project("key"), project("value")
-        scores_BxHxLxL = jnp.einsum("bqhk,bvhk->bhqv", query_BxLxHxK, key_BxLxHxK) / head_dim**0.5
+        query_BxPxHxK = project(asking, "query")
+        key_BxLxHxK, value_BxLxHxK = project(hidden, "key"), project(hidden, "value")
+        scores_BxHxPxL = jnp.einsum("bqhk,bvhk->bhqv", query_BxPxHxK, key_BxLxHxK) / head_dim**0.5
         # The softmax runs in float32 at least: bfloat16 sums over keys lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        probabilities_BxHxLxL = jax.nn.softmax(scores_BxHxLxL.astype(wide) + mask_bias, axis=-1)
-        probabilities_BxHxLxL = Dropout(config.attention_probs_dropout_prob)(
-            probabilities_BxHxLxL.astype(self.dtype), deterministic
+        probabilities_BxHxPxL = jax.nn.softmax(scores_BxHxPxL.astype(wide) + mask_bias, axis=-1)
+        probabilities_BxHxPxL = Dropout(config.attention_probs_dropout_prob)(
+            probabilities_BxHxPxL.astype(self.dtype), deterministic
         )
-        context_BxLxHxK = jnp.einsum("bhqv,bvhk->bqhk", probabilities_BxHxLxL, value_BxLxHxK)
-        context_BxLxD = context_BxLxHxK.reshape(hidden.shape)
-        return dense(config.hidden_size, config, self.dtype, "output")(context_BxLxD), scores_BxHxLxL
+        context_BxPxHxK = jnp.einsum("bhqv,bvhk->bqhk", probabilities_BxHxPxL, value_BxLxHxK)
+        context_BxPxD = context_BxPxHxK.reshape(asking.shape)
+        return dense(config.hidden_size, config, self.dtype, "output")(context_BxPxD), scores_BxHxPxL
 
 
 class Layer(nn.Module):
-    """One encoder layer: attention and feed-forward, each with a residual and a normalisation after it."""
+    """One encoder layer: attention and feed-forward, each with a residual and a normalisation after it.
+
+    With `places` [batch, places] it runs at these alone, attending to the whole sequence.
+    """
 
     config: BertConfig
     dtype: Dtype = jnp.float32
@@ -123,17 +141,19 @@ class Layer(nn.Module):
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
         deterministic: bool,
-    ) -> tuple[Float[Array, "batch seq dim"], Float[Array, "batch heads seq seq"]]:
+        places: Int[Array, "batch places"] | None = None,
+    ) -> tuple[Float[Array, "batch places dim"], Float[Array, "batch heads places seq"]]:
         config = self.config
 
         def add_and_norm(update: Array, residual: Array, name: str) -> Array:
             update = Dropout(config.hidden_dropout_prob)(update, deterministic)
             return layer_norm(config, self.dtype, name)(update + residual)
 
+        asking = at_places(hidden, places)
         attended, scores = SelfAttention(config, self.dtype, name="attention")(
-            hidden, mask_bias, deterministic
+            asking, hidden, mask_bias, deterministic
         )
-        attended = add_and_norm(attended, hidden, "attention_layer_norm")
+        attended = add_and_norm(attended, asking, "attention_layer_norm")
         inner = dense(config.intermediate_size, config, self.dtype, "intermediate")(attended)
         inner = activation(config.hidden_act)(inner)
         output = dense(config.hidden_size, config, self.dtype, "output")(inner)
@@ -159,6 +179,7 @@ class BertEncoder(nn.Module):
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
         deterministic: bool = True,
+        places: Int[Array, "batch places"] | None = None,
     ) -> EncoderOutput:
         """Runs the encoder.
 
@@ -166,6 +187,8 @@ class BertEncoder(nn.Module):
           attention_mask: 1 for tokens, 0 for padding.
           token_type_ids: segment of each token, 0 where absent.
           deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
+          places: where in each row the output is wanted, everywhere if None. The last layer runs at these
+            alone, which spares most of its work.
         """
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
@@ -176,14 +199,16 @@ class BertEncoder(nn.Module):
         hidden = Embeddings(self.config, self.dtype, name="embeddings")(
             input_ids, token_type_ids, deterministic
         )
-        hidden_states, attention_scores = [hidden], []
+        hidden_states, attention_scores = [at_places(hidden, places)], []
+        last_layer = self.config.num_hidden_layers - 1
         layer_type = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer  # 3: deterministic
         for layer in range(self.config.num_hidden_layers):
+            during, after = (places, None) if layer == last_layer else (None, places)
             hidden, scores = layer_type(self.config, self.dtype, name=f"layer_{layer}")(
-                hidden, mask_bias_Bx1x1xL, deterministic
+                hidden, mask_bias_Bx1x1xL, deterministic, during
             )
-            hidden_states.append(hidden)
-            attention_scores.append(scores)
+            hidden_states.append(at_places(hidden, after))
+            attention_scores.append(at_places(scores, after))
         pooled = None
         if self.with_pooler:
             pooled = nn.tanh(dense(self.config.hidden_size, self.config, self.dtype, "pooler")(hidden[:, 0]))

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.training.parallel import jit_inference
 
 LATENCY_BATCH_SIZES = (1, 32)
 
@@ -63,7 +64,9 @@ def milliseconds_per_sentence(
     fitting = np.flatnonzero(dataset.lengths <= length)
     on_device = {name: jax.device_put(params, device) for name, (_, params) in modules.items()}
     compiled = {
-        name: jax.jit(lambda params, batch, module=module: forward(module, params, batch).logits)
+        name: jit_inference(
+            lambda params, batch, module=module: forward(module, params, batch, logits_only=True).logits
+        )
         for name, (module, _) in modules.items()
     }
     result: dict[str, dict[str, float]] = {name: {} for name in modules}

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bert_emd_jax.bert.heads import BertForMaskedLM, BertOutput
+from bert_emd_jax.bert.heads import BertForMaskedLM, forward
 from bert_emd_jax.data.batching import Batch, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.errors import UserError
@@ -47,14 +47,7 @@ class WordPredictor:
         admitted[: len(is_proposable)] = is_proposable
 
         def likeliest(params: Any, batch: Mapping[str, jax.Array]) -> Int[jax.Array, "batch count"]:
-            output = module.apply(
-                {"params": params},
-                batch["input_ids"],
-                batch["attention_mask"],
-                batch["token_type_ids"],
-                masked_positions=batch["positions"][:, None],
-            )
-            logits_BxV = cast(BertOutput, output).logits[:, 0]
+            logits_BxV = forward(module, params, batch, logits_only=True).logits[:, 0]
             is_itself_BxV = jnp.arange(len(admitted))[None] == batch["original_ids"][:, None]
             logits_BxV = jnp.where(admitted[None] & ~is_itself_BxV, logits_BxV, -jnp.inf)
             return jax.lax.top_k(logits_BxV, self._count)[1]
@@ -120,6 +113,6 @@ class WordPredictor:
         arrays["input_ids"][every, positions] = self._mask_id
         names = ("input_ids", "attention_mask", "token_type_ids")
         return {name: arrays[name] for name in names} | {
-            "positions": positions,
+            "masked_positions": positions[:, None],
             "original_ids": original_ids,
         }

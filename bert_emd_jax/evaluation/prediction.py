@@ -18,7 +18,9 @@ class Predictor:
     """The compiled forward pass of one module; a shape is compiled once, whatever the parameters."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._logits = pmap_forward(lambda params, batch: forward(module, params, batch).logits)
+        self._logits = pmap_forward(
+            lambda params, batch: forward(module, params, batch, logits_only=True).logits
+        )
 
     def logits(
         self, params: Any, dataset: EncodedDataset, bucket_lengths: tuple[int, ...], batch_size: int

@@ -65,8 +65,12 @@ def make_distill_step(
         def loss_share(
             params: Any, micro: Batch, index: Any
         ) -> tuple[jax.Array, tuple[Measurements, Measurements]]:
-            teacher_output = output_of(micro) or forward(teacher, frozen["teacher"], micro)
-            student_output = forward(student, params, micro, dropout_key(state, index))
+            teacher_output = output_of(micro) or forward(
+                teacher, frozen["teacher"], micro, logits_only=not config.learns_layers
+            )
+            student_output = forward(
+                student, params, micro, dropout_key(state, index), logits_only=not config.learns_layers
+            )
             start = PlanStart(weights_of(params, state), state.potentials, frozen["flow"])
             layer_loss, of_layers, plans = layer_losses(
                 params.get(PROJECTION), student_output, teacher_output, micro, start, config

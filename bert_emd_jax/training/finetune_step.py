@@ -28,7 +28,7 @@ def make_finetune_step(
         rows = jnp.maximum(global_rows(batch).sum(), 1)
 
         def loss_share(params: Any, micro: Batch, index: Any) -> tuple[jax.Array, tuple[dict, dict]]:
-            logits = forward(model, params, micro, dropout_key(state, index)).logits
+            logits = forward(model, params, micro, dropout_key(state, index), logits_only=True).logits
             losses = task_loss(logits, micro["labels"], regression)
             share = jnp.sum(losses * micro["weights"]) / rows
             return share, ({"loss": share}, {})

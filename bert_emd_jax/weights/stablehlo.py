@@ -50,7 +50,7 @@ def write_stablehlo(directory: Path, model: Model) -> None:
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        return forward(module, unflatten(params), batch).logits
+        return forward(module, unflatten(params), batch, logits_only=True).logits
 
     flat = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(model.params).items()}
     longest = model.config.max_position_embeddings
