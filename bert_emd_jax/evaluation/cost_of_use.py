@@ -33,7 +33,8 @@ def flops_per_sentence(config: BertConfig, lengths: Int[np.ndarray, " rows"]) ->
     """Floating-point operations of a classifier's forward pass without padding, mean over rows of `lengths`.
 
     Those of the matrix products alone, a multiplication and an addition counted as two: next to them, the
-    rest is a few percent.
+    rest is a few percent. Counted as papers count, every layer at every token; prediction spares most of the
+    last one.
     """
     tokens = np.asarray(lengths, np.float64)
     width = config.hidden_size

@@ -46,7 +46,7 @@ def pmap_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     """`forward(params, batch) -> rows` over the local devices, for inference.
 
     As under pmap, batch and results have a device axis. What pmap itself cannot take is options of the
-    compiler.
+    compiler. `params` may be replicated over the devices of all hosts, as those of a state are.
     """
 
     def on_one_device(params: Any, batch: Any) -> Any:
@@ -54,17 +54,29 @@ def pmap_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
         return jax.tree.map(lambda values: values[None], rows)
 
     mesh, everywhere, split = _local_mesh(), PartitionSpec(), PartitionSpec(DEVICES)
-    return jit_inference(
+    compiled = jit_inference(
         jax.shard_map(
             on_one_device, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False
-        ),
-        in_shardings=(NamedSharding(mesh, everywhere), NamedSharding(mesh, split)),
+        )
     )
 
+    def of_this_host(leaf: jax.Array) -> jax.Array:
+        if leaf.is_fully_addressable:
+            return leaf
+        copies = [shard.data for shard in leaf.addressable_shards]
+        sharding = NamedSharding(mesh, everywhere)
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
 
-def jit_inference(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def on_all_devices(params: Any, batch: Any) -> Any:
+        batch = jax.device_put(batch, NamedSharding(mesh, split))
+        return compiled(jax.tree.map(of_this_host, params), batch)
+
+    return on_all_devices
+
+
+def jit_inference(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` with what makes a forward pass fast where it runs."""
-    return jax.jit(function, compiler_options=_inference_options(jax.default_backend()), **options)
+    return jax.jit(function, compiler_options=_inference_options(jax.default_backend()))
 
 
 @functools.cache
