@@ -63,7 +63,7 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     if run.kind == "student":
         assert run.student is not None
         config = place.student_config(run.student)
-        # No fixed mapping of the comparison, and none of its rules for layer weights but the plainest.
+        # No fixed mapping of the comparison makes the start, but EMD with the plainest layer weights.
         mapping = ["--mapping", "emd", "--layer_weight_rule", "fixed"]
         held_out = ["--held_out_rows", "50" if plan.tiny else "1000"]
         length = ["--max_steps", str(plan.general_steps), "--num_train_epochs", str(plan.general_steps)]
