@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention; returns its output and the raw scores.
 
-    `asking` are the states that attend, among them all where they are fewer.
+    `asking` are the states that attend to all of `hidden`: the same, or some of them.
     """
 
     config: BertConfig

@@ -5,6 +5,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 import pytest
 
@@ -41,6 +42,11 @@ def test_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch, options):
     finally:
         parallel._inference_options.cache_clear()
     np.testing.assert_array_equal(doubled, [0, 2, 4])
+
+
+@pytest.mark.skipif(not jaxlib.version.__version__.startswith("0.10."), reason="options of jaxlib 0.10")
+def test_the_jaxlib_that_needs_the_options_knows_them():
+    assert parallel._inference_options("cpu") == parallel._CPU_INFERENCE_OPTIONS != {}
 
 
 def test_other_backends_have_options_of_their_own():
