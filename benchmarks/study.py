@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from comparison.commands import Workplace, write_student_configs
+from comparison.commands import Workplace, is_done, write_student_configs
 from comparison.execution import ROOT, finished, perform_all
 from comparison.findings import Findings
 from comparison.matrix import FULL, SMOKE, Plan, check_names, going_on, runs_of
@@ -117,9 +117,9 @@ def run(config: StudyConfig) -> None:
     if config.command == "list":
         records = finished(root)
         for run in runs:
-            seconds = f"{records[run.name].seconds:8.0f} s" if run.name in records else f"{'-':>8}  "
+            seconds = f"{records[run.name].seconds:8.0f} s" if is_done(run, records) else f"{'-':>8}  "
             print(f"{seconds}  {run.name}")
-        print(f"{sum(run.name in records for run in runs)} of {len(runs)} runs are done")
+        print(f"{sum(is_done(run, records) for run in runs)} of {len(runs)} runs are done")
         return
     deadline = time.monotonic() + 3600 * config.hours if config.hours else None
     place = Workplace(

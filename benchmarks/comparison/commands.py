@@ -52,6 +52,15 @@ def setting_of(run: Run, records: Mapping[str, Record]) -> tuple[str, float] | N
     return best(records, run.chosen_from).setting if run.chosen_from else run.setting
 
 
+def is_done(run: Run, records: Mapping[str, Record]) -> bool:
+    """Whether a run has a record, of the setting that its trials, all of them done, choose."""
+    return (
+        run.name in records
+        and all(name in records for name in run.chosen_from)
+        and records[run.name].setting == setting_of(run, records)
+    )
+
+
 def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> list[str]:
     """The program and the flags of a run; what it is chosen from must be among the records."""
     plan = place.plan
@@ -63,8 +72,7 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     if run.kind == "student":
         assert run.student is not None
         config = place.student_config(run.student)
-        # No fixed mapping of the comparison makes the start, but EMD with the plainest layer weights.
-        mapping = ["--mapping", "emd", "--layer_weight_rule", "fixed"]
+        mapping = STUDENTS[run.student].pretraining
         held_out = ["--held_out_rows", "50" if plan.tiny else "1000"]
         length = ["--max_steps", str(plan.general_steps), "--num_train_epochs", str(plan.general_steps)]
         rate = ["--learning_rate", "1e-3"]
@@ -89,7 +97,7 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     flags += place.distill_flags
     if student.cut:
         start = ["--student_init_layers", ",".join(map(str, student.cut))]
-    elif student.pretrained:
+    elif student.pretraining:
         start = ["--student_model", str(place.root / "students" / run.student)]
     else:
         start = ["--student_config", str(place.student_config(run.student))]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from comparison.commands import Workplace, command_line, setting_of
+from comparison.commands import Workplace, command_line, is_done, setting_of
 from comparison.matrix import Run
 from comparison.records import LOG, RECORD, Record, read_record, record_of, write_log, write_record
 
@@ -62,7 +62,7 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
     """Runs one run and leaves its record. Raises RunFailedError."""
     directory = place.path(run)
     if directory.exists():
-        shutil.rmtree(directory)  # begun, and never finished
+        shutil.rmtree(directory)  # never finished, or of another setting
     directory.parent.mkdir(parents=True, exist_ok=True)
     command = command_line(run, place, records)
     started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
@@ -104,12 +104,13 @@ def perform_all(
 ) -> dict[str, Record]:
     """Performs the runs that are not done, `jobs` at a time, in their order; returns all records.
 
-    No run is begun after `deadline` (of time.monotonic). A failed run, and those that wait for it, are left
-    out and said. After every run the raw log is written anew.
+    A run for which later trials choose another setting is performed again. No run is begun after `deadline`
+    (of time.monotonic). A failed run, and those that wait for it, are left out and said. After every run the
+    raw log is written anew.
     """
     programs = start or Programs()
     records = finished(place.root)
-    waiting = [run for run in runs if run.name not in records]
+    waiting = [run for run in runs if not is_done(run, records)]
     count, failed = len(waiting), 0
     print(f"{len(runs) - count} of {len(runs)} runs are done", flush=True)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
@@ -119,6 +120,8 @@ def perform_all(
                 in_time = deadline is None or time.monotonic() < deadline
                 while in_time and len(pending) < jobs and (run := _next(waiting, records)) is not None:
                     waiting.remove(run)
+                    if is_done(run, records):  # its new trials chose what it has been run with
+                        continue
                     pending[pool.submit(perform, run, place, dict(records), programs)] = run
                 if not pending:
                     break

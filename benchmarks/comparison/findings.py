@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The records of a study, sorted. Differences are paired by seed, against the baseline."""
+    """The records of a study, sorted. Differences are paired by seed, above the baseline if not said else."""
 
     plan: Plan
     records: Sequence[Record]
@@ -60,13 +60,13 @@ class Findings:
     def scores(self, pair: Pair, method: str) -> list[float]:
         return [run.score or 0.0 for run in self.finals[pair].get(method, {}).values()]
 
-    def differences(self, pair: Pair, method: str) -> list[float]:
-        """Of the seeds that both the method and the baseline have."""
-        ours, theirs = (self.finals[pair].get(name, {}) for name in (method, BASELINE))
+    def differences(self, pair: Pair, method: str, above: str = BASELINE) -> list[float]:
+        """Of the seeds that both methods have."""
+        ours, theirs = (self.finals[pair].get(name, {}) for name in (method, above))
         return [(ours[seed].score or 0.0) - (theirs[seed].score or 0.0) for seed in ours if seed in theirs]
 
-    def difference(self, pair: Pair, method: str) -> Interval:
-        return pooled_interval([self.differences(pair, method)])
+    def difference(self, pair: Pair, method: str, above: str = BASELINE) -> Interval:
+        return pooled_interval([self.differences(pair, method, above)])
 
     def difference_over_rows(self, pair: Pair, method: str) -> Interval | None:
         """By the bootstrap over dev rows; None where predictions are missing."""
@@ -79,10 +79,10 @@ class Findings:
             return None
         return bootstrap_interval(metric, _digits([labels])[0], _digits(texts[0]), _digits(texts[1]))
 
-    def pooled(self, method: str, student: str | None = None) -> Interval:
-        """Over all pairs, or over those of a student, that have both the method and the baseline."""
+    def pooled(self, method: str, student: str | None = None, above: str = BASELINE) -> Interval:
+        """Over all pairs, or over those of a student, that have both methods."""
         pairs = [pair for pair in self.finals if student in (None, pair.student)]
-        return pooled_interval([self.differences(pair, method) for pair in pairs])
+        return pooled_interval([self.differences(pair, method, above) for pair in pairs])
 
     def teachers(self, task: str) -> list[Record]:
         """The candidates, best first; the first of equals was taken."""

@@ -28,8 +28,8 @@ class Plan:
     seeds: tuple[int, ...] = (1, 2, 3)
     train_rows: int = 3000
     epochs: int = 3
-    betas: tuple[float, ...] = (0.01, 0.1, 1.0)
-    learning_rate_factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    betas: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    learning_rate_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     tuning_task: str | None = None
     teacher_seeds: tuple[int, ...] = (1,)
     teacher_learning_rates: tuple[float, ...] = (5e-5,)
@@ -61,8 +61,9 @@ SMOKE = {
     "reviews": 200,
     "tiny": True,
 }
-# What may differ when a study is taken up again: it adds or leaves out runs, and changes none.
-_EXTENDABLE = ("tasks", "students", "methods", "seeds")
+# What may differ when a study is taken up again: it adds or leaves out runs. New trials may choose another
+# setting for runs that are done; these are made again.
+_EXTENDABLE = ("tasks", "students", "methods", "seeds", "betas", "learning_rate_factors")
 
 
 def going_on(before: Plan, now: Plan, source: object) -> Plan:
@@ -121,16 +122,15 @@ def teacher_names(plan: Plan, task: str) -> tuple[str, ...]:
 
 
 def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> list[Run]:
-    tuning_task = plan.tuning_task or task
-    origin = _origin(student)
-    prepared = [*_teachers(plan, task), *origin]
-    tuning = _tuning(plan, tuning_task, student, method)
+    tuning_task, tuned = plan.tuning_task or task, STUDENTS[student].like or student
+    prepared = [*_teachers(plan, task), *_origin(student)]
+    tuning = _tuning(plan, tuning_task, tuned, method)
     place = f"runs/{task}/{student}/{method}/seed{seed}"
     trials = tuple(run.name for run in tuning)
     requires = (*(run.name for run in prepared), *trials)
     setting = None if trials else _settings(plan, student, method)[0]
     final = Run(place, "final", task, student, method, seed, setting, trials, requires)
-    return [*prepared, *_teachers(plan, tuning_task), *tuning, final]
+    return [*prepared, *_teachers(plan, tuning_task), *_origin(tuned), *tuning, final]
 
 
 def _teachers(plan: Plan, task: str) -> list[Run]:
@@ -154,7 +154,7 @@ def _teachers(plan: Plan, task: str) -> list[Run]:
 
 
 def _origin(student: str) -> list[Run]:
-    if not STUDENTS[student].pretrained:
+    if not STUDENTS[student].pretraining:
         return []
     name = f"students/{student}"
     return [Run(CORPUS, "corpus"), Run(name, "student", student=student, seed=1, requires=(CORPUS,))]

@@ -3,8 +3,8 @@
 import dataclasses
 
 BETA, LEARNING_RATE = "beta", "learning_rate"
-BASELINE = "uniform"
-"""The method that the others are compared with."""
+BASELINE, WITHOUT_LAYERS = "uniform", "logits"
+"""The methods that the others are compared with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +51,26 @@ class Student:
     """Where a student comes from.
 
     cut: teacher layers, 0-based, that it is cut out of; else it has `layers` layers, half as wide as the
-    teacher's. pretrained: whether it has been through general distillation.
+    teacher's. pretraining: the mapping of its general distillation, none: no such. like: the student that it
+    differs from in its start alone, and takes the chosen values of.
     """
 
     title: str
     learning_rate: float
     cut: tuple[int, ...] = ()
     layers: int = 0
-    pretrained: bool = False
+    pretraining: tuple[str, ...] = ()
+    like: str | None = None
 
 
+_EMD = ("--mapping", "emd", "--layer_weight_rule", "fixed")
+_UNIFORM = ("--mapping", "uniform")
 STUDENTS = {
-    "narrow4": Student("4 layers, half as wide, general distillation", 3e-4, layers=4, pretrained=True),
-    "narrow3": Student("3 layers, half as wide, general distillation", 3e-4, layers=3, pretrained=True),
+    "narrow4": Student("general distillation by EMD, fixed weights", 3e-4, layers=4, pretraining=_EMD),
+    "narrow4_uniform": Student(
+        "general distillation by uniform", 3e-4, layers=4, pretraining=_UNIFORM, like="narrow4"
+    ),
+    "random4": Student("random weights", 3e-4, layers=4, like="narrow4"),
+    "narrow3": Student("general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EMD),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
-    "random4": Student("4 layers, half as wide, random weights", 3e-4, layers=4),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
-from comparison.methods import BASELINE, METHODS, STUDENTS
+from comparison.methods import BASELINE, METHODS, STUDENTS, WITHOUT_LAYERS
 from comparison.plots import draw
 from comparison.records import LOG, Record, write_log
 from comparison.tasks import TASKS
@@ -49,9 +49,9 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     yield _students(findings)
     yield "## Scores"
     yield (
-        "Mean ± standard deviation over seeds, in points. The difference from"
-        f" {METHODS[BASELINE].title} is paired by seed, with its 95 % interval over new seeds (t) and over"
-        " other dev sets of the same size (bootstrap over rows, the seeds as they are)."
+        "Mean ± standard deviation over seeds, in points. Differences are paired by seed, with their 95 %"
+        f" interval over new seeds (t), and above {METHODS[BASELINE].title} over other dev sets of the same"
+        " size (bootstrap over rows, the seeds as they are)."
     )
     yield from picture("scores")
     for pair in findings.finals:
@@ -99,21 +99,24 @@ def _introduction(findings: Findings, folder: str) -> str:
 
 
 def _pooled(findings: Findings) -> str:
-    students = findings.students
-    rows = []
-    for method in findings.methods:
-        if method == BASELINE:
-            continue
-        everywhere = findings.pooled(method)
-        if everywhere.count:
-            by_student = [_interval(findings.pooled(method, student)) for student in students]
-            rows.append([METHODS[method].title, _interval(everywhere), str(everywhere.count), *by_student])
-    if not rows:
+    """A table of differences for each of the methods that the others are compared with."""
+    students, tables = findings.students, []
+    for above in (BASELINE, WITHOUT_LAYERS):
+        rows = []
+        for method in findings.methods:
+            everywhere = findings.pooled(method, above=above)
+            if method != above and everywhere.count:
+                by_student = [_interval(findings.pooled(method, student, above)) for student in students]
+                cells = [_interval(everywhere), str(everywhere.count), *by_student]
+                rows.append([METHODS[method].title, *cells])
+        if rows:
+            header = [f"points above {METHODS[above].title}", "all pairs", "paired runs", *students]
+            tables.append(_table(header, rows))
+    if not tables:
         return f"No method has a seed in common with {METHODS[BASELINE].title} yet."
-    header = ["method", "all pairs", "paired runs", *students]
     return (
-        f"Points above {METHODS[BASELINE].title}, paired by seed, every pair of task and student weighing the"
-        " same, and the 95 % interval over new seeds.\n\n" + _table(header, rows)
+        "Differences paired by seed, every pair of task and student weighing the same, and their 95 %"
+        " interval over new seeds.\n\n" + "\n\n".join(tables)
     )
 
 
@@ -161,12 +164,11 @@ def _students(findings: Findings) -> str:
     plan = findings.plan
     header = ["student", "start", "layers × width", "parameters", "learning rate", "held-out loss"]
     table = _table(header, rows)
-    if not any(STUDENTS[name].pretrained for name in findings.students):
+    if not any(STUDENTS[name].pretraining for name in findings.students):
         return table
     return table + (
         f"\n\nGeneral distillation: {plan.general_steps:,} steps of 32 rows, up to 64 tokens each, of"
-        f" {plan.reviews:,} IMDB reviews, by EMD between equal layer weights. No fixed mapping made this"
-        " start; it may suit EMD better than them."
+        f" {plan.reviews:,} IMDB reviews. The held-out loss is the one of its own mapping."
     )
 
 
@@ -180,17 +182,20 @@ def _scores(findings: Findings, pair: Pair) -> str:
             _mean(findings.scores(pair, method)),
             str(len(by_seed)),
         ]
-        if method == BASELINE:
-            cells += [_ABSENT, _ABSENT]
-        else:
-            over_rows = findings.difference_over_rows(pair, method)
-            cells += [
-                _interval(findings.difference(pair, method)),
-                _ABSENT if over_rows is None else _bounds(over_rows),
-            ]
+        over_rows = None if method == BASELINE else findings.difference_over_rows(pair, method)
+        cells += [
+            _above(findings, pair, method, BASELINE),
+            _ABSENT if over_rows is None else _bounds(over_rows),
+            _above(findings, pair, method, WITHOUT_LAYERS),
+        ]
         rows.append([*cells, f"{_median(run.seconds for run in by_seed.values()):.0f}"])
-    header = ["method", "chosen", "score", "seeds", "difference", "over dev rows", "seconds a run"]
+    above = [f"above {METHODS[name].title}" for name in (BASELINE, WITHOUT_LAYERS)]
+    header = ["method", "chosen", "score", "seeds", above[0], "over dev rows", above[1], "seconds a run"]
     return _table(header, rows)
+
+
+def _above(findings: Findings, pair: Pair, method: str, other: str) -> str:
+    return _ABSENT if method == other else _interval(findings.difference(pair, method, other))
 
 
 def _tuning(findings: Findings) -> str:
@@ -208,9 +213,10 @@ def _tuning(findings: Findings) -> str:
     if not rows:
         return "Nothing was tuned."
     where = "on one task for all" if findings.plan.tuning_task else "on each task"
+    table = _table(["task", "student", "method", "tried"], rows)
     return (
-        f"The trials of every method, {where}; the best is taken for all seeds, and by the method's ablations"
-        " and other solvers.\n\n" + _table(["task", "student", "method", "tried"], rows)
+        f"The trials of every method, {where}; the best is taken for all seeds, by the method's ablations and"
+        f" other solvers, and by students that differ in their start alone.\n\n{table}"
     )
 
 

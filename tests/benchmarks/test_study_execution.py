@@ -104,8 +104,8 @@ def test_a_failure_takes_along_what_waits_for_it_and_nothing_else(place: Workpla
     records = perform_all(runs_of(PLAN), place, start=programs)
     assert {record.student for record in records.values() if record.kind == "final"} == {"cut3"}
     assert len([record for record in records.values() if record.kind == "final"]) == 8
-    # Three trials of logits, uniform and emd, and four methods on two seeds.
-    assert "1 failed, 17 not begun" in capsys.readouterr().out
+    # Four trials of logits, uniform and emd, and four methods on two seeds.
+    assert "1 failed, 20 not begun" in capsys.readouterr().out
 
 
 def test_what_a_program_left_damaged_is_a_failure_of_this_run_alone(place: Workplace, capsys):
@@ -133,6 +133,20 @@ def test_several_jobs_keep_to_what_runs_wait_for(place: Workplace):
     assert parallel.keys() == serial.keys()
     for name, record in parallel.items():
         assert record.command == serial[name].command
+
+
+def test_new_trials_make_again_the_runs_that_they_choose_otherwise_for(place: Workplace):
+    few = dataclasses.replace(PLAN, betas=(0.01, 0.1))
+    before = perform_all(runs_of(few), dataclasses.replace(place, plan=few), start=FakePrograms(score))
+    assert {run.setting for run in before.values() if run.kind == "final"} >= {("beta", 0.01)}
+    again = FakePrograms(score)
+    after = perform_all(runs_of(PLAN), place, start=again)
+    finals = [name for name, run in after.items() if run.kind == "final"]
+    changed = [name for name in finals if after[name].command != before[name].command]
+    # Beta 1 is better, but logits have no beta.
+    assert sorted(changed) == sorted(name for name in finals if "/logits/" not in name)
+    trials = 2 * 2 * 2  # two betas more, of uniform and emd, for two students
+    assert len(again.commands) == trials + len(changed)
 
 
 def test_runs_that_the_plan_has_no_more_stay_in_the_log(place: Workplace):

@@ -48,7 +48,7 @@ def test_a_seed_is_tried_on_everything_before_the_next():
 def test_every_method_has_as_many_trials_on_a_seed_of_their_own(plan: Plan):
     trials = [run for run in runs_of(plan) if run.kind == "tuning"]
     counts = Counter((run.task, run.student, run.method) for run in trials)
-    assert set(counts.values()) == {3}
+    assert set(counts.values()) == {4}
     assert {run.method for run in trials} == {name for name in plan.methods if METHODS[name].like is None}
     assert {run.task for run in trials} == ({plan.tuning_task} if plan.tuning_task else set(plan.tasks))
     assert not {run.seed for run in trials} & set(plan.seeds)
@@ -57,8 +57,17 @@ def test_every_method_has_as_many_trials_on_a_seed_of_their_own(plan: Plan):
 def test_an_ablation_takes_the_trials_of_its_method_although_that_is_not_run():
     plan = dataclasses.replace(PLAN, methods=("emd_no_hidden",))
     names = [run.name for run in runs_of(plan) if run.kind == "tuning"]
-    assert len(names) == 6
+    assert len(names) == 8
     assert all("/emd/beta" in name for name in names)
+
+
+def test_a_student_takes_the_trials_of_the_one_it_is_like():
+    plan = dataclasses.replace(PLAN, methods=("emd",), students=("random4",), seeds=(1,))
+    runs = {run.name: run for run in runs_of(plan)}
+    final = runs["runs/snli/random4/emd/seed1"]
+    trials = {f"tuning/rotten_tomatoes/narrow4/emd/beta{beta:g}" for beta in plan.betas}
+    assert {name for name in runs if name.startswith("tuning/")} == trials == set(final.chosen_from)
+    assert "students/narrow4" in runs
 
 
 def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
@@ -135,7 +144,7 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
             student, method = STUDENTS[run.student], METHODS[run.method]
             assert config.teacher_model == tmp_path / best_teacher
             assert config.student_init_layers == student.cut
-            assert (config.student_model is not None) == student.pretrained
+            assert (config.student_model is not None) == bool(student.pretraining)
             assert config.temperature == 2
             assert (config.data_dir, config.num_train_epochs) == (tmp_path / "data" / "snli", plan.epochs)
             assert config.alpha == (0 if run.method == "finetune" else 1)

@@ -49,10 +49,13 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
     difference = f"+6.7 ({100 * low:+.1f} to {100 * high:+.1f})"
     assert row(text, "Methods, over all pairs", "EMD, normalize")[1:3] == [difference, "3"]
     emd = row(text, "Rotten Tomatoes, cut3", "EMD, normalize")
-    assert emd[1:5] == ["β 0.01", "81.7 ± 7.6", "3", difference]
+    assert emd[1:5] == ["β 0.001", "81.7 ± 7.6", "3", difference]
     # Bootstrap: where the runs differ at all, their rows of dev set do.
     assert re.fullmatch(r"\(\+\d\.\d to \+\d+\.\d\)", emd[5])
     assert row(text, "Rotten Tomatoes, cut3", "uniform (TinyBERT)")[2:6] == ["75.0 ± 5.0", "3", "–", "–"]
+    low, high = stats.ttest_rel(SCORES["emd"], SCORES["none"]).confidence_interval(0.95)
+    assert emd[6] == f"+26.7 ({100 * low:+.1f} to {100 * high:+.1f})"
+    assert row(text, "Methods, over all pairs\n", "uniform (TinyBERT)")[1].startswith("+20.0 (")
     assert row(text, "Tasks", "Rotten Tomatoes")[1:3] == ["accuracy", "40"]
     assert "cut3: top (seed 1, 2, 3)" in text[text.index("## Not run yet") :]
     assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
