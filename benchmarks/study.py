@@ -65,6 +65,8 @@ class StudyConfig:
     """Optimizer steps of the general distillation of a student."""
     betas: Names = ()
     """The trials of beta; a single one: no tuning at all."""
+    learning_rate_factors: Names = ()
+    """The trials of methods without beta, as multiples of the student's learning rate."""
     tune: Literal["once", "per_task"] | None = None
     """Tune each method and student on the first task, or on each task; small: once, full: per_task."""
     hours: float = 0
@@ -92,15 +94,20 @@ def plan_of(config: StudyConfig) -> Plan:
     names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
     given = {name: getattr(config, name) for name in (*names, "general_steps")}
     values = values | {name: value for name, value in given.items() if value not in (None, ())}
-    if config.betas:
-        try:
-            values = values | {"betas": tuple(map(float, config.betas))}
-        except ValueError:
-            raise UserError(f"--betas {','.join(config.betas)}: numbers, as 0.01,0.1,1") from None
-        if len(config.betas) == 1:
-            values = values | {"learning_rate_factors": (1.0,)}
+    if len(config.betas) == 1:
+        values = values | {"learning_rate_factors": (1.0,)}
+    for name in ("betas", "learning_rate_factors"):
+        if texts := getattr(config, name):
+            values = values | {name: _numbers(name, texts)}
     once = (config.tune or ("per_task" if config.plan == "full" else "once")) == "once"
     return Plan(tasks=tasks, tuning_task=tasks[0] if once else None, **values)
+
+
+def _numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, texts))
+    except ValueError:
+        raise UserError(f"--{name} {','.join(texts)}: numbers, as 0.01,0.1,1") from None
 
 
 def run(config: StudyConfig) -> None:
