@@ -73,4 +73,5 @@ STUDENTS = {
     "random4": Student("random weights", 3e-4, layers=4, like="narrow4"),
     "narrow3": Student("general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EMD),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
+    "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
 }
