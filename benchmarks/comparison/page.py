@@ -57,6 +57,10 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     for pair in findings.finals:
         yield f"### {TASKS[pair.task].title}, {pair.student}"
         yield _scores(findings, pair)
+    if "curves" in pictures:
+        yield "## Learning from the teacher's predictions"
+        yield "The loss on the teacher's predictions over training, the mean over seeds."
+        yield from picture("curves")
     yield "## Tuning"
     yield _tuning(findings)
     if "plans" in pictures or "layer_weights" in pictures:

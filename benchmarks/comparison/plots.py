@@ -33,6 +33,7 @@ def draw(findings: Findings, directory: Path) -> dict[str, str]:
     shown = {
         "differences": (_differences(findings), "pooled difference from uniform by method, 95 % intervals"),
         "scores": (_scores(findings), "scores by task and student, every seed a dot"),
+        "curves": (_curves(findings), "loss on the teacher's predictions over training, mean over seeds"),
         "layer_weights": (_layer_weights(findings), "weights of the teacher's layers over training"),
         "plans": (_plans(findings), "the last transport plans of one run by student"),
     }
@@ -116,6 +117,34 @@ def _score_dots(one, findings: Findings, pair: Pair, methods: list[str]) -> None
         beside = [row + 0.28] * len(scores)
         one.plot(scores, beside, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
         one.errorbar(mean, row, xerr=deviation, fmt="o", color=colour, markersize=5, linewidth=1.6, capsize=2)
+
+
+def _curves(findings: Findings) -> Figure | None:
+    """A column for each pair, a line for each method."""
+    curves: dict[Pair, dict[str, list[dict[str, list[float]]]]] = {}
+    for pair, by_method in findings.finals.items():
+        for method, by_seed in by_method.items():
+            if found := [run.curve for run in by_seed.values() if run.curve]:
+                curves.setdefault(pair, {})[method] = found
+    if not curves:
+        return None
+    figure, axes = _new(1.8 + 2.9 * len(curves), 2.6, 1, len(curves))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(findings.methods) - 1)))
+    others = [method for method in findings.methods if method != BASELINE]
+    colours = {BASELINE: _ORANGE, **dict(zip(others, shades, strict=False))}
+    lines: dict[str, Any] = {}
+    for one, (pair, by_method) in zip(axes[0], curves.items(), strict=True):
+        for method, found in by_method.items():
+            loss = np.mean([curve["soft_loss"] for curve in found], axis=0)
+            (line,) = one.plot(found[0]["step"], loss, color=colours[method], linewidth=1.4)
+            lines.setdefault(METHODS[method].title, line)
+        one.set_title(f"{TASKS[pair.task].title}, {pair.student}", color=_INK)
+        one.set_xlabel("training step")
+        one.set_ylim(bottom=0)
+        one.grid(axis="y", color=_RULE)
+        one.set_axisbelow(True)
+    figure.legend(list(lines.values()), list(lines), loc="outside right upper", frameon=False)
+    return figure
 
 
 def _layer_weights(findings: Findings) -> Figure | None:

@@ -18,15 +18,15 @@ from comparison.matrix import Plan, Run
 RECORD = "record.json"  # written last: a run that has it is done
 LOG = "runs.jsonl"
 PLAN = "plan.json"
-_MOMENTS = 25  # of the layer weights over time
+_MOMENTS = 25  # of curves, and of layer weights over time
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """A finished run. seconds: of its program, from start to end. score: the task's metric on the dev set.
 
-    setting: the flag that was tuned and its value. predictions, labels: a digit for each dev row. mapping:
-    layer weights over time and the last plans.
+    setting: the flag that was tuned and its value. predictions, labels: a digit for each dev row. curve: the
+    loss on the teacher's predictions over training. mapping: layer weights over time and the last plans.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Record:
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     predictions: str | None = None
     labels: str | None = None
+    curve: dict[str, list[float]] | None = None
     mapping: dict[str, Any] | None = None
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -74,8 +75,10 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
         labels, predictions = _digits(directory / "dev_predictions.jsonl", results["labels"])
         found["predictions"] = predictions
         found |= {"labels": labels} if run.kind == "teacher" else {}
-    if run.kind == "final" and (directory / "layer_mapping.npz").is_file():
-        found["mapping"] = _mapping(directory / "layer_mapping.npz")
+    if run.kind == "final":
+        found["curve"] = _curve(rows)
+        if (directory / "layer_mapping.npz").is_file():
+            found["mapping"] = _mapping(directory / "layer_mapping.npz")
     return Record(
         **identity,
         **measured,
@@ -193,11 +196,21 @@ def _digits(path: Path, labels: Sequence[str]) -> tuple[str, str]:
     return true, "".join(str(int(np.argmax(row["student"]))) for row in rows)
 
 
+def _curve(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    logged = [row for row in rows if row["kind"] == "train"]
+    kept = [logged[moment] for moment in _moments(len(logged))]
+    return {name: [round(row[name], 4) for row in kept] for name in ("step", "soft_loss")}
+
+
+def _moments(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, _MOMENTS).round().astype(int))
+
+
 def _mapping(path: Path) -> dict[str, Any] | None:
     mapping = read_mapping(path)
     if not mapping.teacher_weights:
         return None
-    moments = np.unique(np.linspace(0, len(mapping.steps) - 1, _MOMENTS).round().astype(int))
+    moments = _moments(len(mapping.steps))
     side = next(iter(mapping.teacher_weights))  # both sides have the same weights
     return {
         "steps": mapping.steps[moments].tolist(),

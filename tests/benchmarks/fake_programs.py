@@ -47,7 +47,10 @@ def write_run(directory: Path, score: float, command: Sequence[str]) -> None:
     results = {"primary_metric": metric, "labels": LABELS, "student": student}
     (directory / "eval_results.json").write_text(json.dumps(results))
     rows: list[dict] = [{"step": 0, "kind": "eval", "held_out_loss": 7.0}] if general else []
-    rows += [{"step": step, "kind": "train", "examples_per_second": 10.0 * step} for step in (1, 2, 3)]
+    rows += [
+        {"step": step, "kind": "train", "examples_per_second": 10.0 * step, "soft_loss": 1 / step}
+        for step in (1, 2, 3)
+    ]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"versions": {"python": "3", "jax": "1"}, "devices": ["a device"], "git_revision": "abc"}
     (directory / "run_config.json").write_text(json.dumps(config))

@@ -53,6 +53,7 @@ def test_what_a_run_leaves(place: Workplace):
     assert final.predictions == "01" * 14 + "10" * 6  # .7 of 40 rows are right
     assert final.command.startswith("python run_distill.py --teacher_model study/teachers/rotten_tomatoes/")
     assert final.examples_per_second == 25
+    assert final.curve == {"step": [1, 2, 3], "soft_loss": [1, 0.5, 0.3333]}
     assert final.mapping is not None
     assert final.mapping["teacher_weights"][-1] == [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]
     assert len(final.mapping["steps"]) == 25

@@ -65,7 +65,8 @@ def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings
     page = tmp_path / "results.md"
     write_page(findings, page)
     files = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
-    assert files.keys() == {LOG, "differences.svg", "scores.svg", "layer_weights.svg", "plans.svg"}
+    pictures = {"differences.svg", "scores.svg", "curves.svg", "layer_weights.svg", "plans.svg"}
+    assert files.keys() == {LOG, *pictures}
     words = "EMD wins, \\1 here.\n"
     text = page.read_text()
     page.write_text(text.replace("<!-- words -->\n", f"<!-- words -->\n{words}"))
@@ -82,6 +83,7 @@ def test_the_pictures_say_what_was_drawn(findings: Findings, tmp_path: Path):
     for name, texts in {
         "differences": {"EMD, normalize", "logits only"},
         "scores": {"Rotten Tomatoes, cut3", "uniform (TinyBERT)"},
+        "curves": {"Rotten Tomatoes, cut3", "uniform (TinyBERT)", "training step"},
         "plans": {"attention; cut3; Rotten Tomatoes", "6"},  # 1/18 of the mass is 6 percent
     }.items():
         root = ElementTree.parse(tmp_path / "results" / f"{name}.svg")
