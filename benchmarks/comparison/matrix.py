@@ -122,15 +122,15 @@ def teacher_names(plan: Plan, task: str) -> tuple[str, ...]:
 
 
 def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> list[Run]:
-    tuning_task, tuned = plan.tuning_task or task, STUDENTS[student].like or student
+    tuning_task = plan.tuning_task or task
     prepared = [*_teachers(plan, task), *_origin(student)]
-    tuning = _tuning(plan, tuning_task, tuned, method)
+    tuning = _tuning(plan, tuning_task, student, method)
     place = f"runs/{task}/{student}/{method}/seed{seed}"
     trials = tuple(run.name for run in tuning)
     requires = (*(run.name for run in prepared), *trials)
     setting = None if trials else _settings(plan, student, method)[0]
     final = Run(place, "final", task, student, method, seed, setting, trials, requires)
-    return [*prepared, *_teachers(plan, tuning_task), *_origin(tuned), *tuning, final]
+    return [*prepared, *_teachers(plan, tuning_task), *tuning, final]
 
 
 def _teachers(plan: Plan, task: str) -> list[Run]:

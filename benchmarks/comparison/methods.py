@@ -51,8 +51,7 @@ class Student:
     """Where a student comes from.
 
     cut: teacher layers, 0-based, that it is cut out of; else it has `layers` layers, half as wide as the
-    teacher's. pretraining: the mapping of its general distillation, none: no such. like: the student that it
-    differs from in its start alone, and takes the chosen values of.
+    teacher's. pretraining: the mapping of its general distillation, none: no such.
     """
 
     title: str
@@ -60,17 +59,14 @@ class Student:
     cut: tuple[int, ...] = ()
     layers: int = 0
     pretraining: tuple[str, ...] = ()
-    like: str | None = None
 
 
 _EMD = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 _UNIFORM = ("--mapping", "uniform")
 STUDENTS = {
     "narrow4": Student("general distillation by EMD, fixed weights", 3e-4, layers=4, pretraining=_EMD),
-    "narrow4_uniform": Student(
-        "general distillation by uniform", 3e-4, layers=4, pretraining=_UNIFORM, like="narrow4"
-    ),
-    "random4": Student("random weights", 3e-4, layers=4, like="narrow4"),
+    "narrow4_uniform": Student("general distillation by uniform", 3e-4, layers=4, pretraining=_UNIFORM),
+    "random4": Student("random weights", 3e-4, layers=4),
     "narrow3": Student("general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EMD),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),

@@ -217,10 +217,9 @@ def _tuning(findings: Findings) -> str:
     if not rows:
         return "Nothing was tuned."
     where = "on one task for all" if findings.plan.tuning_task else "on each task"
-    table = _table(["task", "student", "method", "tried"], rows)
     return (
-        f"The trials of every method, {where}; the best is taken for all seeds, by the method's ablations and"
-        f" other solvers, and by students that differ in their start alone.\n\n{table}"
+        f"The trials of every method, {where}; the best is taken for all seeds, and by the method's ablations"
+        " and other solvers.\n\n" + _table(["task", "student", "method", "tried"], rows)
     )
 
 

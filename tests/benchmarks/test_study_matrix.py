@@ -61,15 +61,6 @@ def test_an_ablation_takes_the_trials_of_its_method_although_that_is_not_run():
     assert all("/emd/beta" in name for name in names)
 
 
-def test_a_student_takes_the_trials_of_the_one_it_is_like():
-    plan = dataclasses.replace(PLAN, methods=("emd",), students=("random4",), seeds=(1,))
-    runs = {run.name: run for run in runs_of(plan)}
-    final = runs["runs/snli/random4/emd/seed1"]
-    trials = {f"tuning/rotten_tomatoes/narrow4/emd/beta{beta:g}" for beta in plan.betas}
-    assert {name for name in runs if name.startswith("tuning/")} == trials == set(final.chosen_from)
-    assert "students/narrow4" in runs
-
-
 def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
     plan = Plan(tasks=("cola",), teacher_seeds=(1, 2, 3), teacher_learning_rates=(2e-5, 5e-5))
     teachers = {run.name: run for run in runs_of(plan) if run.kind == "teacher"}
