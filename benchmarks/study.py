@@ -77,6 +77,9 @@ class StudyConfig:
     """More flags for every training, in one argument, as --training_flags="--dtype bfloat16"."""
     distill_flags: str = ""
     """More flags for distillation on tasks, as --distill_flags="--teacher_cache disk --cache_dir outputs"."""
+    augmentation_flags: str = ""
+    """Flags of run_augment.py, as --augmentation_flags="--bert_model DIR --glove_embs FILE": for the methods
+    on augmented rows, which --plan full then has, too."""
     page: Path | None = None
     """The page to write, pictures and raw log beside it; not given: docs/results.md here, or with --smoke
     results.md in --output_dir."""
@@ -91,6 +94,10 @@ def plan_of(config: StudyConfig) -> Plan:
     check_names("students", config.students, tuple(STUDENTS))
     check_names("methods", config.methods, tuple(METHODS))
     values = SMOKE if config.smoke else FULL if config.plan == "full" else {}
+    if config.augmentation_flags and config.plan == "full":
+        values = values | {"methods": tuple(METHODS)}
+    if not config.augmentation_flags and any(METHODS[name].augmented for name in config.methods):
+        raise UserError("--methods: augmented rows need --augmentation_flags, with a masked-language model")
     names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
     given = {name: getattr(config, name) for name in (*names, "general_steps")}
     values = values | {name: value for name, value in given.items() if value not in (None, ())}
@@ -112,7 +119,7 @@ def _numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 def run(config: StudyConfig) -> None:
     """Makes runs and page, or what `command` says."""
-    root = config.output_dir
+    root = config.output_dir.resolve()  # no other word of a command then looks like a path below it
     if config.command == "report":
         _write_up(config, *read_log(root / LOG))
         return
@@ -134,6 +141,7 @@ def run(config: StudyConfig) -> None:
         plan,
         shlex.split(config.training_flags),
         shlex.split(config.distill_flags),
+        shlex.split(config.augmentation_flags),
         _environment(root, config.jobs),
     )
     _prepare(config, place)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from comparison.matrix import CORPUS, Plan, Run, teacher_names
 from comparison.methods import LEARNING_RATE, METHODS, STUDENTS
 from comparison.models import config_of
 from comparison.records import Record
-from comparison.tasks import TASKS
+from comparison.tasks import TASKS, training_rows
 
+_BATCH_SIZE = 32  # what the programs take where no flag says otherwise
 _NEVER = 1 << 30  # steps between evaluations: only the last one counts
 
 
@@ -22,6 +24,7 @@ class Workplace:
     plan: Plan
     training_flags: Sequence[str] = ()
     distill_flags: Sequence[str] = ()
+    augmentation_flags: Sequence[str] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def path(self, run: Run | str) -> Path:
@@ -81,6 +84,9 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
         return ["run_distill.py", *corpus, *models, *mapping, *held_out, *length, *rate, *flags]
     assert run.task is not None
     task = TASKS[run.task]
+    if run.kind == "augmentation":
+        rows = ["--data_dir", str(place.data(run.task)), *task.flags, "--seed", str(run.seed), "--overwrite"]
+        return ["run_augment.py", *rows, *place.augmentation_flags]
     flags += ["--data_dir", str(place.data(run.task)), *task.flags]
     flags += ["--max_seq_length", str(task.max_seq_length), "--eval_steps", str(_NEVER)]
     tuned = setting_of(run, records)
@@ -94,6 +100,10 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     teacher = best(records, teacher_names(plan, run.task)).name
     setting = {LEARNING_RATE: student.learning_rate} | setting
     flags += ["--num_train_epochs", str(plan.epochs), *_as_flags(setting), *METHODS[run.method].flags]
+    if METHODS[run.method].augmented:
+        rows = training_rows(run.task, place.data(run.task))
+        steps = plan.epochs * math.ceil(rows / _BATCH_SIZE)
+        flags += ["--max_steps", str(steps)]
     flags += place.distill_flags
     if student.cut:
         start = ["--student_init_layers", ",".join(map(str, student.cut))]

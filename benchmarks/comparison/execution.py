@@ -1,7 +1,6 @@
 """Runs a study: programs as processes of their own, finished runs skipped, few or many at a time. No jax."""
 
 import concurrent.futures
-import dataclasses
 import datetime
 import os
 import shlex
@@ -68,12 +67,11 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
     started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
     start(command, directory.with_name(f"{directory.name}.log"), place.environment)
     seconds = round(time.perf_counter() - since, 1)
-    # The log names no directory of this machine.
-    logged = command_line(run, dataclasses.replace(place, root=Path("study")), records)
+    directory.mkdir(exist_ok=True)  # run_augment.py writes beside the task's rows
     record = record_of(
         run,
         directory,
-        command=shlex.join(["python", *logged]),
+        command=shlex.join(["python", *(_as_anywhere(part, place.root) for part in command)]),
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
         setting=setting_of(run, records),
@@ -86,6 +84,12 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
         else:
             path.unlink(missing_ok=True)
     return record
+
+
+def _as_anywhere(part: str, root: Path) -> str:
+    """A part of a command; the log names no directory of this machine."""
+    path = Path(part)
+    return str("study" / path.relative_to(root)) if path.is_relative_to(root) else part
 
 
 def finished(root: Path) -> dict[str, Record]:

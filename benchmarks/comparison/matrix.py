@@ -7,7 +7,7 @@ from typing import Literal
 from bert_emd_jax.errors import UserError
 from comparison.methods import CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
 
-Kind = Literal["corpus", "student", "teacher", "tuning", "final"]
+Kind = Literal["corpus", "student", "augmentation", "teacher", "tuning", "final"]
 CORPUS = "corpus"
 TUNING_SEED = 0  # no seed of the comparison: what is chosen on it has not been tried on theirs
 
@@ -41,7 +41,7 @@ class Plan:
 
 FULL = {
     "students": tuple(STUDENTS),
-    "methods": tuple(METHODS),
+    "methods": tuple(name for name, method in METHODS.items() if not method.augmented),
     "train_rows": 0,
     "epochs": 5,
     "teacher_seeds": (1, 2, 3),
@@ -124,6 +124,8 @@ def teacher_names(plan: Plan, task: str) -> tuple[str, ...]:
 def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> list[Run]:
     tuning_task = plan.tuning_task or task
     prepared = [*_teachers(plan, task), *_origin(student)]
+    if METHODS[method].augmented:
+        prepared.append(Run(f"augmentation/{task}", "augmentation", task))
     tuning = _tuning(plan, tuning_task, student, method)
     place = f"runs/{task}/{student}/{method}/seed{seed}"
     trials = tuple(run.name for run in tuning)

@@ -20,6 +20,11 @@ class Method:
     tuned: str = BETA
     like: str | None = None
 
+    @property
+    def augmented(self) -> bool:
+        """Whether it learns from the rows that run_augment.py makes, in as many steps as the others."""
+        return "--aug_train" in self.flags
+
 
 def _emd(title: str, *flags: str, like: str | None = "emd") -> Method:
     return Method(title, ("--mapping", "emd", *flags), like=like)
@@ -42,6 +47,11 @@ METHODS = {
     "emd_no_attention": _emd("EMD without attention", "--no_use_attention"),
     "emd_no_hidden": _emd("EMD without hidden states", "--no_use_hidden"),
     "emd_no_embedding": _emd("EMD without embedding", "--no_use_embedding"),
+    "logits_aug": Method(
+        "logits only, augmented rows", ("--mapping", "none", "--aug_train"), LEARNING_RATE, like="logits"
+    ),
+    "uniform_aug": Method("uniform, augmented rows", ("--mapping", "uniform", "--aug_train"), like="uniform"),
+    "emd_aug": _emd("EMD, augmented rows", "--aug_train"),
 }
 CORE_METHODS = ("finetune", "logits", "uniform", "emd", "emd_fixed", "nearest")
 

@@ -61,7 +61,7 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
       UserError: a file is missing or damaged.
     """
     identity = {field: getattr(run, field) for field in ("name", "kind", "task", "student", "method", "seed")}
-    if run.kind == "corpus":
+    if run.kind in ("corpus", "augmentation"):
         return Record(**identity, **measured)
     results = _read(directory / "eval_results.json")
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bert_emd_jax.commands import demo
+from bert_emd_jax.data.readers import read_split
+from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 from comparison import snli
 
@@ -75,6 +77,14 @@ def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: in
     else:
         _FROM_PYPI[name](aside, train_rows, dev_rows)
     aside.replace(directory)
+
+
+def training_rows(name: str, directory: Path) -> int:
+    """How many rows the programs read from the train file that `write_task` has written."""
+    flags = TASKS[name].flags
+    values = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    task = get_task(values.pop("task_name"), data_dir=directory, **values)
+    return len(read_split(task, directory, "train"))
 
 
 def _write_glue(

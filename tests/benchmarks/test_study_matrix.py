@@ -1,6 +1,7 @@
 """Which runs a study has, in which order, and the command lines that it starts."""
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from comparison.matrix import FULL, SMOKE, Plan, Run, going_on, runs_of, teacher
 from comparison.methods import METHODS, STUDENTS
 from comparison.records import Record
 
-from bert_emd_jax.commands import distill, finetune, pretrain_data
+from bert_emd_jax.commands import augment, distill, finetune, pretrain_data
 from bert_emd_jax.errors import UserError
 
 PLAN = Plan(tasks=("rotten_tomatoes", "snli"), tuning_task="rotten_tomatoes")
@@ -61,6 +62,17 @@ def test_an_ablation_takes_the_trials_of_its_method_although_that_is_not_run():
     assert all("/emd/beta" in name for name in names)
 
 
+def test_augmented_rows_are_made_once_for_a_task_and_before_they_are_read():
+    plan = dataclasses.replace(PLAN, methods=("logits_aug", "emd_aug"))
+    runs = runs_of(plan)
+    made = [run.name for run in runs if run.kind == "augmentation"]
+    assert made == ["augmentation/rotten_tomatoes", "augmentation/snli"]
+    finals = [run for run in runs if run.kind == "final"]
+    assert all(f"augmentation/{run.task}" in run.requires for run in finals)
+    assert {run.method for run in runs if run.kind == "tuning"} == {"logits", "emd"}
+    assert not any(METHODS[name].augmented for name in FULL["methods"])
+
+
 def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
     plan = Plan(tasks=("cola",), teacher_seeds=(1, 2, 3), teacher_learning_rates=(2e-5, 5e-5))
     teachers = {run.name: run for run in runs_of(plan) if run.kind == "teacher"}
@@ -99,7 +111,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch):
         for name in names:
             monkeypatch.setattr(program, name, configs.append)
     monkeypatch.setattr(pretrain_data, "pretrain_data", configs.append)
+    monkeypatch.setattr(augment, "run", configs.append)
     mains = {
+        "run_augment.py": augment.main,
         "run_distill.py": distill.main,
         "run_finetune.py": finetune.main,
         "run_pretrain_data.py": pretrain_data.main,
@@ -120,11 +134,18 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
     records = as_if_done(runs)
     best_teacher = "teachers/snli/learning_rate5e-05-seed1"
     records[best_teacher] = dataclasses.replace(records[best_teacher], score=0.95)
-    place = Workplace(tmp_path, plan, ("--dtype", "bfloat16"), ("--temperature", "2"))
+    augmentation = ("--bert_model", "bert", "--samples", "3")
+    place = Workplace(tmp_path, plan, ("--dtype", "bfloat16"), ("--temperature", "2"), augmentation)
+    pairs = [{"sentence1": "a", "sentence2": "b", "gold_label": "ab"[row % 2]} for row in range(33)]
+    place.data("snli").mkdir(parents=True)
+    (place.data("snli") / "train.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
     # Every student, and every method of one of them.
     chosen = [run for run in runs if run.student == "cut3" or run.method in (None, "emd")]
     for run in chosen:
         config = parsed(command_line(run, place, records))
+        if run.kind == "augmentation":
+            assert (config.data_dir, config.output_dir, config.samples) == (place.data("snli"), None, 3)
+            continue
         assert config.output_dir == tmp_path / run.name
         if run.kind == "corpus":
             continue
@@ -143,6 +164,8 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
                 assert config.beta == 0.1
             if method.tuned == "beta":
                 assert config.learning_rate == student.learning_rate
+            # Two batches an epoch, of the rows as they are.
+            assert (config.aug_train, config.max_steps) == (method.augmented, 6 if method.augmented else 0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import study
-from comparison.tasks import available_tasks, write_task
+from comparison.tasks import available_tasks, training_rows, write_task
 
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
@@ -41,6 +41,7 @@ def test_rows_of_glue(tmp_path: Path, name: str):
     texts = everything.texts_a
     assert [texts.index(text) for text in few.texts_a] == sorted(texts.index(text) for text in few.texts_a)
     assert len(read_split(task, tmp_path / "few" / name, "dev")) == 6
+    assert training_rows(name, tmp_path / "few" / name) == 10
     before = (tmp_path / "few" / name / "train.tsv").read_bytes()
     write_task(name, tmp_path / "again", source, 10, tiny=False)
     assert (tmp_path / "again" / "train.tsv").read_bytes() == before
@@ -61,6 +62,7 @@ def test_tasks_that_need_a_directory(tmp_path: Path):
     [
         (["--methods", "emd,best"], "--methods best: unknown; choose among finetune, logits, uniform, emd"),
         (["--tasks", "imdb"], "--tasks imdb: unknown"),
+        (["--methods", "emd_aug"], "--methods: augmented rows need --augmentation_flags"),
         (["--betas", "small"], "--betas small: numbers, as 0.01,0.1,1"),
         (["--learning_rate_factors", "1,x"], "--learning_rate_factors 1,x: numbers, as 0.01,0.1,1"),
         (["report"], "runs.jsonl: no such file"),
