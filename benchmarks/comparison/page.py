@@ -38,7 +38,7 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     def picture(name: str) -> Iterable[str]:
         return [f"![{pictures[name]}]({folder}/{name}.svg)"] if name in pictures else []
 
-    yield "# Results"
+    yield f"# Results: {_count(findings.plan.epochs, 'epoch')}"
     yield f"<!-- words -->\n{words}<!-- end of words -->"
     yield _introduction(findings, folder)
     yield "## Methods, over all pairs"

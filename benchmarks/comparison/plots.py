@@ -140,7 +140,6 @@ def _curves(findings: Findings) -> Figure | None:
             lines.setdefault(METHODS[method].title, line)
         one.set_title(f"{TASKS[pair.task].title}, {pair.student}", color=_INK)
         one.set_xlabel("training step")
-        one.set_ylim(bottom=0)
         one.grid(axis="y", color=_RULE)
         one.set_axisbelow(True)
     figure.legend(list(lines.values()), list(lines), loc="outside right upper", frameon=False)
