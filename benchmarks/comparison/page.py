@@ -97,8 +97,8 @@ def _introduction(findings: Findings, folder: str) -> str:
     return (
         f"{tiny if plan.tiny else ''}Made by `python benchmarks/study.py`. The raw log"
         f" [{folder}/{LOG}]({folder}/{LOG}) has a line for every run: its command, seconds, scores and"
-        f" predictions. From it alone, `python benchmarks/study.py report --output_dir docs/{folder}` writes"
-        f" this page again.\n\n{steps}"
+        f" predictions. From it alone, `python benchmarks/study.py report --output_dir docs/{folder} --page"
+        f" docs/{folder}.md` writes this page again.\n\n{steps}"
     )
 
 
