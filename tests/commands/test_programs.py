@@ -31,7 +31,7 @@ def rows(run: Path, kind: str) -> list[dict]:
 def test_finetune_distill_evaluate_and_convert(tmp_path, task_dir, tiny_model_dir, capsys):
     start = tiny_model_dir("start")
     teacher, student, scores = tmp_path / "teacher", tmp_path / "student", tmp_path / "scores"
-    learning = ("--learning_rate", 1e-2, "--num_train_epochs", 6)
+    learning = ("--learning_rate", 3e-3, "--num_train_epochs", 12)  # whatever the seed
     assert finetune.main(train_flags(task_dir, teacher, "--bert_model", start, *learning)) == 0
     results = json.loads((teacher / "eval_results.json").read_text())
     assert results["student"]["metrics"]["accuracy"] > 0.8  # the labels are plain to see in the words
