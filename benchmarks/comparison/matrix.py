@@ -28,8 +28,8 @@ class Plan:
     seeds: tuple[int, ...] = (1, 2, 3)
     train_rows: int = 3000
     epochs: int = 6  # in 3, half of a run passes before the narrow students learn anything of a task
-    betas: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
-    learning_rate_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    betas: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
+    learning_rate_factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
     tuning_task: str | None = None
     teacher_seeds: tuple[int, ...] = (1,)
     teacher_learning_rates: tuple[float, ...] = (5e-5,)
