@@ -104,6 +104,9 @@ def _scores(findings: Findings) -> Figure | None:
             one.set_yticks(range(len(methods)), names or [""] * len(methods))
             if pair in findings.finals:
                 _score_dots(one, findings, pair, methods)
+            else:
+                one.set_xticks([])
+                one.text(0.5, 0.5, "not run", transform=one.transAxes, ha="center", color=_MUTED)
     return figure
 
 

@@ -1,5 +1,6 @@
 """The page of a study: its numbers by hand, what is kept and what is missing."""
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +11,7 @@ from comparison.execution import perform_all
 from comparison.findings import Findings
 from comparison.matrix import Plan, runs_of
 from comparison.page import write_page
+from comparison.plots import draw
 from comparison.records import LOG, read_log
 from scipy import stats
 
@@ -40,6 +42,11 @@ def row(text: str, section: str, first: str) -> list[str]:
     """The cells of the table row that begins with `first`, in the section."""
     body = text[text.index(f"# {section}") :]
     return [cell.strip() for cell in body[body.index(f"| {first} |") :].split("\n")[0].strip("| ").split("|")]
+
+
+def texts_of(picture: Path) -> list[str]:
+    elements = ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()).strip() for element in elements]
 
 
 def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
@@ -86,11 +93,19 @@ def test_the_pictures_say_what_was_drawn(findings: Findings, tmp_path: Path):
         "curves": {"Rotten Tomatoes, cut3", "uniform (TinyBERT)", "training step"},
         "plans": {"attention; cut3; Rotten Tomatoes", "6"},  # 1/18 of the mass is 6 percent
     }.items():
-        root = ElementTree.parse(tmp_path / "results" / f"{name}.svg")
-        found = {
-            "".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")
-        }
-        assert texts <= found
+        assert texts <= set(texts_of(tmp_path / "results" / f"{name}.svg"))
+
+
+def test_the_picture_of_scores_says_which_pairs_were_not_run(findings: Findings, tmp_path: Path):
+    others = [
+        dataclasses.replace(record, task="sst-2", student="narrow4")
+        for record in findings.of_kind("final")
+        if record.method == "emd"
+    ]
+    draw(Findings(PLAN, [*findings.records, *others]), tmp_path)
+    texts = texts_of(tmp_path / "scores.svg")
+    assert texts.count("not run") == 2
+    assert {"Rotten Tomatoes, narrow4", "SST-2, cut3"} <= set(texts)
 
 
 def test_a_study_of_nothing_yet_has_a_page(tmp_path: Path):
