@@ -30,6 +30,11 @@ def _emd(title: str, *flags: str, like: str | None = "emd") -> Method:
     return Method(title, ("--mapping", "emd", *flags), like=like)
 
 
+def _fixed(title: str, *flags: str) -> Method:
+    rule = ("--layer_weight_rule", "fixed")
+    return _emd(f"EMD, fixed weights, {title}", *rule, *flags, like="emd_fixed")
+
+
 METHODS = {
     # alpha 0 leaves the true labels alone: the same program, schedule and batches as all others.
     "finetune": Method("fine-tuned, no teacher", ("--mapping", "none", "--alpha", "0"), LEARNING_RATE),
@@ -39,14 +44,19 @@ METHODS = {
     "emd_fixed": _emd("EMD, fixed weights", "--layer_weight_rule", "fixed", like=None),
     "emd_learned": _emd("EMD, learned weights", "--layer_weight_rule", "learned", like=None),
     "emd_softmax": _emd("EMD, softmax", "--layer_weight_rule", "softmax", like=None),
-    "emd_double_softmax": _emd("EMD, double softmax", "--layer_weight_rule", "double_softmax", like=None),
-    "nearest": Method("nearest layer", ("--mapping", "nearest")),
-    "top": Method("top layers", ("--mapping", "top")),
-    "random": Method("random layers", ("--mapping", "random")),
+    "emd_double_softmax": _emd(
+        "EMD, double softmax", "--layer_weight_rule", "double_softmax", like="emd_softmax"
+    ),
+    "nearest": Method("nearest layer", ("--mapping", "nearest"), like="uniform"),
+    "top": Method("top layers", ("--mapping", "top"), like="uniform"),
+    "random": Method("random layers", ("--mapping", "random"), like="uniform"),
     "emd_exact": Method("EMD by network simplex", ("--mapping", "emd_exact"), like="emd"),
     "emd_no_attention": _emd("EMD without attention", "--no_use_attention"),
     "emd_no_hidden": _emd("EMD without hidden states", "--no_use_hidden"),
     "emd_no_embedding": _emd("EMD without embedding", "--no_use_embedding"),
+    "emd_fixed_no_attention": _fixed("without attention", "--no_use_attention"),
+    "emd_fixed_no_hidden": _fixed("without hidden states", "--no_use_hidden"),
+    "emd_fixed_no_embedding": _fixed("without embedding", "--no_use_embedding"),
     "logits_aug": Method(
         "logits only, augmented rows", ("--mapping", "none", "--aug_train"), LEARNING_RATE, like="logits"
     ),
