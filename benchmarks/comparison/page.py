@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from bert_emd_jax.report.mapping_file import SIDES
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
 from comparison.methods import BASELINE, METHODS, STUDENTS, WITHOUT_LAYERS
@@ -70,6 +73,8 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
             " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
         )
         yield from (*picture("layer_weights"), *picture("plans"))
+    if costs := _transported_costs(findings):
+        yield costs
     yield "## Time and machine"
     yield _time(findings)
     if missing := findings.missing():
@@ -220,6 +225,32 @@ def _tuning(findings: Findings) -> str:
     return (
         f"The trials of every method, {where}; the best is taken for all seeds, and by the method's ablations"
         " and other solvers.\n\n" + _table(["task", "student", "method", "tried"], rows)
+    )
+
+
+def _transported_costs(findings: Findings) -> str:
+    """What the plans leave of the costs: methods down, pairs across; empty without plans."""
+    rows = []
+    for method in findings.methods:
+        mappings = [next(iter(runs.get(method, {}).values()), None) for runs in findings.finals.values()]
+        cells = [_ABSENT if run is None else _transported(run) for run in mappings]
+        if set(cells) != {_ABSENT}:
+            rows.append([METHODS[method].title, *cells])
+    if not rows:
+        return ""
+    header = ["ΣF·C", *(f"{TASKS[pair.task].title}, {pair.student}" for pair in findings.finals)]
+    return (
+        "What these plans leave of the costs at the last step of the first seed: of attention scores and of"
+        " hidden states.\n\n" + _table(header, rows)
+    )
+
+
+def _transported(run: Record) -> str:
+    if run.mapping is None:
+        return _ABSENT
+    flow, cost = run.mapping["flow"], run.mapping["cost"]
+    return ", ".join(
+        f"{np.sum(np.multiply(flow[side], cost[side])):.2f}" if side in flow else _ABSENT for side in SIDES
     )
 
 

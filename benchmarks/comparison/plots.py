@@ -123,17 +123,18 @@ def _score_dots(one, findings: Findings, pair: Pair, methods: list[str]) -> None
 
 
 def _curves(findings: Findings) -> Figure | None:
-    """A column for each pair, a line for each method."""
+    """A column for each pair, a line for each method that has trials of its own: all would be a tangle."""
     curves: dict[Pair, dict[str, list[dict[str, list[float]]]]] = {}
     for pair, by_method in findings.finals.items():
         for method, by_seed in by_method.items():
-            if found := [run.curve for run in by_seed.values() if run.curve]:
+            found = [run.curve for run in by_seed.values() if run.curve]
+            if found and not METHODS[method].like:
                 curves.setdefault(pair, {})[method] = found
     if not curves:
         return None
     figure, axes = _new(1.8 + 2.9 * len(curves), 2.6, 1, len(curves))
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(findings.methods) - 1)))
-    others = [method for method in findings.methods if method != BASELINE]
+    others = [method for method in findings.methods if method != BASELINE and not METHODS[method].like]
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(others))))
     colours = {BASELINE: _ORANGE, **dict(zip(others, shades, strict=False))}
     lines: dict[str, Any] = {}
     for one, (pair, by_method) in zip(axes[0], curves.items(), strict=True):

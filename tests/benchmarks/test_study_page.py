@@ -65,6 +65,8 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
     assert row(text, "Methods, over all pairs\n", "uniform (TinyBERT)")[1].startswith("+20.0 (")
     assert row(text, "Tasks", "Rotten Tomatoes")[1:3] == ["accuracy", "40"]
     assert "cut3: top (seed 1, 2, 3)" in text[text.index("## Not run yet") :]
+    # Equal masses and costs of 1 leave 1 of each.
+    assert row(text, "Layer weights and plans", "EMD, normalize")[1:] == ["1.00, 1.00"]
     assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
 
 
@@ -94,6 +96,18 @@ def test_the_pictures_say_what_was_drawn(findings: Findings, tmp_path: Path):
         "plans": {"attention; cut3; Rotten Tomatoes", "6"},  # 1/18 of the mass is 6 percent
     }.items():
         assert texts <= set(texts_of(tmp_path / "results" / f"{name}.svg"))
+
+
+def test_curves_leave_out_what_is_tuned_as_another_method(findings: Findings, tmp_path: Path):
+    exact = [
+        dataclasses.replace(record, method="emd_exact")
+        for record in findings.of_kind("final")
+        if record.method == "emd"
+    ]
+    found = Findings(PLAN, [*findings.records, *exact])
+    draw(found, tmp_path)
+    assert "EMD by network simplex" in texts_of(tmp_path / "scores.svg")
+    assert "EMD by network simplex" not in texts_of(tmp_path / "curves.svg")
 
 
 def test_the_picture_of_scores_says_which_pairs_were_not_run(findings: Findings, tmp_path: Path):
