@@ -77,16 +77,27 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
         yield costs
     yield "## Time and machine"
     yield _time(findings)
-    if missing := findings.missing():
+    if findings.missing():
         yield "## Not run yet"
-        yield "\n".join(
-            f"- {TASKS[pair.task].title}, {pair.student}: " + "; ".join(_seeds(methods))
-            for pair, methods in missing.items()
-        )
+        yield _missing(findings)
 
 
-def _seeds(methods: dict[str, list[int]]) -> Iterable[str]:
-    return (f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in methods.items())
+def _missing(findings: Findings) -> str:
+    """What the plan has and the records do not: methods, single seeds of methods, whole pairs."""
+    lines, whole_pairs = [], []
+    for pair, methods in findings.missing().items():
+        title = f"{TASKS[pair.task].title}, {pair.student}"
+        if pair not in findings.finals:
+            whole_pairs.append(title)
+            continue
+        names = [
+            name if len(seeds) == len(findings.plan.seeds) else f"{name} (seed {', '.join(map(str, seeds))})"
+            for name, seeds in methods.items()
+        ]
+        lines.append(f"- {title}: {', '.join(names)}")
+    if whole_pairs:
+        lines.append(f"- no method at all: {'; '.join(whole_pairs)}")
+    return "\n".join(lines)
 
 
 def _introduction(findings: Findings, folder: str) -> str:

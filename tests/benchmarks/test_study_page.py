@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
     assert emd[6] == f"+26.7 ({100 * low:+.1f} to {100 * high:+.1f})"
     assert row(text, "Methods, over all pairs\n", "uniform (TinyBERT)")[1].startswith("+20.0 (")
     assert row(text, "Tasks", "Rotten Tomatoes")[1:3] == ["accuracy", "40"]
-    assert "cut3: top (seed 1, 2, 3)" in text[text.index("## Not run yet") :]
+    assert text.endswith("## Not run yet\n\n- Rotten Tomatoes, cut3: top\n")
     # Equal masses and costs of 1 leave 1 of each.
     assert row(text, "Layer weights and plans", "EMD, normalize")[1:] == ["1.00, 1.00"]
     assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
@@ -125,5 +125,12 @@ def test_the_picture_of_scores_says_which_pairs_were_not_run(findings: Findings,
 def test_a_study_of_nothing_yet_has_a_page(tmp_path: Path):
     write_page(Findings(PLAN, []), tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text()
-    assert "cut3: logits (seed 1, 2, 3)" in text
+    assert "- no method at all: Rotten Tomatoes, cut3\n" in text
     assert ".svg" not in text
+
+
+def test_single_seeds_that_were_not_run_are_named(findings: Findings, tmp_path: Path):
+    records = [record for record in findings.records if not (record.method == "emd" and record.seed == 2)]
+    write_page(Findings(PLAN, records), tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert text.endswith("## Not run yet\n\n- Rotten Tomatoes, cut3: emd (seed 2), top\n")
