@@ -174,6 +174,10 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
     [
         ("emd_learned", {"mapping": "emd", "layer_weight_rule": "learned", "use_hidden": True}),
         ("emd_no_hidden", {"mapping": "emd", "layer_weight_rule": "normalize", "use_hidden": False}),
+        (
+            "emd_fixed_no_attention",
+            {"layer_weight_rule": "fixed", "use_attention": False, "use_hidden": True},
+        ),
         ("finetune", {"mapping": "none", "alpha": 0.0, "learning_rate": 2e-4}),
         ("top", {"mapping": "top", "beta": 0.1}),
     ],
