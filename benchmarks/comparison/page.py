@@ -106,8 +106,8 @@ def _introduction(findings: Findings, folder: str) -> str:
         "Every run is a command line of `run_finetune.py` or `run_distill.py`. Its score is that of the last"
         " step on the dev set: no step and no seed is chosen by it. Within a pair of task and student the"
         f" method is all that differs: {_count(plan.epochs, 'epoch')} in batches of 32, one teacher, one"
-        " learning rate. All methods that are [tuned](#tuning) have as many trials, on a seed that is used for"
-        " nothing else: of β, or of the learning rate where there is no β."
+        " learning rate. All that are [tuned](#tuning) have as many trials, on a seed used for nothing"
+        " else: of β, or of the learning rate where there is no β."
     )
     tiny = "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**\n\n"
     return (
@@ -234,9 +234,9 @@ def _tuning(findings: Findings) -> str:
         return "Nothing was tuned."
     where = "on one task for all" if findings.plan.tuning_task else "on each task"
     return (
-        f"The trials of every method, {where}; the best is taken for all seeds. What differs from a method in one"
-        " thing takes its choice: ablations, other solvers, a second softmax, and the other choices of teacher"
-        " layers that of uniform.\n\n" + _table(["task", "student", "method", "tried"], rows)
+        f"The trials of every method, {where}; the best is taken for all seeds. What differs from a method in"
+        " one thing takes its choice: ablations, other solvers, a second softmax, other choices of teacher"
+        " layers (that of uniform).\n\n" + _table(["task", "student", "method", "tried"], rows)
     )
 
 
