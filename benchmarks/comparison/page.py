@@ -106,7 +106,7 @@ def _introduction(findings: Findings, folder: str) -> str:
         "Every run is a command line of `run_finetune.py` or `run_distill.py`. Its score is that of the last"
         " step on the dev set: no step and no seed is chosen by it. Within a pair of task and student the"
         f" method is all that differs: {_count(plan.epochs, 'epoch')} in batches of 32, one teacher, one"
-        " learning rate. All that are [tuned](#tuning) have as many trials, on a seed used for nothing"
+        " learning rate. All methods that have trials have as many, on a seed that is used for nothing"
         " else: of β, or of the learning rate where there is no β."
     )
     tiny = "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**\n\n"

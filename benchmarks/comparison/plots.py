@@ -54,9 +54,9 @@ def svg(figure: Figure) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1):
+def _new(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, **layout)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.spines[["left", "bottom"]].set_color(_MUTED)
@@ -87,34 +87,25 @@ def _differences(findings: Findings) -> Figure | None:
 
 
 def _scores(findings: Findings) -> Figure | None:
-    if not findings.finals:
+    """A panel for each pair, a row for each method that was run on it."""
+    pairs = findings.finals
+    if not pairs:
         return None
-    tasks = [task for task in TASKS if any(pair.task == task for pair in findings.finals)]
-    students, methods = findings.students, findings.methods
-    height = 0.7 + 0.22 * len(methods)
-    figure, axes = _new(2.2 + 2.6 * len(students), height * len(tasks), len(tasks), len(students))
-    for row, task in enumerate(tasks):
-        for column, student in enumerate(students):
-            one, pair = axes[row, column], Pair(task, student)
-            one.set_title(f"{TASKS[task].title}, {student}", color=_INK)
-            one.grid(axis="x", color=_RULE)
-            one.set_axisbelow(True)
-            one.set_ylim(len(methods) - 0.5, -0.5)
-            names = [METHODS[method].title for method in methods] if column == 0 else []
-            one.set_yticks(range(len(methods)), names or [""] * len(methods))
-            if pair in findings.finals:
-                _score_dots(one, findings, pair, methods)
-            else:
-                one.set_xticks([])
-                one.text(0.5, 0.5, "not run", transform=one.transAxes, ha="center", color=_MUTED)
+    heights = [0.8 + 0.22 * len(methods) for methods in pairs.values()]
+    figure, axes = _new(7, sum(heights), len(pairs), height_ratios=heights)
+    for one, (pair, methods) in zip(axes[:, 0], pairs.items(), strict=True):
+        one.set_title(f"{TASKS[pair.task].title}, {pair.student}", color=_INK)
+        one.grid(axis="x", color=_RULE)
+        one.set_axisbelow(True)
+        one.set_ylim(len(methods) - 0.5, -0.5)
+        one.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
+        _score_dots(one, findings, pair, list(methods))
     return figure
 
 
 def _score_dots(one, findings: Findings, pair: Pair, methods: list[str]) -> None:
     for row, method in enumerate(methods):
         scores = [100 * score for score in findings.scores(pair, method)]
-        if not scores:
-            continue
         colour = _ORANGE if method == BASELINE else _BLUE
         mean, deviation = mean_and_deviation(scores)
         beside = [row + 0.28] * len(scores)
