@@ -66,15 +66,13 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
         yield from picture("curves")
     yield "## Tuning"
     yield _tuning(findings)
-    if "plans" in pictures or "layer_weights" in pictures:
+    if costs := _transported_costs(findings):
         yield "## Layer weights and plans"
         yield (
             "Of the first seed and the first task that has a run: the weights of the teacher's layers over"
             " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
         )
-        yield from (*picture("layer_weights"), *picture("plans"))
-    if costs := _transported_costs(findings):
-        yield costs
+        yield from (*picture("layer_weights"), *picture("plans"), costs)
     yield "## Time and machine"
     yield _time(findings)
     if findings.missing():
@@ -241,7 +239,7 @@ def _tuning(findings: Findings) -> str:
 
 
 def _transported_costs(findings: Findings) -> str:
-    """What the plans leave of the costs: methods down, pairs across; empty without plans."""
+    """What the plans leave of the costs: methods down, pairs across; empty where no run has plans."""
     rows = []
     for method in findings.methods:
         mappings = [next(iter(runs.get(method, {}).values()), None) for runs in findings.finals.values()]
