@@ -84,6 +84,17 @@ class Findings:
         pairs = [pair for pair in self.finals if student in (None, pair.student)]
         return pooled_interval([self.differences(pair, method, above) for pair in pairs])
 
+    def rows_predicted_otherwise(self, method: str, other: str) -> float | None:
+        """The share of dev rows, over all pairs and seeds that both have; None where there are none."""
+        shares = [
+            float(np.mean([ours != theirs for ours, theirs in zip(texts[0], texts[1], strict=True)]))
+            for runs in self.finals.values()
+            for seed in runs.get(method, {})
+            if seed in runs.get(other, {})
+            and None not in (texts := [runs[name][seed].predictions for name in (method, other)])
+        ]
+        return statistics.mean(shares) if shares else None
+
     def teachers(self, task: str) -> list[Record]:
         """The candidates, best first; the first of equals was taken."""
         runs = [record for record in self.of_kind("teacher") if record.task == task]

@@ -3,8 +3,9 @@
 import dataclasses
 
 BETA, LEARNING_RATE = "beta", "learning_rate"
-BASELINE, WITHOUT_LAYERS = "uniform", "logits"
+BASELINE, WITHOUT_LAYERS, DEFAULT = "uniform", "logits", "emd"
 """The methods that the others are compared with."""
+_EQUAL_WEIGHTS = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,7 @@ def _emd(title: str, *flags: str, like: str | None = "emd") -> Method:
 
 
 def _fixed(title: str, *flags: str) -> Method:
-    rule = ("--layer_weight_rule", "fixed")
-    return _emd(f"EMD, fixed weights, {title}", *rule, *flags, like="emd_fixed")
+    return Method(f"EMD, fixed weights, {title}", (*_EQUAL_WEIGHTS, *flags), like="emd_fixed")
 
 
 METHODS = {
@@ -41,7 +41,7 @@ METHODS = {
     "logits": Method("logits only", ("--mapping", "none"), LEARNING_RATE),
     "uniform": Method("uniform (TinyBERT)", ("--mapping", "uniform")),
     "emd": _emd("EMD, normalize", like=None),
-    "emd_fixed": _emd("EMD, fixed weights", "--layer_weight_rule", "fixed", like=None),
+    "emd_fixed": Method("EMD, fixed weights", _EQUAL_WEIGHTS),
     "emd_learned": _emd("EMD, learned weights", "--layer_weight_rule", "learned", like=None),
     "emd_softmax": _emd("EMD, softmax", "--layer_weight_rule", "softmax", like=None),
     "emd_double_softmax": _emd(
@@ -81,13 +81,16 @@ class Student:
     pretraining: tuple[str, ...] = ()
 
 
-_EMD = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 _UNIFORM = ("--mapping", "uniform")
 STUDENTS = {
-    "narrow4": Student("general distillation by EMD, fixed weights", 3e-4, layers=4, pretraining=_EMD),
+    "narrow4": Student(
+        "general distillation by EMD, fixed weights", 3e-4, layers=4, pretraining=_EQUAL_WEIGHTS
+    ),
     "narrow4_uniform": Student("general distillation by uniform", 3e-4, layers=4, pretraining=_UNIFORM),
     "random4": Student("random weights", 3e-4, layers=4),
-    "narrow3": Student("general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EMD),
+    "narrow3": Student(
+        "general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EQUAL_WEIGHTS
+    ),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
 }

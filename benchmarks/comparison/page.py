@@ -10,7 +10,7 @@ import numpy as np
 from bert_emd_jax.report.mapping_file import SIDES
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
-from comparison.methods import BASELINE, METHODS, STUDENTS, WITHOUT_LAYERS
+from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS
 from comparison.plots import draw
 from comparison.records import LOG, Record, write_log
 from comparison.tasks import TASKS
@@ -47,6 +47,8 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     yield "## Methods, over all pairs"
     yield _pooled(findings)
     yield from picture("differences")
+    if one_thing := _one_thing(findings):
+        yield one_thing
     yield "## Tasks, teachers and students"
     yield _tasks(findings)
     yield _students(findings)
@@ -119,7 +121,7 @@ def _introduction(findings: Findings, folder: str) -> str:
 def _pooled(findings: Findings) -> str:
     """A table of differences for each of the methods that the others are compared with."""
     students, tables = findings.students, []
-    for above in (BASELINE, WITHOUT_LAYERS):
+    for above in (BASELINE, WITHOUT_LAYERS, DEFAULT):
         rows = []
         for method in findings.methods:
             everywhere = findings.pooled(method, above=above)
@@ -136,6 +138,23 @@ def _pooled(findings: Findings) -> str:
         "Differences paired by seed, every pair of task and student weighing the same, and their 95 %"
         " interval over new seeds.\n\n" + "\n\n".join(tables)
     )
+
+
+def _one_thing(findings: Findings) -> str:
+    """What differs from another method in one thing, beside that method; empty where nothing does."""
+    rows = []
+    for method in findings.methods:
+        like = METHODS[method].like
+        if like is None or not (difference := findings.pooled(method, above=like)).count:
+            continue
+        otherwise = findings.rows_predicted_otherwise(method, like)
+        share = _ABSENT if otherwise is None else f"{100 * otherwise:.1f} %"
+        titles = [METHODS[name].title for name in (method, like)]
+        rows.append([*titles, _interval(difference), str(difference.count), share])
+    if not rows:
+        return ""
+    header = ["method", "is like", "points above it", "paired runs", "dev rows predicted otherwise"]
+    return "What differs from another method in one thing, at the same β:\n\n" + _table(header, rows)
 
 
 def _tasks(findings: Findings) -> str:

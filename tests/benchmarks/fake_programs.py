@@ -65,7 +65,8 @@ def write_run(directory: Path, score: float, command: Sequence[str]) -> None:
     (directory / "dev_predictions.jsonl").write_text("".join(lines), encoding="utf-8")
     if "emd" in command and not general:
         weights = np.linspace([1 / 6] * 6, [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 40)
-        plan = {"flow": np.full((40, 3, 6), 1 / 18), "cost": np.ones((40, 3, 6))}
+        costs = np.arange(18).reshape(3, 6) / 10
+        plan = {"flow": np.full((40, 3, 6), 1 / 18), "cost": np.tile(costs, (40, 1, 1))}
         plan |= {"student_weights": np.full((40, 3), 1 / 3), "teacher_weights": weights}
         arrays = {
             f"{side}_{name}": values for side in ("attention", "hidden") for name, values in plan.items()
