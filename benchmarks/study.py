@@ -54,7 +54,7 @@ class StudyConfig:
     seeds: Integers = ()
     """Which seeds."""
     train_rows: int | None = None
-    """The most training rows of a task; 0: all."""
+    """The most training rows of a task (of CoLA, whose are short, three times as many); 0: all."""
     epochs: int | None = None
     """Passes of a student over the training rows."""
     teacher_epochs: int | None = None

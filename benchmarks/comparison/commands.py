@@ -56,12 +56,17 @@ def setting_of(run: Run, records: Mapping[str, Record]) -> tuple[str, float] | N
 
 
 def is_done(run: Run, records: Mapping[str, Record]) -> bool:
-    """Whether a run has a record, of the setting that its trials, all of them done, choose."""
-    return (
-        run.name in records
-        and all(name in records for name in run.chosen_from)
-        and records[run.name].setting == setting_of(run, records)
-    )
+    """Whether a run has a record, of the teacher and of the setting that all candidates, done, choose."""
+    teachers = [name for name in run.requires if name.startswith(f"teachers/{run.task}/")]
+    if run.name not in records or not all(name in records for name in (*run.chosen_from, *teachers)):
+        return False
+    record = records[run.name]
+    if (
+        run.kind in ("tuning", "final")
+        and f"study/{best(records, teachers).name}" not in record.command.split()
+    ):
+        return False
+    return record.setting == setting_of(run, records)
 
 
 def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from comparison.commands import Workplace, command_line, is_done, setting_of
@@ -108,9 +108,9 @@ def perform_all(
 ) -> dict[str, Record]:
     """Performs the runs that are not done, `jobs` at a time, in their order; returns all records.
 
-    A run for which later trials choose another setting is performed again. No run is begun after `deadline`
-    (of time.monotonic). A failed run, and those that wait for it, are left out and said. After every run the
-    raw log is written anew.
+    A run for which later candidates choose another setting or teacher is performed again. No run is begun
+    after `deadline` (of time.monotonic). A failed run, and those that wait for it, are left out and said.
+    After every run the raw log is written anew.
     """
     programs = start or Programs()
     records = finished(place.root)
@@ -122,7 +122,7 @@ def perform_all(
         try:
             while True:
                 in_time = deadline is None or time.monotonic() < deadline
-                while in_time and len(pending) < jobs and (run := _next(waiting, records)) is not None:
+                while in_time and len(pending) < jobs and (run := _next(waiting, pending.values(), records)):
                     waiting.remove(run)
                     if is_done(run, records):  # its new trials chose what it has been run with
                         continue
@@ -137,6 +137,7 @@ def perform_all(
                         record = records[run.name] = future.result()
                     except Exception as error:  # whatever it is, the other runs go on
                         failed += 1
+                        records.pop(run.name, None)  # of an earlier setting, and gone with its directory
                         print(f"{position} failed: {type(error).__name__}: {error}", flush=True)
                         continue
                     score = "" if record.score is None else f"  {record.metric} {record.score:.4f}"
@@ -151,6 +152,7 @@ def perform_all(
     return records
 
 
-def _next(waiting: Sequence[Run], records: Mapping[str, Record]) -> Run | None:
-    """The first run whose requirements are done."""
-    return next((run for run in waiting if all(name in records for name in run.requires)), None)
+def _next(waiting: Sequence[Run], running: Iterable[Run], records: Mapping[str, Record]) -> Run | None:
+    """The first run whose requirements are done, none of them to be made again."""
+    ready = records.keys() - {run.name for run in (*waiting, *running)}
+    return next((run for run in waiting if ready.issuperset(run.requires)), None)

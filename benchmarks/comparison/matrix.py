@@ -16,10 +16,10 @@ TUNING_SEED = 0  # no seed of the comparison: what is chosen on it has not been 
 class Plan:
     """The size of a study.
 
-    train_rows: the most training rows of a task, 0: all. betas: the trials of β; methods without it try
-    `learning_rate_factors` of the student's learning rate. tuning_task: the task of all trials, None: each
-    task's own. general_steps: optimizer steps of a general distillation on so many IMDB `reviews`. tiny: a
-    teacher of random weights, to see that everything works.
+    train_rows: the limit of a task's training rows (some may have a multiple), 0: none. betas: the trials of
+    β; methods without it try `learning_rate_factors` of the student's learning rate. tuning_task: the task of
+    all trials, None: each task's own. general_steps: optimizer steps of a general distillation on so many
+    IMDB `reviews`. tiny: a teacher of random weights, to see that everything works.
     """
 
     tasks: tuple[str, ...]
@@ -62,8 +62,8 @@ SMOKE = {
     "tiny": True,
 }
 # What may differ when a study is taken up again: it adds or leaves out runs. New trials may choose another
-# setting for runs that are done; these are made again.
-_EXTENDABLE = ("tasks", "students", "methods", "seeds", "betas", "learning_rate_factors")
+# setting for runs that are done, new teachers another teacher; these are made again.
+_EXTENDABLE = ("tasks", "students", "methods", "seeds", "betas", "learning_rate_factors", "teacher_seeds")
 
 
 def going_on(before: Plan, now: Plan, source: object) -> Plan:
@@ -132,7 +132,7 @@ def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> li
     requires = (*(run.name for run in prepared), *trials)
     setting = None if trials else _settings(plan, student, method)[0]
     final = Run(place, "final", task, student, method, seed, setting, trials, requires)
-    return [*prepared, *_teachers(plan, tuning_task), *tuning, final]
+    return [*prepared, *(_teachers(plan, tuning_task) if tuning else ()), *tuning, final]
 
 
 def _teachers(plan: Plan, task: str) -> list[Run]:

@@ -170,13 +170,21 @@ def _tasks(findings: Findings) -> str:
         chosen = f"{_points(teacher.score)} ({_candidate(teacher)})"
         rows.append([task.title, metric, dev_rows, task.rows, chosen, others or _ABSENT])
     plan = findings.plan
-    most = f" At most {plan.train_rows:,} training rows of each task." if plan.train_rows else ""
     body = "A tiny body of random weights" if plan.tiny else "all-MiniLM-L6-v2 (6 layers, hidden size 384)"
     header = ["task", "metric", "dev rows", "which", "teacher", "other candidates"]
     return (
         f"{body}, fine-tuned for {_count(plan.teacher_epochs, 'epoch')}, is the teacher: the best on the dev"
-        f" set of the seeds and learning rates tried.{most}\n\n{_table(header, rows)}"
+        f" set of the seeds and learning rates tried.{_most_rows(findings)}\n\n{_table(header, rows)}"
     )
+
+
+def _most_rows(findings: Findings) -> str:
+    limit = findings.plan.train_rows
+    if not limit:
+        return ""
+    more = [task for name, task in TASKS.items() if task.row_limits > 1 and findings.teachers(name)]
+    exceptions = "".join(f", {task.row_limits * limit:,} of {task.title}" for task in more)
+    return f" At most {limit:,} training rows of a task{exceptions}."
 
 
 def _candidate(run: Record) -> str:

@@ -22,7 +22,8 @@ _TOMATOES_DEV_ROWS = 1000
 class StudyTask:
     """A task: flags of the programs beside --data_dir.
 
-    glue: its directory in --glue_dir; None: from PyPI. header_lines: of its train.tsv.
+    glue: its directory in --glue_dir; None: from PyPI. header_lines: of its train.tsv. row_limits: how many
+    times the plan's limit of training rows it may have, as its rows are short.
     """
 
     title: str
@@ -30,6 +31,7 @@ class StudyTask:
     max_seq_length: int = 64
     glue: str | None = None
     header_lines: int = 1
+    row_limits: int = 1
     rows: str = "official dev set"
 
 
@@ -39,7 +41,7 @@ TASKS = {
     ),
     "sst-2": StudyTask("SST-2", ("--task_name", "sst-2"), glue="SST-2"),
     "mrpc": StudyTask("MRPC", ("--task_name", "mrpc"), 128, "MRPC"),
-    "cola": StudyTask("CoLA", ("--task_name", "cola"), glue="CoLA", header_lines=0),
+    "cola": StudyTask("CoLA", ("--task_name", "cola"), glue="CoLA", header_lines=0, row_limits=3),
     "snli": StudyTask(
         "SNLI",
         (
@@ -59,8 +61,8 @@ def available_tasks(glue_dir: Path | None) -> tuple[str, ...]:
 def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: int, tiny: bool) -> None:
     """Writes the task's train and dev files, unless a whole set of them is there.
 
-    Of more than `train_rows` training rows (0: no limit) so many are chosen, by a fixed seed. `tiny` keeps 40
-    dev rows.
+    Of more than `train_rows` training rows (times the task's `row_limits`; 0: no limit) so many are chosen,
+    by a fixed seed. `tiny` keeps 40 dev rows.
 
     Raises:
       UserError: files of GLUE are missing.
@@ -71,6 +73,7 @@ def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: in
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     task = TASKS[name]
+    train_rows *= task.row_limits
     dev_rows = 40 if tiny else None
     if task.glue is not None:
         _write_glue(task, aside, glue_dir, train_rows, dev_rows)

@@ -150,6 +150,41 @@ def test_new_trials_make_again_the_runs_that_they_choose_otherwise_for(place: Wo
     assert len(again.commands) == trials + len(changed)
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_better_teacher_makes_again_what_learned_from_another(place: Workplace, jobs: int):
+    def with_student_seeds(flags: dict[str, str]) -> float:
+        """Best is a trial of the smallest beta with the first teacher, of the largest with the second."""
+        if "--teacher_model" not in flags:
+            return score(flags)
+        beta = float(flags.get("--beta", 0)) / 100
+        return 0.5 + (beta if flags["--teacher_model"].endswith("seed2") else -beta)
+
+    one = dataclasses.replace(PLAN, teacher_seeds=(1,))
+    programs = FakePrograms(with_student_seeds)
+    perform_all(runs_of(one), dataclasses.replace(place, plan=one), start=programs)
+    again = FakePrograms(with_student_seeds)
+    after = perform_all(runs_of(PLAN), place, jobs=jobs, start=again)
+    other = dataclasses.replace(place, root=place.root.with_name("other"))
+    fresh = perform_all(runs_of(PLAN), other, start=FakePrograms(with_student_seeds))
+    assert {name: run.command for name, run in after.items()} == {
+        name: run.command for name, run in fresh.items()
+    }
+    assert after["runs/rotten_tomatoes/cut3/emd/seed1"].setting == ("beta", 10)
+    # Two teachers and what learns from one; corpus, general distillation and the first teacher stay.
+    assert len(again.commands) == len(after) - 3
+    assert perform_all(runs_of(PLAN), place, start=FakePrograms(score, limit=0)) == after
+
+
+def test_a_failed_run_leaves_nothing_of_its_earlier_setting(place: Workplace):
+    few = dataclasses.replace(PLAN, betas=(0.01, 0.1), students=("cut3",))
+    perform_all(runs_of(few), dataclasses.replace(place, plan=few), start=FakePrograms(score))
+    more = dataclasses.replace(few, betas=(0.01, 0.1, 1.0))
+    failing = FakePrograms(score, fails="runs/rotten_tomatoes/cut3/emd/seed1 ")
+    records = perform_all(runs_of(more), dataclasses.replace(place, plan=more), start=failing)
+    assert {run.name for run in runs_of(more)} - records.keys() == {"runs/rotten_tomatoes/cut3/emd/seed1"}
+    assert records.keys() == {record.name for record in read_log(place.root / LOG)[1]}
+
+
 def test_runs_that_the_plan_has_no_more_stay_in_the_log(place: Workplace):
     perform_all(runs_of(PLAN), place, start=FakePrograms(score))
     narrower = dataclasses.replace(PLAN, students=("cut3",), seeds=(1, 3))

@@ -82,8 +82,15 @@ def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
     assert set(teacher_names(plan, "cola")) == set(teachers)
 
 
+def test_a_task_without_trials_needs_no_teacher_of_another():
+    plan = dataclasses.replace(PLAN, tasks=("snli",), betas=(0.1,), learning_rate_factors=(1.0,))
+    assert {run.task for run in runs_of(plan)} == {None, "snli"}
+
+
 def test_a_study_goes_on_with_more_of_the_same_only():
-    more = dataclasses.replace(PLAN, tasks=("snli",), seeds=(4,), methods=("emd",), tuning_task="snli")
+    more = dataclasses.replace(
+        PLAN, tasks=("snli",), seeds=(4,), methods=("emd",), teacher_seeds=(1, 2), tuning_task="snli"
+    )
     assert going_on(PLAN, more, "study") == dataclasses.replace(more, tuning_task="rotten_tomatoes")
     with pytest.raises(UserError, match=r"\(epochs was 6, is 4\): new --output_dir"):
         going_on(PLAN, dataclasses.replace(PLAN, epochs=4), "study")

@@ -70,6 +70,15 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
     assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
 
 
+def test_a_task_of_more_rows_is_named(findings: Findings, tmp_path: Path):
+    write_page(findings, tmp_path / "results.md")
+    assert "At most 3,000 training rows of a task." in (tmp_path / "results.md").read_text()
+    teacher = dataclasses.replace(findings.teachers("rotten_tomatoes")[0], task="cola")
+    write_page(Findings(PLAN, [*findings.records, teacher]), tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "At most 3,000 training rows of a task, 9,000 of CoLA." in text
+
+
 def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings: Findings, tmp_path: Path):
     page = tmp_path / "results.md"
     write_page(findings, page)
