@@ -63,6 +63,8 @@ class StudyConfig:
     """Seeds of the teachers of a task, of which the best on the dev set is taken."""
     general_steps: int | None = None
     """Optimizer steps of the general distillation of a student."""
+    masked_lm_steps: int | None = None
+    """Optimizer steps of the masked-language model that proposes words for augmented rows."""
     betas: Names = ()
     """The trials of beta; a single one: no tuning at all."""
     learning_rate_factors: Names = ()
@@ -78,8 +80,8 @@ class StudyConfig:
     distill_flags: str = ""
     """More flags for distillation on tasks, as --distill_flags="--teacher_cache disk --cache_dir outputs"."""
     augmentation_flags: str = ""
-    """Flags of run_augment.py, as --augmentation_flags="--bert_model DIR --glove_embs FILE": for the methods
-    on augmented rows, which --plan full then has, too."""
+    """More flags of run_augment.py, as --augmentation_flags="--samples 5"; with --bert_model the study makes
+    no masked-language model of its own. Augmented rows that are there stay."""
     page: Path | None = None
     """The page to write, pictures and raw log beside it; not given: docs/results.md here, or with --smoke
     results.md in --output_dir."""
@@ -94,13 +96,11 @@ def plan_of(config: StudyConfig) -> Plan:
     check_names("students", config.students, tuple(STUDENTS))
     check_names("methods", config.methods, tuple(METHODS))
     values = SMOKE if config.smoke else FULL if config.plan == "full" else {}
-    if config.augmentation_flags and config.plan == "full":
-        values = values | {"methods": tuple(METHODS)}
-    if not config.augmentation_flags and any(METHODS[name].augmented for name in config.methods):
-        raise UserError("--methods: augmented rows need --augmentation_flags, with a masked-language model")
     names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
-    given = {name: getattr(config, name) for name in (*names, "general_steps")}
+    given = {name: getattr(config, name) for name in (*names, "general_steps", "masked_lm_steps")}
     values = values | {name: value for name, value in given.items() if value not in (None, ())}
+    if "bert_model" in config.augmentation_flags:
+        values = values | {"masked_lm_steps": 0}
     if len(config.betas) == 1:
         values = values | {"learning_rate_factors": (1.0,)}
     for name in ("betas", "learning_rate_factors"):

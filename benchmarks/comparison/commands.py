@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comparison.matrix import CORPUS, Plan, Run, teacher_names
+from comparison.matrix import CORPUS, MASKED_CORPUS, MASKED_LM, Plan, Run, teacher_names
 from comparison.methods import LEARNING_RATE, METHODS, STUDENTS
 from comparison.models import config_of
 from comparison.records import Record
@@ -74,24 +74,18 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     plan = place.plan
     if run.kind == "corpus":
         sizes = ["--max_seq_len", "64", "--epochs_to_generate", "1", "--format", "arrays"]
+        sizes += ["--masked_lm_prob", "0.15"] if run.name == MASKED_CORPUS else []
         source = ["--train_corpus", str(place.corpus_text), "--bert_model", str(place.body)]
         return ["run_pretrain_data.py", *source, "--output_dir", str(place.path(run)), *sizes]
     flags = ["--output_dir", str(place.path(run)), "--seed", str(run.seed), *place.training_flags]
-    if run.kind == "student":
-        assert run.student is not None
-        config = place.student_config(run.student)
-        mapping = STUDENTS[run.student].pretraining
-        held_out = ["--held_out_rows", "50" if plan.tiny else "1000"]
-        length = ["--max_steps", str(plan.general_steps), "--num_train_epochs", str(plan.general_steps)]
-        rate = ["--learning_rate", "1e-3"]
-        models = ["--teacher_model", str(place.body), "--student_config", str(config)]
-        corpus = ["--pregenerated_data", str(place.root / CORPUS)]
-        return ["run_distill.py", *corpus, *models, *mapping, *held_out, *length, *rate, *flags]
+    if run.kind in ("student", "masked_lm"):
+        return ["run_distill.py", *_general_flags(run, place), *flags]
     assert run.task is not None
     task = TASKS[run.task]
     if run.kind == "augmentation":
         rows = ["--data_dir", str(place.data(run.task)), *task.flags, "--seed", str(run.seed), "--overwrite"]
-        return ["run_augment.py", *rows, *place.augmentation_flags]
+        model = ["--bert_model", str(place.root / MASKED_LM)] if plan.masked_lm_steps else []
+        return ["run_augment.py", *rows, *model, *place.augmentation_flags]
     flags += ["--data_dir", str(place.data(run.task)), *task.flags]
     flags += ["--max_seq_length", str(task.max_seq_length), "--eval_steps", str(_NEVER)]
     tuned = setting_of(run, records)
@@ -117,6 +111,23 @@ def command_line(run: Run, place: Workplace, records: Mapping[str, Record]) -> l
     else:
         start = ["--student_config", str(place.student_config(run.student))]
     return ["run_distill.py", "--teacher_model", str(place.path(teacher)), *start, *flags]
+
+
+def _general_flags(run: Run, place: Workplace) -> list[str]:
+    """Flags of learning on the corpus: a student from the body, or the body itself to predict words."""
+    plan = place.plan
+    if run.kind == "masked_lm":
+        corpus, steps, rate = MASKED_CORPUS, plan.masked_lm_steps, "3e-4"
+        start = ["--student_model", str(place.body), "--mapping", "none", "--masked_lm_weight", "1"]
+    else:
+        assert run.student is not None
+        corpus, steps, rate = CORPUS, plan.general_steps, "1e-3"
+        config = place.student_config(run.student)
+        start = ["--student_config", str(config), *STUDENTS[run.student].pretraining]
+    models = ["--pregenerated_data", str(place.root / corpus), "--teacher_model", str(place.body), *start]
+    held_out = ["--held_out_rows", "50" if plan.tiny else "1000"]
+    length = ["--max_steps", str(steps), "--num_train_epochs", str(steps)]
+    return [*models, *held_out, *length, "--learning_rate", rate]
 
 
 def _as_flags(values: Mapping[str, float]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Literal
 from bert_emd_jax.errors import UserError
 from comparison.methods import CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
 
-Kind = Literal["corpus", "student", "augmentation", "teacher", "tuning", "final"]
-CORPUS = "corpus"
+Kind = Literal["corpus", "student", "masked_lm", "augmentation", "teacher", "tuning", "final"]
+CORPUS, MASKED_CORPUS, MASKED_LM = "corpus", "masked_corpus", "masked_lm"
 TUNING_SEED = 0  # no seed of the comparison: what is chosen on it has not been tried on theirs
 
 
@@ -19,7 +19,8 @@ class Plan:
     train_rows: the limit of a task's training rows (some may have a multiple), 0: none. betas: the trials of
     β; methods without it try `learning_rate_factors` of the student's learning rate. tuning_task: the task of
     all trials, None: each task's own. general_steps: optimizer steps of a general distillation on so many
-    IMDB `reviews`. tiny: a teacher of random weights, to see that everything works.
+    IMDB `reviews`. masked_lm_steps: of the model that proposes words for augmented rows, learned on the same
+    reviews, 0: another model is given. tiny: a teacher of random weights, to see that everything works.
     """
 
     tasks: tuple[str, ...]
@@ -36,21 +37,23 @@ class Plan:
     teacher_epochs: int = 3
     general_steps: int = 1000
     reviews: int = 25_000
+    masked_lm_steps: int = 1000
     tiny: bool = False
 
 
 FULL = {
     "students": tuple(STUDENTS),
-    "methods": tuple(name for name, method in METHODS.items() if not method.augmented),
+    "methods": tuple(METHODS),
     "train_rows": 0,
     "epochs": 5,
     "teacher_seeds": (1, 2, 3),
     "teacher_learning_rates": (2e-5, 5e-5, 1e-4),
     "general_steps": 10_000,
+    "masked_lm_steps": 10_000,
 }
 SMOKE = {
     "students": ("narrow4",),
-    "methods": ("finetune", "uniform", "emd"),
+    "methods": ("finetune", "uniform", "emd", "emd_aug"),
     "seeds": (1, 2),
     "train_rows": 48,
     "epochs": 1,
@@ -58,12 +61,16 @@ SMOKE = {
     "learning_rate_factors": (1.0,),
     "teacher_epochs": 1,
     "general_steps": 4,
+    "masked_lm_steps": 4,
     "reviews": 200,
     "tiny": True,
 }
 # What may differ when a study is taken up again: it adds or leaves out runs. New trials may choose another
 # setting for runs that are done, new teachers another teacher; these are made again.
-_EXTENDABLE = ("tasks", "students", "methods", "seeds", "betas", "learning_rate_factors", "teacher_seeds")
+_EXTENDABLE = (
+    *("tasks", "students", "methods", "seeds", "teacher_seeds"),
+    *("betas", "learning_rate_factors", "masked_lm_steps"),
+)
 
 
 def going_on(before: Plan, now: Plan, source: object) -> Plan:
@@ -125,7 +132,7 @@ def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> li
     tuning_task = plan.tuning_task or task
     prepared = [*_teachers(plan, task), *_origin(student)]
     if METHODS[method].augmented:
-        prepared.append(Run(f"augmentation/{task}", "augmentation", task))
+        prepared += _augmentation(plan, task)
     tuning = _tuning(plan, tuning_task, student, method)
     place = f"runs/{task}/{student}/{method}/seed{seed}"
     trials = tuple(run.name for run in tuning)
@@ -160,6 +167,15 @@ def _origin(student: str) -> list[Run]:
         return []
     name = f"students/{student}"
     return [Run(CORPUS, "corpus"), Run(name, "student", student=student, seed=1, requires=(CORPUS,))]
+
+
+def _augmentation(plan: Plan, task: str) -> list[Run]:
+    """The task's augmented rows, and the model that they are made by where none is given."""
+    rows = Run(f"augmentation/{task}", "augmentation", task)
+    if not plan.masked_lm_steps:
+        return [rows]
+    model = Run(MASKED_LM, "masked_lm", seed=1, requires=(MASKED_CORPUS,))
+    return [Run(MASKED_CORPUS, "corpus"), model, dataclasses.replace(rows, requires=(MASKED_LM,))]
 
 
 def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:

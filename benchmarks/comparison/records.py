@@ -68,7 +68,7 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
     speeds = [row["examples_per_second"] for row in rows if row["kind"] == "train"]
     model = dict(results["student"])
     scores = model.pop("metrics")
-    if run.kind == "student":
+    if run.kind in ("student", "masked_lm"):
         scores["held_out_loss_at_start"] = next(row for row in rows if row["kind"] == "eval")["held_out_loss"]
     found: dict[str, Any] = {}
     if run.kind in ("teacher", "final"):

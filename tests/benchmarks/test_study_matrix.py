@@ -30,7 +30,8 @@ def test_runs_come_after_what_they_wait_for(plan: Plan):
     seen: set[str] = set()
     for run in runs:
         assert {*run.requires, *run.chosen_from} <= seen
-        assert (run.setting is None) == bool(run.chosen_from) or run.kind in ("corpus", "student")
+        without_setting = ("corpus", "student", "masked_lm", "augmentation")
+        assert (run.setting is None) == bool(run.chosen_from) or run.kind in without_setting
         seen.add(run.name)
 
 
@@ -70,7 +71,9 @@ def test_augmented_rows_are_made_once_for_a_task_and_before_they_are_read():
     finals = [run for run in runs if run.kind == "final"]
     assert all(f"augmentation/{run.task}" in run.requires for run in finals)
     assert {run.method for run in runs if run.kind == "tuning"} == {"logits", "emd"}
-    assert not any(METHODS[name].augmented for name in FULL["methods"])
+    assert {"masked_corpus", "masked_lm"} <= {run.name for run in runs}
+    given = runs_of(dataclasses.replace(plan, masked_lm_steps=0))
+    assert {run.name for run in runs} - {run.name for run in given} == {"masked_corpus", "masked_lm"}
 
 
 def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
@@ -141,7 +144,7 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
     records = as_if_done(runs)
     best_teacher = "teachers/snli/learning_rate5e-05-seed1"
     records[best_teacher] = dataclasses.replace(records[best_teacher], score=0.95)
-    augmentation = ("--bert_model", "bert", "--samples", "3")
+    augmentation = ("--samples", "3")
     place = Workplace(tmp_path, plan, ("--dtype", "bfloat16"), ("--temperature", "2"), augmentation)
     pairs = [{"sentence1": "a", "sentence2": "b", "gold_label": "ab"[row % 2]} for row in range(33)]
     place.data("snli").mkdir(parents=True)
@@ -152,11 +155,18 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
         config = parsed(command_line(run, place, records))
         if run.kind == "augmentation":
             assert (config.data_dir, config.output_dir, config.samples) == (place.data("snli"), None, 3)
+            assert config.bert_model == tmp_path / "masked_lm"
             continue
         assert config.output_dir == tmp_path / run.name
         if run.kind == "corpus":
+            assert config.masked_lm_prob == (0.15 if run.name == "masked_corpus" else 0)
             continue
         assert (config.seed, config.dtype) == (run.seed, "bfloat16")
+        if run.kind in ("student", "masked_lm"):
+            assert config.masked_lm_weight == (run.kind == "masked_lm")
+            assert config.teacher_model == tmp_path / "body"
+            corpora = {"student": "corpus", "masked_lm": "masked_corpus"}
+            assert config.pregenerated_data == tmp_path / corpora[run.kind]
         if run.kind in ("tuning", "final"):
             assert run.student is not None
             assert run.method is not None

@@ -63,7 +63,6 @@ def test_tasks_that_need_a_directory(tmp_path: Path):
     [
         (["--methods", "emd,best"], "--methods best: unknown; choose among finetune, logits, uniform, emd"),
         (["--tasks", "imdb"], "--tasks imdb: unknown"),
-        (["--methods", "emd_aug"], "--methods: augmented rows need --augmentation_flags"),
         (["--betas", "small"], "--betas small: numbers, as 0.01,0.1,1"),
         (["--learning_rate_factors", "1,x"], "--learning_rate_factors 1,x: numbers, as 0.01,0.1,1"),
         (["report"], "runs.jsonl: no such file"),
