@@ -15,6 +15,7 @@ from pathlib import Path
 from comparison.commands import Workplace, command_line, is_done, setting_of
 from comparison.matrix import Run
 from comparison.records import LOG, RECORD, Record, read_record, record_of, write_log, write_record
+from comparison.tasks import training_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of a finished run; teachers and students keep what the next run loads.
@@ -67,7 +68,11 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
     started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
     start(command, directory.with_name(f"{directory.name}.log"), place.environment)
     seconds = round(time.perf_counter() - since, 1)
-    directory.mkdir(exist_ok=True)  # run_augment.py writes beside the task's rows
+    made = {}
+    if run.kind == "augmentation":
+        assert run.task is not None
+        directory.mkdir(exist_ok=True)  # its program writes beside the task's rows
+        made["scores"] = {"rows": training_rows(run.task, place.data(run.task), augmented=True)}
     record = record_of(
         run,
         directory,
@@ -75,6 +80,7 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
         setting=setting_of(run, records),
+        **made,
     )
     write_record(directory, record)
     for name in _HEAVY + (_WEIGHTS if run.kind in ("tuning", "final") else ()):

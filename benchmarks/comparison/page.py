@@ -52,6 +52,8 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     yield "## Tasks, teachers and students"
     yield _tasks(findings)
     yield _students(findings)
+    if augmented := _augmented_rows(findings):
+        yield augmented
     yield "## Scores"
     yield (
         "Mean ± standard deviation over seeds, in points. Differences are paired by seed, with their 95 %"
@@ -198,10 +200,7 @@ def _students(findings: Findings) -> str:
         pair = next(pair for pair in findings.finals if pair.student == name)
         model = next(iter(next(iter(findings.finals[pair].values())).values())).model
         origin = next((run for run in findings.of_kind("student") if run.student == name), None)
-        loss = _ABSENT
-        if origin is not None:
-            losses = origin.scores["held_out_loss_at_start"], origin.scores["held_out_loss"]
-            loss = f"{losses[0]:.3g} → {losses[1]:.3g}"
+        loss = _ABSENT if origin is None else _held_out(origin)
         size = f"{model.get('layers')} × {model.get('hidden_size')}"
         student = STUDENTS[name]
         parameters = f"{model.get('parameters', 0) / 1e6:.1f} M"
@@ -214,6 +213,24 @@ def _students(findings: Findings) -> str:
     return table + (
         f"\n\nGeneral distillation: {plan.general_steps:,} steps of 32 rows, up to 64 tokens each, of"
         f" {plan.reviews:,} IMDB reviews. The held-out loss is the one of its own mapping."
+    )
+
+
+def _held_out(run: Record) -> str:
+    return f"{run.scores['held_out_loss_at_start']:.3g} → {run.scores['held_out_loss']:.3g}"
+
+
+def _augmented_rows(findings: Findings) -> str:
+    """How many rows of which tasks, and what proposed their words; empty without any."""
+    made = findings.of_kind("augmentation")
+    if not made:
+        return ""
+    counts = ", ".join(f"{run.scores['rows']:,} of {TASKS[run.task or ''].title}" for run in made)
+    source = "another masked-language model"
+    for model in findings.of_kind("masked_lm"):
+        source = f"the body, which learned it on the reviews (held-out loss {_held_out(model)})"
+    return (
+        f"Augmented rows, for as many steps as the others: {counts}. Their words were proposed by {source}."
     )
 
 
@@ -295,6 +312,7 @@ def _time(findings: Findings) -> str:
     kinds = {
         "teacher": "a teacher",
         "student": "general distillation",
+        "masked_lm": "a masked-language model",
         "tuning": "a trial",
         "final": "a run of the comparison",
     }

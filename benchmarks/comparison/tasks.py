@@ -82,12 +82,12 @@ def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: in
     aside.replace(directory)
 
 
-def training_rows(name: str, directory: Path) -> int:
-    """How many rows the programs read from the train file that `write_task` has written."""
+def training_rows(name: str, directory: Path, augmented: bool = False) -> int:
+    """How many rows the programs read from the train file of `write_task`, or from the augmented one."""
     flags = TASKS[name].flags
     values = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
     task = get_task(values.pop("task_name"), data_dir=directory, **values)
-    return len(read_split(task, directory, "train"))
+    return len(read_split(task, directory, "train", aug_train=augmented))
 
 
 def _write_glue(

@@ -74,6 +74,17 @@ def test_what_a_run_leaves(place: Workplace):
     }
 
 
+def test_augmented_rows_are_counted(place: Workplace):
+    place.data("rotten_tomatoes").mkdir(parents=True)
+    (place.data("rotten_tomatoes") / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n")
+    plan = dataclasses.replace(PLAN, methods=("emd_aug",))
+    records = perform_all(runs_of(plan), dataclasses.replace(place, plan=plan), start=FakePrograms(score))
+    assert records.keys() == {run.name for run in runs_of(plan)}
+    assert records["augmentation/rotten_tomatoes"].scores == {"rows": 6}
+    assert records["masked_lm"].scores == {"held_out_loss": 0.5, "held_out_loss_at_start": 7}
+    assert records["runs/rotten_tomatoes/cut3/emd_aug/seed1"].command.endswith("--max_steps 6")
+
+
 @pytest.mark.parametrize("limit", [1, 7, 20])
 def test_an_interrupted_study_goes_on(place: Workplace, limit: int):
     first = FakePrograms(score, limit=limit)

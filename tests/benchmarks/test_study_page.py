@@ -79,6 +79,20 @@ def test_a_task_of_more_rows_is_named(findings: Findings, tmp_path: Path):
     assert "At most 3,000 training rows of a task, 9,000 of CoLA." in text
 
 
+def test_augmented_rows_are_named(findings: Findings, tmp_path: Path):
+    write_page(findings, tmp_path / "results.md")
+    assert "Augmented rows" not in (tmp_path / "results.md").read_text()
+    made = {"command": "", "started": "2026-11-23T19:56:38+00:00", "seconds": 60}
+    rows = Record("augmentation/sst-2", "augmentation", task="sst-2", scores={"rows": 17_000}, **made)
+    losses = {"held_out_loss_at_start": 10.82, "held_out_loss": 3.914}
+    model = Record("masked_lm", "masked_lm", scores=losses, **made)
+    for others, source in (([], "another masked-language model"), ([model], "the body, which learned it")):
+        write_page(Findings(PLAN, [*findings.records, rows, *others]), tmp_path / "results.md")
+        text = (tmp_path / "results.md").read_text()
+        assert f"17,000 of SST-2. Their words were proposed by {source}" in text
+    assert "(held-out loss 10.8 → 3.91)" in text
+
+
 def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings: Findings, tmp_path: Path):
     page = tmp_path / "results.md"
     write_page(findings, page)
