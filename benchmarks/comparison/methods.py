@@ -62,6 +62,7 @@ METHODS = {
     ),
     "uniform_aug": Method("uniform, augmented rows", ("--mapping", "uniform", "--aug_train"), like="uniform"),
     "emd_aug": _emd("EMD, augmented rows", "--aug_train"),
+    "emd_fixed_aug": _fixed("augmented rows", "--aug_train"),
 }
 CORE_METHODS = ("finetune", "logits", "uniform", "emd", "emd_fixed", "nearest")
 
