@@ -226,12 +226,10 @@ def _augmented_rows(findings: Findings) -> str:
     if not made:
         return ""
     counts = ", ".join(f"{run.scores['rows']:,} of {TASKS[run.task or ''].title}" for run in made)
-    source = "another masked-language model"
+    source = "Another masked-language model"
     for model in findings.of_kind("masked_lm"):
-        source = f"the body, which learned it on the reviews (held-out loss {_held_out(model)})"
-    return (
-        f"Augmented rows, for as many steps as the others: {counts}. Their words were proposed by {source}."
-    )
+        source = f"The body, which learned it on the reviews (held-out loss {_held_out(model)}),"
+    return f"Augmented rows: {counts}, learned from in as many steps. {source} proposed their words."
 
 
 def _scores(findings: Findings, pair: Pair) -> str:

@@ -86,11 +86,11 @@ def test_augmented_rows_are_named(findings: Findings, tmp_path: Path):
     rows = Record("augmentation/sst-2", "augmentation", task="sst-2", scores={"rows": 17_000}, **made)
     losses = {"held_out_loss_at_start": 10.82, "held_out_loss": 3.914}
     model = Record("masked_lm", "masked_lm", scores=losses, **made)
-    for others, source in (([], "another masked-language model"), ([model], "the body, which learned it")):
+    for others, source in (([], "Another masked-language model"), ([model], "The body, which learned it")):
         write_page(Findings(PLAN, [*findings.records, rows, *others]), tmp_path / "results.md")
         text = (tmp_path / "results.md").read_text()
-        assert f"17,000 of SST-2. Their words were proposed by {source}" in text
-    assert "(held-out loss 10.8 → 3.91)" in text
+        assert f"17,000 of SST-2, learned from in as many steps. {source}" in text
+    assert "(held-out loss 10.8 → 3.91), proposed their words" in text
 
 
 def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings: Findings, tmp_path: Path):
