@@ -114,7 +114,7 @@ def _score_dots(one, findings: Findings, pair: Pair, methods: list[str]) -> None
 
 
 def _curves(findings: Findings) -> Figure | None:
-    """A column for each pair, a line for each method that has trials of its own: all would be a tangle."""
+    """A panel for each pair, a line for each method that has trials of its own: all would be a tangle."""
     curves: dict[Pair, dict[str, list[dict[str, list[float]]]]] = {}
     for pair, by_method in findings.finals.items():
         for method, by_seed in by_method.items():
@@ -123,12 +123,16 @@ def _curves(findings: Findings) -> Figure | None:
                 curves.setdefault(pair, {})[method] = found
     if not curves:
         return None
-    figure, axes = _new(1.8 + 2.9 * len(curves), 2.6, 1, len(curves))
+    columns = min(len(curves), 4)
+    rows = math.ceil(len(curves) / columns)
+    figure, axes = _new(1.8 + 2.9 * columns, 2.6 * rows, rows, columns)
+    for unused in axes.flat[len(curves) :]:
+        unused.remove()
     others = [method for method in findings.methods if method != BASELINE and not METHODS[method].like]
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(others))))
     colours = {BASELINE: _ORANGE, **dict(zip(others, shades, strict=False))}
     lines: dict[str, Any] = {}
-    for one, (pair, by_method) in zip(axes[0], curves.items(), strict=True):
+    for one, (pair, by_method) in zip(axes.flat, curves.items(), strict=False):
         for method, found in by_method.items():
             loss = np.mean([curve["soft_loss"] for curve in found], axis=0)
             (line,) = one.plot(found[0]["step"], loss, color=colours[method], linewidth=1.4)

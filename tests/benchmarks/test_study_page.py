@@ -175,6 +175,18 @@ def test_the_picture_of_scores_shows_what_was_run(findings: Findings, tmp_path: 
     assert texts.count("logits only") == 1
 
 
+def test_many_pairs_have_a_panel_of_curves_each(findings: Findings, tmp_path: Path):
+    others = [
+        dataclasses.replace(record, student=student)
+        for student in ("narrow4", "narrow4_uniform", "random4", "narrow3", "cut4")
+        for record in findings.of_kind("final")
+    ]
+    draw(Findings(PLAN, [*findings.records, *others]), tmp_path)
+    texts = texts_of(tmp_path / "curves.svg")
+    assert {f"Rotten Tomatoes, {student}" for student in ("cut3", "narrow4", "random4", "cut4")} <= set(texts)
+    assert texts.count("training step") == 6
+
+
 def test_a_study_of_nothing_yet_has_a_page(tmp_path: Path):
     write_page(Findings(PLAN, []), tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text()
