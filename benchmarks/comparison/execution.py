@@ -68,11 +68,10 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
     started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
     start(command, directory.with_name(f"{directory.name}.log"), place.environment)
     seconds = round(time.perf_counter() - since, 1)
-    made = {}
-    if run.kind == "augmentation":
-        assert run.task is not None
-        directory.mkdir(exist_ok=True)  # its program writes beside the task's rows
-        made["scores"] = {"rows": training_rows(run.task, place.data(run.task), augmented=True)}
+    directory.mkdir(exist_ok=True)  # run_augment.py writes beside the task's rows
+    rows = None
+    if run.task is not None and run.kind in ("teacher", "augmentation"):
+        rows = training_rows(run.task, place.data(run.task), augmented=run.kind == "augmentation")
     record = record_of(
         run,
         directory,
@@ -80,7 +79,7 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
         setting=setting_of(run, records),
-        **made,
+        rows=rows,
     )
     write_record(directory, record)
     for name in _HEAVY + (_WEIGHTS if run.kind in ("tuning", "final") else ()):

@@ -170,23 +170,15 @@ def _tasks(findings: Findings) -> str:
         others = ", ".join(f"{_candidate(run)}: {_points(run.score)}" for run in candidates[1:])
         metric = _METRICS.get(teacher.metric or "", str(teacher.metric))
         chosen = f"{_points(teacher.score)} ({_candidate(teacher)})"
-        rows.append([task.title, metric, dev_rows, task.rows, chosen, others or _ABSENT])
+        train_rows = f"{teacher.rows:,}" if teacher.rows else _ABSENT
+        rows.append([task.title, metric, train_rows, dev_rows, task.rows, chosen, others or _ABSENT])
     plan = findings.plan
     body = "A tiny body of random weights" if plan.tiny else "all-MiniLM-L6-v2 (6 layers, hidden size 384)"
-    header = ["task", "metric", "dev rows", "which", "teacher", "other candidates"]
+    header = ["task", "metric", "training rows", "dev rows", "which", "teacher", "other candidates"]
     return (
         f"{body}, fine-tuned for {_count(plan.teacher_epochs, 'epoch')}, is the teacher: the best on the dev"
-        f" set of the seeds and learning rates tried.{_most_rows(findings)}\n\n{_table(header, rows)}"
+        f" set of the seeds and learning rates tried.\n\n{_table(header, rows)}"
     )
-
-
-def _most_rows(findings: Findings) -> str:
-    limit = findings.plan.train_rows
-    if not limit:
-        return ""
-    more = [task for name, task in TASKS.items() if task.row_limits > 1 and findings.teachers(name)]
-    exceptions = "".join(f", {task.row_limits * limit:,} of {task.title}" for task in more)
-    return f" At most {limit:,} training rows of a task{exceptions}."
 
 
 def _candidate(run: Record) -> str:
@@ -225,10 +217,12 @@ def _augmented_rows(findings: Findings) -> str:
     made = findings.of_kind("augmentation")
     if not made:
         return ""
-    counts = ", ".join(f"{run.scores['rows']:,} of {TASKS[run.task or ''].title}" for run in made)
+    counts = ", ".join(f"{run.rows:,} of {TASKS[run.task or ''].title}" for run in made)
     source = "Another masked-language model"
     for model in findings.of_kind("masked_lm"):
-        source = f"The body, which learned it on the reviews (held-out loss {_held_out(model)}),"
+        source = (
+            f"The body, taught to predict masked words of the reviews (held-out loss {_held_out(model)}),"
+        )
     return f"Augmented rows: {counts}, learned from in as many steps. {source} proposed their words."
 
 

@@ -25,7 +25,8 @@ _MOMENTS = 25  # of curves, and of layer weights over time
 class Record:
     """A finished run. seconds: of its program, from start to end. score: the task's metric on the dev set.
 
-    setting: the flag that was tuned and its value. predictions, labels: a digit for each dev row. curve: the
+    setting: the flag that was tuned and its value. rows: that a teacher learned from, or that were made of
+    these by augmentation. predictions, labels: a digit for each dev row. curve: the
     loss on the teacher's predictions over training. mapping: layer weights over time and the last plans.
     """
 
@@ -39,6 +40,7 @@ class Record:
     method: str | None = None
     seed: int = 0
     setting: tuple[str, float] | None = None
+    rows: int | None = None
     examples_per_second: float | None = None
     metric: str | None = None
     score: float | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from comparison.commands import Workplace
 from comparison.execution import RunFailedError
 
 LABELS = ("bad", "good")
@@ -41,6 +42,12 @@ class FakePrograms:
             (directory / name).mkdir()
         if command[0] != "run_pretrain_data.py":
             write_run(directory, self.score(flags), command)
+
+
+def write_train_rows(place: Workplace) -> None:
+    """Three training rows of the task of these studies."""
+    place.data("rotten_tomatoes").mkdir(parents=True)
+    (place.data("rotten_tomatoes") / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n")
 
 
 def write_run(directory: Path, score: float, command: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from comparison.records import LOG, RECORD, read_log
 
 from bert_emd_jax.errors import UserError
 
-from .fake_programs import FakePrograms
+from .fake_programs import FakePrograms, write_train_rows
 
 PLAN = Plan(
     tasks=("rotten_tomatoes",),
@@ -31,7 +31,9 @@ def score(flags: dict[str, str]) -> float:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path / "study", PLAN)
+    place = Workplace(tmp_path / "study", PLAN)
+    write_train_rows(place)
+    return place
 
 
 def test_the_best_teacher_and_the_best_trial_are_taken(place: Workplace):
@@ -75,12 +77,11 @@ def test_what_a_run_leaves(place: Workplace):
 
 
 def test_augmented_rows_are_counted(place: Workplace):
-    place.data("rotten_tomatoes").mkdir(parents=True)
-    (place.data("rotten_tomatoes") / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n")
     plan = dataclasses.replace(PLAN, methods=("emd_aug",))
     records = perform_all(runs_of(plan), dataclasses.replace(place, plan=plan), start=FakePrograms(score))
     assert records.keys() == {run.name for run in runs_of(plan)}
-    assert records["augmentation/rotten_tomatoes"].scores == {"rows": 6}
+    assert records["augmentation/rotten_tomatoes"].rows == 6
+    assert records["teachers/rotten_tomatoes/seed2"].rows == 3
     assert records["masked_lm"].scores == {"held_out_loss": 0.5, "held_out_loss_at_start": 7}
     assert records["runs/rotten_tomatoes/cut3/emd_aug/seed1"].command.endswith("--max_steps 6")
 
@@ -141,6 +142,7 @@ def test_no_run_begins_after_the_deadline(place: Workplace):
 def test_several_jobs_keep_to_what_runs_wait_for(place: Workplace):
     serial = perform_all(runs_of(PLAN), place, start=FakePrograms(score))
     other = dataclasses.replace(place, root=place.root.with_name("other"))
+    write_train_rows(other)
     parallel = perform_all(runs_of(PLAN), other, jobs=4, start=FakePrograms(score))
     assert parallel.keys() == serial.keys()
     for name, record in parallel.items():
@@ -176,6 +178,7 @@ def test_a_better_teacher_makes_again_what_learned_from_another(place: Workplace
     again = FakePrograms(with_student_seeds)
     after = perform_all(runs_of(PLAN), place, jobs=jobs, start=again)
     other = dataclasses.replace(place, root=place.root.with_name("other"))
+    write_train_rows(other)
     fresh = perform_all(runs_of(PLAN), other, start=FakePrograms(with_student_seeds))
     assert {name: run.command for name, run in after.items()} == {
         name: run.command for name, run in fresh.items()
