@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -316,19 +318,24 @@ def _time(findings: Findings) -> str:
             cells = [str(len(runs)), f"{_median(seconds):.0f}", f"{sum(seconds) / 3600:.2f}"]
             rows.append([title, *cells, f"{_median(speeds):.0f}"])
     table = _table(["what", "runs", "median seconds", "hours", "examples per second"], rows)
-    measured = [record for record in findings.records if record.environment]
-    facts = [_environment(record) for record in measured]
+    revisions: dict[str, Counter[str]] = {}
+    for record in findings.records:
+        if record.environment:
+            revision = record.environment.get("git_revision") or "unknown"
+            revisions.setdefault(_machine(record.environment), Counter())[revision[:8]] += 1
     dates = sorted(record.started[:10] for record in findings.records)
-    machines = "\n".join(f"- {fact}: {facts.count(fact)} runs" for fact in sorted(set(facts)))
+    machines = "\n".join(
+        f"- {machine}: {counts.total()} runs, by git revision"
+        f" {', '.join(f'{revision} ({count})' for revision, count in sorted(counts.items()))}"
+        for machine, counts in sorted(revisions.items())
+    )
     days = f"\n\nRun from {dates[0]} to {dates[-1]}." if dates else ""
     return f"{table}\n\n{machines}{days}"
 
 
-def _environment(record: Record) -> str:
-    environment = record.environment
+def _machine(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    revision = (environment.get("git_revision") or "no git revision")[:12]
-    return f"{environment.get('machine', '')}; {', '.join(environment['devices'])}; {versions}; {revision}"
+    return f"{environment.get('machine', '')}; {', '.join(environment['devices'])}; {versions}"
 
 
 def _count(number: int, what: str) -> str:

@@ -66,6 +66,11 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
     assert row(text, "Methods, over all pairs\n", "uniform (TinyBERT)")[1].startswith("+20.0 (")
     assert row(text, "Tasks", "Rotten Tomatoes")[1:4] == ["accuracy", "3", "40"]
     assert text.endswith("## Not run yet\n\n- Rotten Tomatoes, cut3: top\n")
+    runs = len([record for record in findings.records if record.environment])
+    assert (
+        f"; a device; python 3, jax 1, flax None, optax None: {runs} runs, by git revision abc ({runs})"
+        in text
+    )
     # Equal masses leave the mean of the costs 0, 0.1, … 1.7.
     assert row(text, "Layer weights and plans", "EMD, normalize")[1:] == ["0.85, 0.85"]
     assert "β 0.01: 65.0" in row(text, "Tuning", "Rotten Tomatoes | cut3 | uniform (TinyBERT)")[3]
