@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,20 @@ def draw(findings: Findings, directory: Path) -> dict[str, str]:
 
 
 def svg(figure: Figure) -> str:
-    """The picture without a date, so that equal records give equal files."""
+    """The picture without a date and with numbered clip paths, so that equal records give equal files.
+
+    Their names would be hashes of positions that the layout finds to the last bit but one.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    numbers: dict[str, str] = {}
+    text = re.sub(
+        r"\bp[0-9a-f]{10}\b",
+        lambda name: numbers.setdefault(name[0], f"clip{len(numbers)}"),
+        buffer.getvalue(),
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def _new(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any):

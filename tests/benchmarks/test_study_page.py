@@ -119,6 +119,11 @@ def test_the_pictures_say_what_was_drawn(findings: Findings, tmp_path: Path):
         "plans": {"attention; cut3; Rotten Tomatoes", "6"},  # 1/18 of the mass is 6 percent
     }.items():
         assert texts <= set(texts_of(tmp_path / "results" / f"{name}.svg"))
+    # No name is a hash of the layout, whose last bits change from process to process.
+    clips = re.findall(
+        r'url\(#(\w+)\)|clipPath id="(\w+)"', (tmp_path / "results" / "scores.svg").read_text()
+    )
+    assert {name for names in clips for name in names if name} == {"clip0"}
 
 
 def test_an_ablation_is_compared_with_its_method(findings: Findings, tmp_path: Path):
