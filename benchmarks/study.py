@@ -99,7 +99,8 @@ def plan_of(config: StudyConfig) -> Plan:
     names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
     given = {name: getattr(config, name) for name in (*names, "general_steps", "masked_lm_steps")}
     values = values | {name: value for name, value in given.items() if value not in (None, ())}
-    if "bert_model" in config.augmentation_flags:
+    given_flags = {flag.partition("=")[0] for flag in shlex.split(config.augmentation_flags)}
+    if given_flags & {"--bert_model", "--pretrained_bert_model"}:
         values = values | {"masked_lm_steps": 0}
     if len(config.betas) == 1:
         values = values | {"learning_rate_factors": (1.0,)}

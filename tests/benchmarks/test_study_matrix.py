@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import study
 from comparison.commands import Workplace, command_line
 from comparison.matrix import FULL, SMOKE, Plan, Run, going_on, runs_of, teacher_names
 from comparison.methods import METHODS, STUDENTS
@@ -74,6 +76,20 @@ def test_augmented_rows_are_made_once_for_a_task_and_before_they_are_read():
     assert {"masked_corpus", "masked_lm"} <= {run.name for run in runs}
     given = runs_of(dataclasses.replace(plan, masked_lm_steps=0))
     assert {run.name for run in runs} - {run.name for run in given} == {"masked_corpus", "masked_lm"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "made"),
+    [("", True), ("--glove_embs bert_model.txt", True), ("--bert_model=b", False), ("--bert_model b", False)],
+)
+def test_a_given_masked_language_model_is_taken(parsed, tmp_path: Path, flags: str, made: bool):
+    config = study.StudyConfig(methods=("emd_aug",), tasks=("rotten_tomatoes",), augmentation_flags=flags)
+    plan = study.plan_of(config)
+    runs = {run.name: run for run in runs_of(plan)}
+    assert ("masked_lm" in runs) == made
+    place = Workplace(tmp_path, plan, augmentation_flags=shlex.split(flags))
+    parsed_flags = parsed(command_line(runs["augmentation/rotten_tomatoes"], place, {}))
+    assert parsed_flags.bert_model == (tmp_path / "masked_lm" if made else Path("b"))
 
 
 def test_the_teachers_of_other_seeds_wait_for_the_learning_rate():
