@@ -29,9 +29,10 @@ test: $(VENV)/.installed-test
 
 # A minute and a half, without torch: `make test-fast PYTHON=python3.12 VENV=.venv-3.12` tries another Python, and
 # the newest JAX that it takes.
-FAST_TESTS := tests/bert tests/data tests/evaluation tests/commands/test_help.py tests/commands/test_packaging.py \
-	$(addprefix tests/training/test_,accelerators.py checkpoints.py optimizer.py presets.py) \
-	$(addprefix tests/transport/test_,cost.py layer_weights.py mapping.py names.py) \
+FAST_TESTS := tests/models tests/tokenization tests/data tests/corpus tests/augmentation tests/evaluation \
+	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
+	$(addprefix tests/training/test_,checkpoints.py optimizer.py) tests/distillation/test_presets.py \
+	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
 	tests/test_api.py tests/test_local_paths.py
 
 $(VENV)/.installed-test-fast: $(VENV)/.installed
@@ -57,7 +58,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 
 # About ten minutes. The throughput, latency and study programs in benchmarks/ have lines of their own there.
 bench: $(VENV)/.installed-bench
-	NETWORK_SIMPLEX_PROBLEMS=10000 $(BIN)/python -m pytest -n 2 tests/transport/test_network_simplex.py
+	NETWORK_SIMPLEX_PROBLEMS=10000 $(BIN)/python -m pytest -n 2 tests/transport/test_simplex.py
 	$(BIN)/python benchmarks/transport.py
 
 # Half an hour: kills training runs at random moments and compares what the resumed ones leave.

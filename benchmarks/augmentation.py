@@ -25,15 +25,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_emd_jax.bert.config import BertConfig
-from bert_emd_jax.bert.heads import BertForMaskedLM, forward
+from bert_emd_jax.augmentation.masked_lm import WordPredictor, load_masked_lm
+from bert_emd_jax.augmentation.words import find_words, proposable_words
+from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.commands import demo_assets
-from bert_emd_jax.data.augmentation import find_words, proposable_words
-from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.evaluation.masked_lm import WordPredictor, load_masked_lm
-from bert_emd_jax.training.parallel import jit_inference, replicate
-from bert_emd_jax.weights.initialization import initial_params
-from bert_emd_jax.weights.model_directory import Model
+from bert_emd_jax.devices.parallel import jit_inference, replicate
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForMaskedLM, forward
+from bert_emd_jax.models.initialization import initial_params
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 CANDIDATES = 15
 FIXED_LENGTHS = (32, 64, 128, 256, 512)

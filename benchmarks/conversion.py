@@ -54,9 +54,9 @@ def main() -> None:
 
 def write(directory: Path) -> None:
     """A random BERT-base in Hugging Face's form."""
-    from bert_emd_jax.bert.config import BertConfig
-    from bert_emd_jax.weights.huggingface import write_huggingface_weights
-    from bert_emd_jax.weights.initialization import initial_params
+    from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
+    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.initialization import initial_params
 
     config = BertConfig()
     write_huggingface_weights(directory / "model", initial_params(config, "classifier", seed=0), config)
@@ -68,8 +68,8 @@ def save(directory: Path) -> float:
     """Seconds of a bare Orbax save of parameters that are in memory already."""
     import orbax.checkpoint as ocp
 
-    from bert_emd_jax.bert.config import BertConfig
-    from bert_emd_jax.weights.initialization import initial_params
+    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.initialization import initial_params
 
     params = initial_params(BertConfig(), "classifier", seed=0)
     start = time.perf_counter()
@@ -84,7 +84,7 @@ def convert(directory: Path) -> float:
     """Seconds of a conversion: reading, checking, transposing, writing a model directory."""
     import orbax.checkpoint  # noqa: F401  (imported above as well, outside the time)
 
-    from bert_emd_jax.weights.model_directory import load_whole_model, save_model
+    from bert_emd_jax.checkpoints.model_directory import load_whole_model, save_model
 
     start = time.perf_counter()
     save_model(directory / "converted", load_whole_model(directory / "model"), with_pytorch=False)
@@ -98,7 +98,7 @@ MEASURED = {"write": write, "save": save, "convert": convert}
 
 def measured(kind: str, directory: Path) -> dict[str, float]:
     """Seconds and peak memory of one measurement, in a process of its own."""
-    import bert_emd_jax.weights.model_directory  # noqa: F401
+    import bert_emd_jax.checkpoints.model_directory  # noqa: F401
 
     before = peak_memory()
     os.sync()

@@ -30,12 +30,12 @@ from measuring import (
     seconds_in_turn,
 )
 
-from bert_emd_jax.bert.config import BertConfig
-from bert_emd_jax.bert.heads import BertForSequenceClassification, forward
-from bert_emd_jax.training.parallel import jit_inference
-from bert_emd_jax.weights.huggingface import write_huggingface_weights
-from bert_emd_jax.weights.initialization import initial_params
-from bert_emd_jax.weights.params import Params
+from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
+from bert_emd_jax.devices.parallel import jit_inference
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.initialization import initial_params
+from bert_emd_jax.models.params import Params
 
 BATCH_SIZES = (1, 32)
 LENGTHS = (16, 64, 128)

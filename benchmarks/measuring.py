@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bert_emd_jax.bert.config import BertConfig
 from bert_emd_jax.commands import demo, demo_assets
-from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 TEACHER = BertConfig()  # bert-base
 STUDENT = BertConfig(  # TinyBERT-4

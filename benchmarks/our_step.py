@@ -12,23 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_emd_jax.bert.heads import BertForSequenceClassification, forward
+from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import Batch, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, split_for_training
+from bert_emd_jax.distillation.distill_step import PredictionLoss, make_distill_step
+from bert_emd_jax.distillation.layer_losses import PlanStart, layer_losses
+from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
+from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.distill_step import PredictionLoss, make_distill_step
-from bert_emd_jax.training.layer_losses import PlanStart, layer_losses
 from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_emd_jax.training.parallel import DEVICES, pmap_step, replicate, split_for_training
 from bert_emd_jax.training.state import DROPOUT_GENERATOR, apply_gradients, create_state, unless_bad
-from bert_emd_jax.training.task_data import TaskData
-from bert_emd_jax.training.teacher_outputs import TeacherOutputs
 from bert_emd_jax.transport import sinkhorn
 from bert_emd_jax.transport.layer_weights import uniform_layer_weights
-from bert_emd_jax.transport.mapping import fixed_plan
+from bert_emd_jax.transport.mappings import fixed_plan
 from bert_emd_jax.transport.names import FIXED_MAPPINGS
-from bert_emd_jax.weights.initialization import PROJECTION
-from bert_emd_jax.weights.model_directory import Model
 
 
 class Ours:

@@ -23,10 +23,10 @@ import numpy as np
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the baseline has one core, too
 
 from bert_emd_jax.commands import demo_assets
-from bert_emd_jax.data.corpus import tokenize_corpus
-from bert_emd_jax.data.pretraining import ExampleSettings, Vocabulary
-from bert_emd_jax.data.pretraining_files import write_epochs
-from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.corpus.corpus import tokenize_corpus
+from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.writing import write_epochs
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 SETTINGS = ExampleSettings(masked_lm_prob=0.15)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if path.name != "setup.py")
 UNWANTED = ("tensorflow", "torch", "matplotlib", "pandas")
-MODULES = ("bert_emd_jax", "bert_emd_jax.training.distill", "bert_emd_jax.evaluation.evaluate")
+MODULES = ("bert_emd_jax", "bert_emd_jax.distillation.distill", "bert_emd_jax.evaluation.evaluate")
 ROWS = 128
 
 
@@ -72,8 +72,8 @@ def write_models_and_rows(directory: Path, small: bool) -> None:
     # Not above: this file times what a Python without these imports does.
     from measuring import SMALL_STUDENT, SMALL_TEACHER, STUDENT, TEACHER, uncased_tokenizer
 
-    from bert_emd_jax.weights.initialization import initial_params
-    from bert_emd_jax.weights.model_directory import Model, save_model
+    from bert_emd_jax.checkpoints.model_directory import Model, save_model
+    from bert_emd_jax.models.initialization import initial_params
 
     tokenizer = uncased_tokenizer(None)
     configs = (SMALL_TEACHER, SMALL_STUDENT) if small else (TEACHER, STUDENT)

@@ -53,14 +53,14 @@ from measuring import (
 )
 from our_step import KeptOutputs, Ours, parts_of_a_step
 
+from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import Batch, BatchSchedule
-from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.training import teacher_outputs
+from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.distillation import teacher_outputs
+from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
+from bert_emd_jax.models.initialization import initial_params, initial_projection
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.task_data import TaskData, load_task_data, task_of
-from bert_emd_jax.training.teacher_outputs import TeacherOutputs
-from bert_emd_jax.weights.initialization import initial_params, initial_projection
-from bert_emd_jax.weights.model_directory import Model
 
 
 class OnceForAll(NamedTuple):

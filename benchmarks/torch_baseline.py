@@ -21,7 +21,7 @@ import transformers
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import AttentionInterface
 
-from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.models.bert_config import BertConfig
 
 RAW_SCORES = "raw_scores"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.weights.checkpoint_files import read_checkpoint
+from bert_emd_jax.checkpoints.checkpoint_files import read_checkpoint
 
 FORMS = {"zip": True, "legacy": False}
 HIDDEN, LAYERS, INTERMEDIATE, VOCABULARY, POSITIONS = 768, 12, 3072, 30522, 512

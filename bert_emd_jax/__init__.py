@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         plot_mapping,
     )
     from bert_emd_jax.errors import UserError
-    from bert_emd_jax.evaluation.config import EvaluationConfig
+    from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
     from bert_emd_jax.training.config import (
         DistillConfig,
         FinetuneConfig,
@@ -32,7 +32,7 @@ _HOME = {
     ),
     **dict.fromkeys(("load", "mapping", "plot_layer_weights", "plot_mapping"), "api"),
     **dict.fromkeys(("DistillConfig", "FinetuneConfig", "GeneralDistillConfig"), "training.config"),
-    "EvaluationConfig": "evaluation.config",
+    "EvaluationConfig": "evaluation.evaluation_config",
     "UserError": "errors",
 }
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.config import EvaluationConfig
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.training.config import (
     DistillConfig,
     Dtype,
     FinetuneConfig,
     GeneralDistillConfig,
 )
-from bert_emd_jax.training.presets import preset_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bert_emd_jax.report.mapping_file import Mapping
-    from bert_emd_jax.weights.model_directory import Model
+    from bert_emd_jax.checkpoints.model_directory import Model
+    from bert_emd_jax.runs.layer_mapping import Mapping
 
 Config = TypeVar("Config")
 Results = dict[str, Any]
@@ -58,7 +58,7 @@ def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
     """
-    from bert_emd_jax.training.distill import distill as train
+    from bert_emd_jax.distillation.distill import distill as train
 
     if config is None and flags.get("preset"):
         flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
@@ -73,7 +73,7 @@ def general_distill(config: GeneralDistillConfig | None = None, /, **flags: Any)
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
     """
-    from bert_emd_jax.training.general_distill import general_distill as train
+    from bert_emd_jax.distillation.general_distill import general_distill as train
 
     return _trained(train, config or _config(GeneralDistillConfig, flags))
 
@@ -99,7 +99,7 @@ def mapping(run_dir: str | Path) -> "Mapping":
     Raises:
       UserError: `run_dir` is not the `output_dir` of a distillation, or the file is damaged.
     """
-    from bert_emd_jax.report.mapping_file import read_mapping
+    from bert_emd_jax.runs.layer_mapping import read_mapping
 
     path = Path(run_dir) / "layer_mapping.npz"
     if not path.is_file():
@@ -112,7 +112,7 @@ def plot_mapping(run_dir: str | Path, step: int | None = None) -> "Figure":
 
     A Matplotlib figure, which a notebook shows by itself. Raises UserError as `mapping` does.
     """
-    from bert_emd_jax.report.plan_figures import draw_plans_of
+    from bert_emd_jax.runs.plan_figures import draw_plans_of
 
     return draw_plans_of(_recorded(run_dir), step)
 
@@ -122,7 +122,7 @@ def plot_layer_weights(run_dir: str | Path) -> "Figure":
 
     A Matplotlib figure, which a notebook shows by itself. Raises UserError as `mapping` does.
     """
-    from bert_emd_jax.report.plan_figures import draw_layer_weights_of
+    from bert_emd_jax.runs.plan_figures import draw_layer_weights_of
 
     return draw_layer_weights_of(_recorded(run_dir))
 
@@ -147,7 +147,7 @@ def load(
     Raises:
       UserError: nothing loadable there, or a model without a classifier.
     """
-    from bert_emd_jax.weights.model_directory import load_model
+    from bert_emd_jax.checkpoints.model_directory import load_model
 
     return Classifier(load_model(Path(path)), max_seq_length, batch_size, dtype)
 
@@ -167,9 +167,9 @@ class Classifier:
     ):
         import jax.numpy as jnp
 
-        from bert_emd_jax.bert.heads import BertForSequenceClassification
+        from bert_emd_jax.devices.parallel import replicate
         from bert_emd_jax.evaluation.prediction import Predictor
-        from bert_emd_jax.training.parallel import replicate
+        from bert_emd_jax.models.heads import BertForSequenceClassification
 
         self.model = model
         self._max_length = min(max_seq_length, model.config.max_position_embeddings)
@@ -220,9 +220,9 @@ class Classifier:
 
 
 def _trained(train: Any, config: Any) -> Results:
+    from bert_emd_jax.devices.hosts import is_main
     from bert_emd_jax.report.html import write_report
-    from bert_emd_jax.training.hosts import is_main
-    from bert_emd_jax.training.mirror import mirrored
+    from bert_emd_jax.runs.mirror import mirrored
 
     _show_log()
     with mirrored(config):
@@ -234,8 +234,8 @@ def _trained(train: Any, config: Any) -> Results:
 
 def _show_log() -> None:
     """In a notebook, what the programs say: nobody has set up a log there."""
+    from bert_emd_jax.runs.progress_bar import in_notebook
     from bert_emd_jax.screen_log import log_to_screen
-    from bert_emd_jax.training.progress_bar import in_notebook
 
     if in_notebook() and not logging.getLogger("bert_emd_jax").handlers:
         log_to_screen()

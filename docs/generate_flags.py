@@ -15,7 +15,7 @@ PROGRAMS = {
     "run_finetune.py": "bert_emd_jax.training.config:FinetuneConfig",
     "run_distill.py": "bert_emd_jax.training.config:DistillConfig",
     "run_distill.py --pregenerated_data": "bert_emd_jax.training.config:GeneralDistillConfig",
-    "run_eval.py": "bert_emd_jax.evaluation.config:EvaluationConfig",
+    "run_eval.py": "bert_emd_jax.evaluation.evaluation_config:EvaluationConfig",
     "run_eval.py --compare": "bert_emd_jax.commands.compare:CompareConfig",
     "run_pretrain_data.py": "bert_emd_jax.commands.pretrain_data:PretrainDataConfig",
     "run_augment.py": "bert_emd_jax.commands.augment:AugmentConfig",

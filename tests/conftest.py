@@ -73,10 +73,10 @@ def task_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
     """`tiny_model_dir(name, num_hidden_layers=4, …)` writes a random model directory."""
-    from bert_emd_jax.bert.config import BertConfig
-    from bert_emd_jax.data.tokenization import Tokenizer
-    from bert_emd_jax.weights.initialization import initial_params
-    from bert_emd_jax.weights.model_directory import Model, save_model
+    from bert_emd_jax.checkpoints.model_directory import Model, save_model
+    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.initialization import initial_params
+    from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
     def make(name: str, seed: int = 0, **changes) -> Path:
         tokenizer = Tokenizer.from_directory(vocabulary_dir)
@@ -103,3 +103,34 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     monkeypatch.setattr(logging.getLogger("bert_emd_jax"), "propagate", True)
     caplog.set_level(logging.INFO, logger="bert_emd_jax")
     return caplog
+
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTER_WORDS = (
+    "the a cat dog sat on mat un ##aff ##able runn ##ing cafe café naive naïve Berlin berlin"
+    " 中 文 字 日"
+)
+    "the a cat dog sat on mat un ##aff ##able runn ##ing cafe café naive naïve Berlin berlin 中 文 字 日"
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'$-[]éÉüßé🙂"
+
+
+def tiny_vocabulary() -> list[str]:
+    """Special tokens, some words, and every letter both as a word and as a continuation."""
+    letters = [letter for character in LETTERS for letter in (character, "##" + character)]
+    return list(dict.fromkeys([*SPECIALS, *LETTER_WORDS.split(), *letters]))
+
+
+@pytest.fixture(scope="session")
+def vocabulary_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("vocabulary")
+    text = "".join(f"{piece}\n" for piece in tiny_vocabulary())
+    (directory / "vocab.txt").write_text(text, encoding="utf-8", newline="\n")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(vocabulary_directory: Path):
+    from bert_emd_jax.tokenization.tokenizer import Tokenizer
+
+    return Tokenizer.from_directory(vocabulary_directory)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.data.corpus import Corpus
-from bert_emd_jax.data.pretraining import Vocabulary
+from bert_emd_jax.corpus.corpus import Corpus
+from bert_emd_jax.corpus.examples import Vocabulary
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 FIRST_WORD = len(SPECIALS)

@@ -58,7 +58,7 @@ def test_what_are_no_texts(tiny_model_dir, arguments, message):
     [
         ("finetune", "training.finetune", "bert_model"),
         ("evaluate", "evaluation.evaluate", "student_model"),
-        ("distill", "training.distill", "teacher_model"),
+        ("distill", "distillation.distill", "teacher_model"),
     ],
 )
 def test_flags_reach_the_program(monkeypatch, name, module, model):

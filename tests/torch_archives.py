@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bert_emd_jax.checkpoints.torch_format.reader import read_torch_file
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.torch_files import read_torch_file
 
 MEMORY_BEYOND_THE_FILE = 128 << 20
 """What reading any file may take, in bytes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.report.mapping_file import SIDES
+from bert_emd_jax.runs.layer_mapping import SIDES
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
 from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS

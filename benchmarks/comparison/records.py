@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.mapping_file import read_mapping
+from bert_emd_jax.runs.layer_mapping import read_mapping
 from comparison.matrix import Plan, Run
 
 RECORD = "record.json"  # written last: a run that has it is done

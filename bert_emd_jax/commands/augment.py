@@ -14,10 +14,10 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import CustomTaskConfig, Dtype, OptionalBool
 
 if TYPE_CHECKING:
-    from bert_emd_jax.data.augmented_file import Cells
+    from bert_emd_jax.augmentation.augmented_file import Cells
+    from bert_emd_jax.augmentation.word_replacements import WordReplacements
     from bert_emd_jax.data.rows import Column
     from bert_emd_jax.data.task import Task
-    from bert_emd_jax.evaluation.word_replacements import WordReplacements
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,11 +85,11 @@ def run(config: AugmentConfig) -> None:
     """Reads the train file, asks the model and the word vectors for candidates, and writes the variants."""
     from tqdm import tqdm
 
-    from bert_emd_jax.data.augmentation import DEFAULT_SAMPLES, SAMPLES_PER_TEXT
-    from bert_emd_jax.data.augmented_file import header_of, whole_rows, write_rows
+    from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, write_rows
+    from bert_emd_jax.augmentation.word_vectors import WordVectors
+    from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT
     from bert_emd_jax.data.readers import read_split
     from bert_emd_jax.data.task import augmented
-    from bert_emd_jax.data.word_vectors import WordVectors
 
     task, data_dir = _task_of(config)
     examples = read_split(task, data_dir, "train")
@@ -101,8 +101,8 @@ def run(config: AugmentConfig) -> None:
         vectors = WordVectors.from_file(config.glove_embs, config.max_vectors)
         print(f"{config.glove_embs}: vectors of {len(vectors)} words")
 
-    from bert_emd_jax.evaluation.masked_lm import load_masked_lm
-    from bert_emd_jax.evaluation.word_replacements import WordReplacements
+    from bert_emd_jax.augmentation.masked_lm import load_masked_lm
+    from bert_emd_jax.augmentation.word_replacements import WordReplacements
 
     model = load_masked_lm(config.bert_model, config.do_lower_case)
     texts: list[str] = list(dict.fromkeys(chain(examples.texts_a, examples.texts_b or ())))
@@ -185,7 +185,7 @@ def _augmented_rows(
     """Every row, then itself with variants of its first text, then itself with variants of its second."""
     import numpy as np
 
-    from bert_emd_jax.data.augmentation import sample_variants
+    from bert_emd_jax.augmentation.words import sample_variants
 
     for number, row in enumerate(rows):
         yield row

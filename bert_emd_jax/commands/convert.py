@@ -9,7 +9,7 @@ from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from bert_emd_jax.weights.model_directory import Model
+    from bert_emd_jax.checkpoints.model_directory import Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ConvertConfig:
 
 def run(config: ConvertConfig) -> None:
     """Converts, and prints where the result is."""
-    from bert_emd_jax.weights.hub import resolve_model
+    from bert_emd_jax.checkpoints.hub import resolve_model
 
     path = resolve_model(config.input)
     if config.inspect:
@@ -57,10 +57,10 @@ def run(config: ConvertConfig) -> None:
     if output_dir is not None and not _is_new(output_dir):
         raise UserError(f"--output_dir {output_dir} is not empty: choose another")
     if config.verify:
-        from bert_emd_jax.weights.verification import require_torch
+        from bert_emd_jax.checkpoints.verification import require_torch
 
         require_torch()
-    from bert_emd_jax.weights.model_directory import load_whole_model
+    from bert_emd_jax.checkpoints.model_directory import load_whole_model
 
     model = load_whole_model(
         path,
@@ -80,7 +80,7 @@ def _is_new(directory: Path) -> bool:
 
 
 def _inspect(config: ConvertConfig, path: Path) -> None:
-    from bert_emd_jax.weights.inspection import inspect_model
+    from bert_emd_jax.checkpoints.inspection import inspect_model
 
     table, problems = inspect_model(path, None if config.head == "auto" else config.head)
     print(table)
@@ -89,13 +89,13 @@ def _inspect(config: ConvertConfig, path: Path) -> None:
 
 
 def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
-    from bert_emd_jax.weights.model_directory import save_huggingface, save_model
+    from bert_emd_jax.checkpoints.model_directory import save_huggingface, save_model
 
     if config.to_pytorch:
         save_huggingface(output_dir, model)
         print(f"for transformers: {output_dir}")
     elif config.to_stablehlo:
-        from bert_emd_jax.weights.stablehlo import ARTEFACT, write_stablehlo
+        from bert_emd_jax.checkpoints.stablehlo import ARTEFACT, write_stablehlo
 
         write_stablehlo(output_dir, model)
         print(f"for jax.export: {output_dir / ARTEFACT}")
@@ -106,8 +106,8 @@ def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
 
 def _verify(config: ConvertConfig, path: Path, model: "Model") -> None:
     """Compares what was written, as it is read back, or the model in memory where nothing was."""
-    from bert_emd_jax.weights.model_directory import load_whole_model
-    from bert_emd_jax.weights.verification import TOLERANCE, differences_from_torch
+    from bert_emd_jax.checkpoints.model_directory import load_whole_model
+    from bert_emd_jax.checkpoints.verification import TOLERANCE, differences_from_torch
 
     torch_source, artefact = path, None
     if config.to_pytorch and config.output_dir is not None:

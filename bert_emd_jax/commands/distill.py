@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.distillation.presets import with_preset_flags
 from bert_emd_jax.training.config import DistillConfig, GeneralDistillConfig
-from bert_emd_jax.training.presets import with_preset_flags
 
 _PROGRAM = "run_distill.py"
 

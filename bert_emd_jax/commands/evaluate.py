@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bert_emd_jax.commands import compare
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.evaluation.config import EvaluationConfig
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 
 
 def run(config: EvaluationConfig) -> None:

@@ -14,9 +14,9 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import OptionalBool
 
 if TYPE_CHECKING:
-    from bert_emd_jax.data.corpus import Corpus
-    from bert_emd_jax.data.pretraining import ExampleSettings
-    from bert_emd_jax.data.tokenization import Tokenizer
+    from bert_emd_jax.corpus.corpus import Corpus
+    from bert_emd_jax.corpus.examples import ExampleSettings
+    from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _SCRATCH = ".corpus"  # the tokenised corpus until the program is done
 
@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain_data(config: PretrainDataConfig) -> None:
     """Tokenises the corpus and writes the files of every epoch."""
-    from bert_emd_jax.data.pretraining import ExampleSettings
-    from bert_emd_jax.data.pretraining_description import describe
-    from bert_emd_jax.data.pretraining_files import example_count
-    from bert_emd_jax.data.tokenization import Tokenizer
+    from bert_emd_jax.corpus.examples import ExampleSettings
+    from bert_emd_jax.corpus.manifest import describe
+    from bert_emd_jax.corpus.writing import example_count
+    from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
     _check(config)
     shard = _parse_shard(config.shard)
@@ -145,8 +145,8 @@ def _write_missing(
 ) -> None:
     from tqdm import tqdm
 
-    from bert_emd_jax.data.pretraining import Vocabulary
-    from bert_emd_jax.data.pretraining_files import write_epochs
+    from bert_emd_jax.corpus.examples import Vocabulary
+    from bert_emd_jax.corpus.writing import write_epochs
 
     scratch = None
     if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
@@ -187,7 +187,7 @@ def _tokenized(config: PretrainDataConfig, tokenizer: "Tokenizer", scratch: Path
     """The corpus as token ids, from an interrupted run where that finished them."""
     from tqdm import tqdm
 
-    from bert_emd_jax.data.corpus import Corpus, tokenize_corpus
+    from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
 
     if scratch is not None and Corpus.is_complete(scratch):
         return Corpus.open(scratch)
@@ -220,7 +220,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 def _prepare_output(config: PretrainDataConfig, directory: Path, description: dict[str, object]) -> None:
     """Makes the directory, or checks that what it holds may be continued or replaced."""
-    from bert_emd_jax.data.pretraining_description import (
+    from bert_emd_jax.corpus.manifest import (
         DESCRIPTION_FILE,
         differing_names,
         read_description,
@@ -258,7 +258,7 @@ def _prepare_output(config: PretrainDataConfig, directory: Path, description: di
 
 def _remove_output(directory: Path) -> None:
     """Removes what an earlier run of this program wrote, so that its epochs do not mix with the new ones."""
-    from bert_emd_jax.data.pretraining_description import DESCRIPTION_FILE
+    from bert_emd_jax.corpus.manifest import DESCRIPTION_FILE
 
     (directory / DESCRIPTION_FILE).unlink(missing_ok=True)
     shutil.rmtree(directory / _SCRATCH, ignore_errors=True)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from bert_emd_jax.commands.programs import typed_name
+from bert_emd_jax.devices.hosts import is_main
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import TrainingConfig
-from bert_emd_jax.training.hosts import is_main
 
 
 def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:

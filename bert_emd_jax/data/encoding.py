@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bert_emd_jax.data.readers import Examples
-from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _SHORTEST = 5  # one piece of each text of a pair and the three special tokens
 _ROWS_AT_ONCE = 8192

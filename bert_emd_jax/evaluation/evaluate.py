@@ -10,22 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bert_emd_jax.bert.heads import BertForSequenceClassification
+from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
 from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_data import bucket_count, check_length, encoded, task_of
+from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.config import EvaluationConfig
-from bert_emd_jax.evaluation.cost_of_use import flops_per_sentence, milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
+from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.runs.run_directory import RESULTS, write_json
 from bert_emd_jax.training.config import flags_of
-from bert_emd_jax.training.label_matching import match_labels
-from bert_emd_jax.training.parallel import replicate
-from bert_emd_jax.training.run_directory import RESULTS, write_json
-from bert_emd_jax.training.task_data import bucket_count, check_length, encoded, task_of
-from bert_emd_jax.weights.model_directory import load_model
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from bert_emd_jax.bert.heads import forward
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.training.parallel import pmap_forward, rows_for_devices, split_for_prediction
+from bert_emd_jax.devices.parallel import pmap_forward, rows_for_devices, split_for_prediction
+from bert_emd_jax.models.heads import forward
 
 
 class Predictor:

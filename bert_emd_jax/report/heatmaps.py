@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.report.mapping_file import SIDES, Mapping
 from bert_emd_jax.report.tables import ABSENT
+from bert_emd_jax.runs.layer_mapping import SIDES, Mapping
 
 DEEP = 0.72  # from this shade on white text has more contrast than black; see --heat in the style sheet
 FAINT = 5e-4  # less mass than this is shown as 0

@@ -7,10 +7,10 @@ from typing import Any
 import jinja2
 
 from bert_emd_jax.report import heatmaps, tables
-from bert_emd_jax.report.mapping_file import SIDES
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
 from bert_emd_jax.report.run_files import HELD_OUT_LOSS, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
+from bert_emd_jax.runs.layer_mapping import SIDES
 
 
 def write_report(run_dir: Path) -> Path:

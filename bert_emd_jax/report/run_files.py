@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.mapping_file import Mapping, read_mapping
 from bert_emd_jax.report.predictions import Predictions, read_predictions
+from bert_emd_jax.runs.layer_mapping import Mapping, read_mapping
 
 HELD_OUT_LOSS = "held_out_loss"
 """What decides in general distillation, where there is no task."""

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter
-from bert_emd_jax.report.mapping_file import SIDES, Mapping, entropy
 from bert_emd_jax.report.predictions import Predictions
 from bert_emd_jax.report.run_files import HELD_OUT_LOSS, Curve, RunFiles
+from bert_emd_jax.runs.layer_mapping import SIDES, Mapping, entropy
 
 GAP_FLOOR = 1e-8  # a gap of 0 has no place on a logarithmic axis
 

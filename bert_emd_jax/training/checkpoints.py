@@ -17,8 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
+from bert_emd_jax.devices.hosts import MAIN_PROCESS_ONLY, is_main, on_main, state_from_main
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.hosts import MAIN_PROCESS_ONLY, is_main, on_main, state_from_main
 from bert_emd_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.devices.parallel import pmap_step, replicate, rows_for_devices
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.cost_of_use import size_of
+from bert_emd_jax.evaluation.model_cost import size_of
+from bert_emd_jax.runs.run_directory import RESULTS, check_run_directory
 from bert_emd_jax.training.config import MappingConfig, TrainingConfig
 from bert_emd_jax.training.loop import total_steps
-from bert_emd_jax.training.parallel import pmap_step, replicate, rows_for_devices
+from bert_emd_jax.training.prefetch import step_inputs
 from bert_emd_jax.training.run import Method, Target, fresh_state
-from bert_emd_jax.training.run_directory import RESULTS, check_run_directory
-from bert_emd_jax.training.step_inputs import step_inputs
-from bert_emd_jax.weights.model_directory import Model
 
 # The longest batches are tried first; when that took longer, the commonest ones are not.
 _PATIENCE_SECONDS = 12.0

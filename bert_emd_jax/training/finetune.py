@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from bert_emd_jax.training import hosts
+from bert_emd_jax.checkpoints.model_directory import load_model
+from bert_emd_jax.data.task_data import check_length, load_task_data, task_of
+from bert_emd_jax.devices import hosts
+from bert_emd_jax.models.initialization import NewHead
+from bert_emd_jax.runs.run_directory import prepare_run_directory
 from bert_emd_jax.training.config import FinetuneConfig
 from bert_emd_jax.training.dry_run import describe_run
 from bert_emd_jax.training.finetune_step import make_finetune_step
 from bert_emd_jax.training.run import Method, finished_results, run_training
-from bert_emd_jax.training.run_directory import prepare_run_directory
-from bert_emd_jax.training.task_data import check_length, load_task_data, task_of
 from bert_emd_jax.training.task_target import classifier, task_target
-from bert_emd_jax.weights.initialization import NewHead
-from bert_emd_jax.weights.model_directory import load_model
 
 PROGRAM = "run_finetune"
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bert_emd_jax.bert.heads import forward
+from bert_emd_jax.models.heads import forward
 from bert_emd_jax.training.gradients import Batch, global_rows, summed_gradients
 from bert_emd_jax.training.objectives import task_loss
 from bert_emd_jax.training.state import TrainState, apply_gradients, dropout_key, unless_bad

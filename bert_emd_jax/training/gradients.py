@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bert_emd_jax.training.parallel import DEVICES
+from bert_emd_jax.devices.parallel import DEVICES
 
 Batch = Mapping[str, jax.Array]
 Measurements = dict[str, Any]

@@ -12,20 +12,20 @@ import numpy as np
 import optax
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from bert_emd_jax.devices.hosts import is_main
+from bert_emd_jax.devices.parallel import replicate, rows_for_devices
 from bert_emd_jax.errors import Interrupted
-from bert_emd_jax.training.bad_steps import means, scalars_to_json, stop_at_bad_steps
+from bert_emd_jax.runs.interruption import StopRequest, StopRequested
+from bert_emd_jax.runs.progress_bar import progress_bar, progress_fields
+from bert_emd_jax.runs.run_costs import RunCosts
+from bert_emd_jax.runs.run_directory import TRACE, MetricsLog
+from bert_emd_jax.runs.step_trace import StepTrace
 from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.config import TrainingConfig
-from bert_emd_jax.training.hosts import is_main
-from bert_emd_jax.training.interruption import StopRequest, StopRequested
-from bert_emd_jax.training.parallel import replicate, rows_for_devices
-from bert_emd_jax.training.progress_bar import progress_bar, progress_fields
+from bert_emd_jax.training.nonfinite import means, scalars_to_json, stop_at_bad_steps
+from bert_emd_jax.training.prefetch import step_inputs
 from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.run_costs import RunCosts
-from bert_emd_jax.training.run_directory import TRACE, MetricsLog
 from bert_emd_jax.training.state import TrainState
-from bert_emd_jax.training.step_inputs import step_inputs
-from bert_emd_jax.training.step_trace import StepTrace
 
 logger = logging.getLogger(__name__)
 

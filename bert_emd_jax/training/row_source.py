@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+from bert_emd_jax.corpus.dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
 from bert_emd_jax.data.batching import Batch, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.data.pretraining_dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
 
 
 class RowSource(Protocol):

@@ -9,28 +9,28 @@ from typing import Any
 
 import optax
 
+from bert_emd_jax.checkpoints.model_directory import Model, save_model
+from bert_emd_jax.devices.hosts import is_main, on_main
+from bert_emd_jax.devices.parallel import pmap_step
+from bert_emd_jax.distillation.presets import sources_of
 from bert_emd_jax.errors import Interrupted
-from bert_emd_jax.training.checkpoints import Checkpoints, Progress
-from bert_emd_jax.training.config import TrainingConfig, flags_of
-from bert_emd_jax.training.hosts import is_main, on_main
-from bert_emd_jax.training.interruption import StopRequest, StopRequested
-from bert_emd_jax.training.loop import Observer, Work, total_steps, train
-from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_emd_jax.training.parallel import pmap_step
-from bert_emd_jax.training.presets import sources_of
-from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.run_costs import RunCosts, keep_compiled_programs
-from bert_emd_jax.training.run_directory import (
+from bert_emd_jax.models.initialization import PROJECTION
+from bert_emd_jax.runs.interruption import StopRequest, StopRequested
+from bert_emd_jax.runs.run_costs import RunCosts, keep_compiled_programs
+from bert_emd_jax.runs.run_directory import (
     CHECKPOINTS,
     RESULTS,
     MetricsLog,
     write_json,
     write_run_config,
 )
+from bert_emd_jax.training.checkpoints import Checkpoints, Progress
+from bert_emd_jax.training.config import TrainingConfig, flags_of
+from bert_emd_jax.training.loop import Observer, Work, total_steps, train
+from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.state import TrainState, create_state
 from bert_emd_jax.transport.layer_weights import LayerWeights
-from bert_emd_jax.weights.initialization import PROJECTION
-from bert_emd_jax.weights.model_directory import Model, save_model
 
 logger = logging.getLogger(__name__)
 

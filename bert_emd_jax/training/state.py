@@ -8,7 +8,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt32
 
-from bert_emd_jax.training.parallel import DEVICES
+from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.transport.layer_weights import LayerWeights
 
 # The generator of the device: nearly free on an accelerator. On CPUs `bert.dropout` draws otherwise.

@@ -6,23 +6,23 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from bert_emd_jax.bert.config import BertConfig
-from bert_emd_jax.bert.heads import BertForSequenceClassification
+from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.cost_of_use import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
 from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.runs.run_directory import DEV_PREDICTIONS
 from bert_emd_jax.training.config import TaskTrainingConfig
-from bert_emd_jax.training.parallel import replicate
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.run import Target
-from bert_emd_jax.training.run_directory import DEV_PREDICTIONS
-from bert_emd_jax.training.task_data import TaskData
-from bert_emd_jax.weights.model_directory import Model
 
 
 def classifier(config: BertConfig, dtype: str, remat: bool = False) -> nn.Module:

@@ -1,15 +1,13 @@
 """Optimal transport between two stacks of layers: costs, plans, layer weights, mappings."""
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bert_emd_jax.transport.cost import attention_cost, embedding_cost, hidden_cost
+    from bert_emd_jax.transport.costs import attention_cost, embedding_cost, hidden_cost
     from bert_emd_jax.transport.layer_weights import update_layer_weights
-    from bert_emd_jax.transport.network_simplex import network_simplex
-    from bert_emd_jax.transport.sinkhorn import Plan, sinkhorn
+    from bert_emd_jax.transport.simplex import network_simplex
+    from bert_emd_jax.transport.solver import Plan, sinkhorn
 
 __all__ = [
     "Plan",
@@ -22,12 +20,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "Plan": "sinkhorn",
-    "attention_cost": "cost",
-    "embedding_cost": "cost",
-    "hidden_cost": "cost",
-    "network_simplex": "network_simplex",
-    "sinkhorn": "sinkhorn",
+    "Plan": "solver",
+    "attention_cost": "costs",
+    "embedding_cost": "costs",
+    "hidden_cost": "costs",
+    "network_simplex": "simplex",
+    "sinkhorn": "solver",
     "update_layer_weights": "layer_weights",
 }
 
@@ -43,19 +41,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-class _Package(ModuleType):
-    """This package. Two of its functions share a name with their file: the function is the attribute.
-
-    The import system assigns every imported submodule to an attribute of its package, which would
-    hide the function; here that assignment is dropped. `from bert_emd_jax.transport.sinkhorn import …`
-    does not read the attribute and works as usual.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

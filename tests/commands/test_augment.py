@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.checkpoints.model_directory import Model, save_model
 from bert_emd_jax.commands import augment
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
-from bert_emd_jax.data.tokenization import Tokenizer
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.weights.initialization import initial_params
-from bert_emd_jax.weights.model_directory import Model, save_model
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.initialization import initial_params
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 LIKELIEST = ["plot", "film", "great", "bad", "sad", "the"]
 MRPC: str = """\

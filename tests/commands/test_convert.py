@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model
 from bert_emd_jax.commands import convert
-from bert_emd_jax.weights.model_directory import load_model, load_whole_model
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_verify_compares_what_was_written(tmp_path, torch_form, capsys):
 def test_verify_fails_where_the_models_differ(torch_form, capsys, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from bert_emd_jax.weights import model_directory
+    from bert_emd_jax.checkpoints import model_directory
 
     def spoiled(*args, **kwargs):
         model = original(*args, **kwargs)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.commands import distill, pretrain_data
-from bert_emd_jax.data.pretraining_dataset import PregeneratedData
+from bert_emd_jax.corpus.dataset import PregeneratedData
+from bert_emd_jax.distillation.general_distill import general_distill
 from bert_emd_jax.training.config import GeneralDistillConfig
-from bert_emd_jax.training.general_distill import general_distill
 from bert_emd_jax.transport import attention_cost, hidden_cost, network_simplex
-from bert_emd_jax.weights.model_directory import load_model
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def config(teacher: Path, corpus: Path, output: Path, **changes) -> GeneralDisti
 
 
 def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_model_dir):
-    from bert_emd_jax.bert.heads import BertForMaskedLM, BertWithoutHead, forward
+    from bert_emd_jax.models.heads import BertForMaskedLM, BertWithoutHead, forward
 
     teacher_dir, output = tiny_model_dir("teacher"), tmp_path / "student"
     results = general_distill(config(teacher_dir, corpus_dir, output))

@@ -21,7 +21,7 @@ from bert_emd_jax.commands import (
 )
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.commands.flags import flag_groups, parse_flags
-from bert_emd_jax.evaluation.config import EvaluationConfig
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.training.config import DistillConfig, FinetuneConfig, GeneralDistillConfig
 
 PROGRAMS = {

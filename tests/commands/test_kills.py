@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.weights.model_directory import load_model
+from bert_emd_jax.checkpoints.model_directory import load_model
 
 # KILLS=50 for a longer trial.
 KILLS = int(os.environ.get("KILLS", "10"))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from bert_emd_jax.bert.config import BertConfig
+from bert_emd_jax.checkpoints.model_directory import Model, save_model
 from bert_emd_jax.commands import evaluate, finetune
-from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.weights.initialization import initial_params
-from bert_emd_jax.weights.model_directory import Model, save_model
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.initialization import initial_params
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 SENTENCES = (
     "吾輩は猫である。",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.commands import convert, distill, evaluate, finetune
-from bert_emd_jax.weights.model_directory import load_model
 
 
 def train_flags(task_dir: Path, output_dir: Path, *more: object) -> list[str]:
@@ -113,7 +113,7 @@ def test_exported_student_gives_the_same_logits_in_transformers(tmp_path, task_d
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     tmp_path, task_dir, tiny_model_dir, monkeypatch, stopped_at, rule
 ):
-    from bert_emd_jax.training import step_inputs
+    from bert_emd_jax.training import prefetch as step_inputs
 
     teacher = tiny_model_dir("teacher")
     more = ("--save_steps", 3, "--gradient_accumulation_steps", 2, "--alpha", 0.5)

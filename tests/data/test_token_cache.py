@@ -10,7 +10,7 @@ from bert_emd_jax.data import token_cache
 from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.token_cache import cached_encoding
-from bert_emd_jax.data.tokenization import Tokenizer
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from mutations.harness import read_files, survives, write_files
 from mutations.mutators import damaged_bytes, damaged_json, damaged_json_lines, damaged_text, either
 
+from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, write_rows
+from bert_emd_jax.augmentation.word_vectors import WordVectors
+from bert_emd_jax.corpus.corpus import tokenize_corpus
+from bert_emd_jax.corpus.dataset import PregeneratedData
+from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.manifest import describe, write_description
+from bert_emd_jax.corpus.writing import write_epochs
 from bert_emd_jax.data import token_cache
-from bert_emd_jax.data.augmented_file import header_of, whole_rows, write_rows
-from bert_emd_jax.data.corpus import tokenize_corpus
 from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.pretraining import ExampleSettings, Vocabulary
-from bert_emd_jax.data.pretraining_dataset import PregeneratedData
-from bert_emd_jax.data.pretraining_description import describe, write_description
-from bert_emd_jax.data.pretraining_files import write_epochs
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task import SplitFile
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
-from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.data.word_vectors import WordVectors
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 WORDS = (
     *("the", "film", "is", "good", "a", "dull", "movie", "and", "so", "funny"),

@@ -15,11 +15,11 @@ from mutations.harness import read_files, survives
 from mutations.mutators import damaged_bytes, damaged_json, damaged_text, either
 from torch_archives import call, dict_of, name, number, pickle_of, text, tuple_of, write_legacy, write_zip
 
-from bert_emd_jax.bert.config import BertConfig, load_bert_config
-from bert_emd_jax.data.tokenization import Tokenizer
-from bert_emd_jax.weights import fitting
-from bert_emd_jax.weights.inspection import inspect_model
-from bert_emd_jax.weights.model_directory import load_model, load_whole_model
+from bert_emd_jax.checkpoints import loading as fitting
+from bert_emd_jax.checkpoints.inspection import inspect_model
+from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model
+from bert_emd_jax.models.bert_config import BertConfig, load_bert_config
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 WORDS = (
     *("the", "film", "is", "good", "a", "dull", "movie", "and", "so", "funny"),

@@ -16,8 +16,8 @@ from report import synthetic_run
 from bert_emd_jax.report.compare import group_runs, read_compared_run
 from bert_emd_jax.report.html import render
 from bert_emd_jax.report.run_files import read_run
+from bert_emd_jax.runs.run_directory import MappingHistory, MetricsLog, prepare_run_directory
 from bert_emd_jax.training.config import FinetuneConfig, flags_of
-from bert_emd_jax.training.run_directory import MappingHistory, MetricsLog, prepare_run_directory
 
 damaged_object = either(damaged_json, damaged_json, damaged_json, damaged_bytes, damaged_text)
 damaged_lines = either(damaged_json_lines, damaged_json_lines, damaged_bytes, damaged_text)

@@ -18,9 +18,9 @@ from bert_emd_jax.report.figures import (
     thin,
 )
 from bert_emd_jax.report.heatmaps import Cell
-from bert_emd_jax.report.mapping_file import entropy
 from bert_emd_jax.report.run_files import Curve
 from bert_emd_jax.report.theme import style_variables
+from bert_emd_jax.runs.layer_mapping import entropy
 
 CURVE = Curve(np.arange(5000), np.random.default_rng(0).normal(size=5000))
 

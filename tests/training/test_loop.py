@@ -13,13 +13,13 @@ import pytest
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.errors import Interrupted, UserError
+from bert_emd_jax.runs.interruption import StopRequest
+from bert_emd_jax.runs.run_costs import RunCosts
+from bert_emd_jax.runs.run_directory import MetricsLog
 from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.config import FinetuneConfig
-from bert_emd_jax.training.interruption import StopRequest
 from bert_emd_jax.training.loop import Work, train
 from bert_emd_jax.training.row_source import TaskRows
-from bert_emd_jax.training.run_costs import RunCosts
-from bert_emd_jax.training.run_directory import MetricsLog
 from bert_emd_jax.training.state import create_state, unless_bad
 
 ROWS = 40

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.transport import network_simplex
-from bert_emd_jax.transport.cost import attention_cost, hidden_cost
+from bert_emd_jax.transport.costs import attention_cost, hidden_cost
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
     uniform_layer_weights,

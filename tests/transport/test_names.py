@@ -18,11 +18,11 @@ def test_names_do_not_import_jax():
 
 def test_the_function_wins_over_its_file_in_every_import_order():
     statements = [
-        "import bert_emd_jax.transport.sinkhorn",
-        "import bert_emd_jax.transport.network_simplex",
-        "from bert_emd_jax.transport.sinkhorn import Plan",
+        "import bert_emd_jax.transport.solver",
+        "import bert_emd_jax.transport.simplex",
+        "from bert_emd_jax.transport.solver import Plan",
         "from bert_emd_jax.transport import sinkhorn",
-        "import bert_emd_jax.transport.mapping",
+        "import bert_emd_jax.transport.mappings",
     ]
     # One process: modules are forgotten between the orders, jax stays loaded.
     lines = ["import sys"]
@@ -35,7 +35,7 @@ def test_the_function_wins_over_its_file_in_every_import_order():
             "assert callable(sinkhorn) and sinkhorn.__name__ == 'sinkhorn', sinkhorn",
             "assert callable(network_simplex) and network_simplex.__name__ == 'network_simplex'",
             "import bert_emd_jax.transport as package",
-            "assert package.sinkhorn is sinkhorn is sys.modules['bert_emd_jax.transport.sinkhorn'].sinkhorn",
+            "assert package.sinkhorn is sinkhorn is sys.modules['bert_emd_jax.transport.solver'].sinkhorn",
         ]
     run_python("\n".join(lines))
 

@@ -1,0 +1,188 @@
+"""From what a file holds to the parameters of the model asked for: what is used, new, missing or ignored."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from bert_emd_jax.checkpoints.architectures import foreign_architecture
+from bert_emd_jax.checkpoints.names import Head, Tensor, head_of, known_tensors
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.initialization import (
+    NewHead,
+    config_with_labels,
+    initial_params,
+    parameter_shapes,
+)
+from bert_emd_jax.models.params import Params, flatten, unflatten
+
+logger = logging.getLogger(__name__)
+
+_POOLER = ("bert/pooler/kernel", "bert/pooler/bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+    """What a model directory or a weights file holds, before a head is chosen; nothing is copied yet.
+
+    `arrays` maps Flax paths to arrays with Flax's axes, in the file's dtype; `entries` says what they
+    are called in a file from outside. `ignored` and `left_over` are tensors without a Flax path:
+    harmless ones, and ones that no BERT of this config has. `untied_decoder` is the name of a masked-LM
+    decoder's tensor that differs from the one it should share; `relu_implied` says that the relu before
+    the classifier is no key of the config, but a conclusion from the tensors.
+    """
+
+    source: str
+    config: BertConfig
+    arrays: Mapping[str, np.ndarray]
+    entries: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    ignored: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    left_over: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    untied_decoder: str | None = None
+    relu_implied: bool = False
+    projection: Params | None = None
+
+    def name(self, path: str) -> str:
+        """What the tensor of a Flax path is called in the file."""
+        entry = self.entries.get(path)
+        return entry.torch_name if entry else path
+
+    def file_shape(self, path: str, shape: tuple[int, ...]) -> list[int]:
+        """A shape of Flax's as the file has it."""
+        entry = self.entries.get(path)
+        return list(shape[::-1] if entry and entry.transform == "transpose" else shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What becomes of a stored model: the Flax paths that are used, those that are new, names left out.
+
+    `problems` are phrases that say why this is not the model asked for; none where it is.
+    """
+
+    config: BertConfig
+    head: Head
+    used: tuple[str, ...]
+    new: tuple[str, ...]
+    ignored: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def plan_fit(
+    stored: StoredModel, head: Head | None, *, as_stored: bool = False, new_head: NewHead | None = None
+) -> Fit:
+    """How a stored model becomes one with a head.
+
+    Args:
+      head: None takes the head that is stored.
+      as_stored: a pooler is taken wherever there is one and never new, as a conversion wants it. Else
+        the model is exactly what the head needs: a missing pooler is new, an unused one ignored.
+      new_head: for a head that is about to be trained: replaces a missing one, and a classifier with
+        another number of labels. None refuses a missing head.
+    """
+    arrays, config = stored.arrays, stored.config
+    head = head_of(arrays) if head is None else head
+    replaced: set[str] = set()
+    if head == "classifier":
+        kernel = arrays.get("classifier/kernel")
+        rows = None if kernel is None else kernel.shape[-1]
+        config = config_with_labels(config, rows, new_head, stored.source)
+        if rows is not None and rows != config.num_labels:
+            replaced = {"classifier/kernel", "classifier/bias"}
+
+    shapes = _shapes(config, head, arrays, as_stored)
+    used = [path for path in shapes if path in arrays and path not in replaced]
+    absent = [path for path in shapes if path not in used]
+    may_be_new = set() if _has_pooler(arrays) else set(_POOLER)
+    if new_head is not None:
+        may_be_new |= {path for path in shapes if not path.startswith("bert/")}
+    new = [path for path in absent if path in may_be_new]
+    missing = [path for path in absent if path not in may_be_new]
+    ignored = [*stored.ignored, *(stored.name(path) for path in arrays if path not in shapes)]
+    problems = _problems(stored, head, {path: shapes[path] for path in used}, missing, ignored)
+    return Fit(config, head, tuple(used), tuple(new), tuple(ignored), tuple(problems))
+
+
+def _has_pooler(arrays: Mapping[str, np.ndarray]) -> bool:
+    return any(path in arrays for path in _POOLER)
+
+
+def _shapes(
+    config: BertConfig, head: Head, arrays: Mapping[str, np.ndarray], as_stored: bool
+) -> dict[str, tuple[int, ...]]:
+    """Path → shape of the parameters of the model asked for, in the order of the table."""
+    shapes = parameter_shapes(config, head)
+    if as_stored:
+        with_pooler = parameter_shapes(config, "none") if _has_pooler(arrays) else {}
+        pooler = {path: shape for path, shape in with_pooler.items() if path in _POOLER}
+        shapes = {path: shape for path, shape in shapes.items() if path not in _POOLER} | pooler
+    paths = [entry.flax_path for entry in known_tensors(config)]
+    return {path: shapes[path] for path in paths if path in shapes}
+
+
+def _problems(
+    stored: StoredModel,
+    head: Head,
+    used: Mapping[str, tuple[int, ...]],
+    missing: list[str],
+    ignored: list[str],
+) -> list[str]:
+    """Phrases for everything that keeps a stored model from being the one asked for.
+
+    Args:
+      used: path → expected shape.
+    """
+    arrays = stored.arrays
+    # A masked-LM head with more than the table's tensors is another head, not one of another task.
+    of_other_lm_head = [
+        name
+        for name in (stored.ignored if head == "masked_lm" else ())
+        if "cls.predictions." in name and ".decoder." not in name
+    ]
+    lists = {
+        "missing": [stored.name(path) for path in missing],
+        "left over": [*stored.left_over, *of_other_lm_head],
+        "of another shape": [
+            f"{stored.name(path)} {stored.file_shape(path, arrays[path].shape)},"
+            f" expected {stored.file_shape(path, shape)}"
+            for path, shape in used.items()
+            if arrays[path].shape != shape
+        ],
+        "not of floating point": [
+            f"{stored.name(path)} ({arrays[path].dtype})" for path in used if arrays[path].dtype.kind in "iub"
+        ],
+    }
+    phrases = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+    if phrases and stored.entries:
+        names = [*map(stored.name, arrays), *stored.ignored, *stored.left_over]
+        if (foreign := foreign_architecture(names)) is not None:
+            return [f"these are the tensors of {foreign}"]
+        if ignored:
+            phrases.append(f"ignored: {', '.join(ignored)}")
+    if head == "masked_lm" and stored.untied_decoder:
+        phrases.append(
+            f"{stored.untied_decoder} is not tied to the embeddings, and only tied decoders are supported"
+        )
+    return phrases
+
+
+def fit_params(stored: StoredModel, fit: Fit, *, seed: int = 0) -> Params:
+    """The float32 parameters of a plan; new ones are drawn from `seed`.
+
+    An array that is float32 and contiguous already is taken as it is, without a copy.
+
+    Raises:
+      UserError: the stored model does not fit; the message has all problems.
+    """
+    if fit.problems:
+        raise UserError(f"{stored.source}: does not fit its config as a BERT; {'; '.join(fit.problems)}")
+    if fit.ignored:
+        logger.info("%s: ignored: %s", stored.source, ", ".join(sorted(fit.ignored)))
+    flat = {path: np.ascontiguousarray(stored.arrays[path], dtype=np.float32) for path in fit.used}
+    if fit.new:
+        logger.info("%s: new, randomly initialised: %s", stored.source, ", ".join(map(stored.name, fit.new)))
+        fresh = flatten(initial_params(fit.config, fit.head, seed))
+        flat |= {path: fresh[path] for path in fit.new}
+    return unflatten(flat)

@@ -1,0 +1,180 @@
+"""The one form of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
+
+Reading also takes a Hugging Face directory, a single weights file or a hub id, converted in memory.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from bert_emd_jax.checkpoints.checkpoint_files import config_directory, find_weights, read_checkpoint
+from bert_emd_jax.checkpoints.hub import resolve_model
+from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface_weights
+from bert_emd_jax.checkpoints.loading import StoredModel, fit_params, plan_fit
+from bert_emd_jax.checkpoints.names import Head, known_tensors
+from bert_emd_jax.checkpoints.params_store import load_params, save_params
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig, load_bert_config, read_config_values
+from bert_emd_jax.models.initialization import PROJECTION, NewHead
+from bert_emd_jax.models.params import Params, flatten
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+PARAMS = "params"
+PYTORCH = "pytorch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A BERT with its head: parameters as NumPy arrays, and the tokenizer its vocabulary belongs to.
+
+    `projection` is the trained map to a teacher's width, where the model was distilled.
+    """
+
+    config: BertConfig
+    params: Params
+    tokenizer: Tokenizer
+    projection: Params | None = None
+
+
+def load_model(
+    path: Path,
+    *,
+    head: Head = "classifier",
+    new_head: NewHead | None = None,
+    do_lower_case: bool | None = None,
+) -> Model:
+    """Loads a model to use it with a head.
+
+    Args:
+      path: a model directory, a Hugging Face directory, a weights file beside its config and
+        vocabulary, or a hub id.
+      new_head: for a head that is going to be trained: replaces a missing one, or a classifier with
+        another number of labels. Nothing stands between the pooler and a classifier that we train.
+      do_lower_case: overrules the tokenizer's own setting.
+
+    Raises:
+      UserError: nothing loadable there, an unsupported architecture, or tensors that do not fit it.
+    """
+    path = resolve_model(path)
+    stored = read_stored(path)
+    fit = plan_fit(stored, head, new_head=new_head)
+    config = fit.config
+    if new_head is not None:
+        config = dataclasses.replace(config, classifier_activation="none")
+    elif fit.head == "classifier":
+        _announce_relu(stored)
+    params = fit_params(stored, fit, seed=new_head.seed if new_head else 0)
+    return _with_tokenizer(path, config, params, stored.projection, do_lower_case)
+
+
+def load_whole_model(
+    path: Path, *, head: Head | None = None, classifier_activation: Literal["none", "relu"] | None = None
+) -> Model:
+    """Loads everything that a path holds, to convert it: the encoder, the pooler if there is one, a head.
+
+    Args:
+      path: as for `load_model`.
+      head: None takes the head that is there: a classifier before a masked-LM head.
+      classifier_activation: overrules what the file says or suggests.
+    """
+    path = resolve_model(path)
+    stored = read_stored(path)
+    fit = plan_fit(stored, head, as_stored=True)
+    config = fit.config
+    if classifier_activation is not None:
+        config = dataclasses.replace(config, classifier_activation=classifier_activation)
+    elif fit.head == "classifier":
+        _announce_relu(stored)
+    return _with_tokenizer(path, config, fit_params(stored, fit), stored.projection)
+
+
+def read_stored(path: Path) -> StoredModel:
+    """What a local path holds, before a head is chosen.
+
+    Raises:
+      UserError: there is no model there, or one of an unsupported architecture.
+    """
+    if (path / PARAMS).is_dir():
+        return _read_params(path)
+    if find_weights(path) is None:
+        raise UserError(f"{path}: holds neither {PARAMS}/ nor a weights file such as model.safetensors")
+    values, source = read_config_values(config_directory(path))
+    BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
+    return stored_model(read_checkpoint(path), values, source)
+
+
+def _read_params(directory: Path) -> StoredModel:
+    params = load_params(directory / PARAMS)
+    projection = params.pop(PROJECTION, None)
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    config = load_bert_config(directory)
+    known = {entry.flax_path for entry in known_tensors(config)}
+    # More layers than the config has, for instance.
+    left_over = {path: arrays.pop(path) for path in list(arrays) if path not in known}
+    return StoredModel(str(directory / PARAMS), config, arrays, left_over=left_over, projection=projection)
+
+
+def _announce_relu(stored: StoredModel) -> None:
+    if stored.relu_implied:
+        logger.warning(
+            "%s: has fit_dense beside its classifier, as TinyBERT's task models: a relu stands before the"
+            " classifier, as in their code (a conversion with --classifier_activation none leaves it out)",
+            stored.source,
+        )
+
+
+def _with_tokenizer(
+    path: Path,
+    config: BertConfig,
+    params: Params,
+    projection: Params | None,
+    do_lower_case: bool | None = None,
+) -> Model:
+    directory = path if (path / PARAMS).is_dir() else config_directory(path)
+    tokenizer = Tokenizer.from_directory(directory, do_lower_case)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
+            f" the model only {config.vocab_size} embeddings; take the tokenizer that belongs to the weights"
+        )
+    return Model(config, params, tokenizer, projection)
+
+
+def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> None:
+    """Writes a model directory, with its `pytorch/` or without, replacing these files and nothing else.
+
+    Each part is written aside and renamed, so a reader never sees half of one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for left_over in directory.glob(".writing-*"):  # of a process that was killed here
+        shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside_name:
+        aside = Path(aside_name)
+        stored = dict(model.params)
+        if model.projection is not None:
+            stored[PROJECTION] = model.projection
+        save_params(aside / PARAMS, stored)
+        if with_pytorch:
+            save_huggingface(aside / PYTORCH, model)
+        model.tokenizer.save(aside)
+        config_text = json.dumps(model.config.to_dict(), indent=2) + "\n"
+        (aside / "config.json").write_text(config_text)
+        for part in sorted(aside.iterdir()):
+            target = directory / part.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            part.replace(target)
+
+
+def save_huggingface(directory: Path, model: Model) -> None:
+    """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
+    write_huggingface_weights(directory, model.params, model.config)
+    model.tokenizer.save(directory)

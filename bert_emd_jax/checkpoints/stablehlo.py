@@ -1,0 +1,75 @@
+"""A classifier as a `jax.export` artefact, which runs without this package or Flax."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jax import export
+
+from bert_emd_jax.checkpoints.huggingface import write_safetensors
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.params import flatten, unflatten
+
+ARTEFACT = "classifier.stablehlo"
+PARAMETERS = "classifier.safetensors"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write_stablehlo(directory: Path, model: Model) -> None:
+    """Writes the exported classifier, its parameters, `config.json` and the tokenizer.
+
+    The artefact is a function `(params, input_ids, attention_mask, token_type_ids) -> logits` of a
+    flat dict (the content of `classifier.safetensors`) and int32 arrays `[batch, length]` of any
+    batch size and of any length up to `max_position_embeddings`. The parameters stand beside the
+    program: as constants inside it they cost several times their size in memory at each step of the way.
+
+    Raises:
+      UserError: the model has no classifier, or `flatbuffers` is missing.
+    """
+    if "classifier" not in model.params:
+        raise UserError("--to_stablehlo exports a classifier, and this model has none; give a fine-tuned one")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError("--to_stablehlo needs the package flatbuffers: pip install flatbuffers")
+    module = BertForSequenceClassification(model.config)
+
+    def classify(
+        params: dict[str, jax.Array],
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array,
+    ) -> jax.Array:
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+        }
+        return forward(module, unflatten(params), batch, logits_only=True).logits
+
+    flat = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(model.params).items()}
+    longest = model.config.max_position_embeddings
+    tokens = jax.ShapeDtypeStruct(
+        export.symbolic_shape("batch, length", constraints=[f"length <= {longest}"]), jnp.int32
+    )
+    parameters = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in flat.items()}
+    exported = export.export(jax.jit(classify), platforms=PLATFORMS)(parameters, tokens, tokens, tokens)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / ARTEFACT).write_bytes(exported.serialize())
+    write_safetensors(directory / PARAMETERS, flat)
+    (directory / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    model.tokenizer.save(directory)
+
+
+def stablehlo_logits(directory: Path, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What an exported classifier computes for `input_ids`, `attention_mask` and `token_type_ids`."""
+    exported = export.deserialize(bytearray((directory / ARTEFACT).read_bytes()))
+    params = safetensors.numpy.load_file(directory / PARAMETERS)
+    inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+    return np.asarray(jax.jit(exported.call)(params, *inputs))

@@ -1,0 +1,188 @@
+"""A model beside transformers' own BERT on the same random inputs, layer by layer."""
+
+import contextlib
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bert_emd_jax.checkpoints.checkpoint_files import config_directory, read_checkpoint
+from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
+from bert_emd_jax.checkpoints.model_directory import PARAMS
+from bert_emd_jax.checkpoints.names import head_of
+from bert_emd_jax.checkpoints.stablehlo import stablehlo_logits
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig, read_config_values
+from bert_emd_jax.models.encoder import BertEncoder
+from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
+from bert_emd_jax.models.params import Params, flatten
+
+TOLERANCE = 1e-5
+"""Largest difference that passes, relative to the largest value of the tensor."""
+_ROWS = 2
+_LONGEST = 512
+
+
+class Difference(NamedTuple):
+    """The largest difference of two tensors, and the largest value of transformers' tensor."""
+
+    name: str
+    largest: float
+    scale: float
+
+    @property
+    def passes(self) -> bool:
+        return self.largest <= TOLERANCE * self.scale  # a NaN does not pass
+
+
+def require_torch() -> None:
+    """Raises UserError where torch or transformers is missing."""
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--verify runs the PyTorch model too: pip install {' '.join(missing)}")
+
+
+def differences_from_torch(
+    config: BertConfig, params: Params, torch_source: Path, artefact: Path | None = None
+) -> list[Difference]:
+    """Every layer, the pooled output and the logits of our model against those of transformers.
+
+    Both run in float32 on the CPU, on random token ids with padding and every segment, at the longest
+    length that the model takes (at most 512). Where our config has a relu before the classifier,
+    which transformers' class lacks, it is put into theirs.
+
+    Args:
+      torch_source: the Hugging Face directory or weights file that PyTorch loads; a model directory is
+        exported for it first.
+      artefact: the directory of the same classifier as StableHLO, to be run too.
+    """
+    batch = _random_batch(config)
+    theirs = _torch_outputs(config, params, torch_source, batch)
+    with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
+        ours = _our_outputs(config, params, batch)
+        if artefact is not None:
+            ours["StableHLO"], theirs["StableHLO"] = stablehlo_logits(artefact, batch), theirs["logits"]
+    return [
+        Difference(
+            name,
+            float(np.max(np.abs(ours[name] - expected))),
+            float(np.max(np.abs(expected))),
+        )
+        for name, expected in theirs.items()
+    ]
+
+
+def _random_batch(config: BertConfig) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = _ROWS, min(config.max_position_embeddings, _LONGEST)
+    mask = np.ones(shape, np.int32)
+    mask[1:, shape[1] * 2 // 3 :] = 0
+    return {
+        "input_ids": rng.integers(0, config.vocab_size, shape, np.int32),
+        "attention_mask": mask,
+        "token_type_ids": rng.integers(0, config.type_vocab_size, shape, np.int32),
+    }
+
+
+def _our_outputs(config: BertConfig, params: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    head = head_of(flatten(params))
+
+    def run(params: Params, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        encoder = BertEncoder(config, with_pooler="pooler" in params["bert"])
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        encoded: Any = encoder.apply({"params": params["bert"]}, *inputs)
+        named = {_layer_name(layer): states for layer, states in enumerate(encoded.hidden_states)}
+        if encoded.pooled is not None:
+            named["pooled"] = encoded.pooled
+        if head != "none":
+            module = BertForSequenceClassification if head == "classifier" else BertForMaskedLM
+            named["logits"] = forward(module(config), params, batch).logits
+        return named
+
+    return jax.device_get(jax.jit(run)(params, batch))
+
+
+def _torch_outputs(
+    config: BertConfig, params: Params, source: Path, batch: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    import torch
+
+    with _exported_for_torch(config, params, source) as path:
+        model = _load_torch_model(config, params, path)
+    if "classifier" in params and config.classifier_activation == "relu":
+        model.dropout = torch.nn.Sequential(torch.nn.ReLU(), model.dropout)
+    pooled = []
+    if model.base_model.pooler is not None:
+        model.base_model.pooler.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
+    with torch.no_grad():
+        output = model(
+            **{name: torch.tensor(values, dtype=torch.long) for name, values in batch.items()},
+            output_hidden_states=True,
+        )
+    named = {_layer_name(layer): states for layer, states in enumerate(output.hidden_states)}
+    if "pooler" in params["bert"]:
+        named["pooled"] = pooled[0]
+    if head_of(flatten(params)) != "none":
+        named["logits"] = output.logits if "logits" in output else output.prediction_logits
+    return {name: value.numpy() for name, value in named.items()}
+
+
+@contextlib.contextmanager
+def _exported_for_torch(config: BertConfig, params: Params, source: Path) -> Iterator[Path]:
+    if not (source / PARAMS).is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as name:
+        write_huggingface_weights(Path(name), params, config)
+        yield Path(name)
+
+
+def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
+    """transformers' model of a source, in float32; all of its parameters that ours has come from there."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    their_config = transformers.BertConfig(**read_config_values(config_directory(path))[0])
+    loader: Any
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    head = head_of(flatten(params))
+    if head == "classifier":
+        their_config.num_labels = config.num_labels
+        loader = transformers.BertForSequenceClassification
+    elif head == "none":
+        options["add_pooling_layer"] = "pooler" in params["bert"]
+        loader = transformers.BertModel
+    else:  # of the two classes with a masked-LM head, the one for pretraining has the pooler too
+        has_pooler = "pooler" in params["bert"]
+        loader = transformers.BertForPreTraining if has_pooler else transformers.BertForMaskedLM
+
+    def load(directory: Path | None, state: dict[str, Any] | None) -> tuple[Any, set[str]]:
+        model, report = loader.from_pretrained(
+            directory, config=their_config, state_dict=state, output_loading_info=True, **options
+        )
+        missing = {name for name in report["missing_keys"] if not name.startswith("cls.seq_relationship")}
+        return model.eval(), missing | set(report["mismatched_keys"])
+
+    if path.is_dir():
+        # transformers' own reading, where it can: it knows neither TensorFlow's form nor wrapped tensors,
+        # and what it raises then is of many kinds.
+        with contextlib.suppress(Exception):
+            model, missing = load(path, None)
+            if not missing:
+                return model
+    tensors = read_checkpoint(path).tensors
+    state = {name: torch.tensor(np.asarray(tensor, np.float32)) for name, tensor in tensors.items()}
+    model, missing = load(None, state)
+    if missing:
+        raise UserError(f"{path}: transformers finds no {', '.join(sorted(map(str, missing)))} there")
+    return model
+
+
+def _layer_name(layer: int) -> str:
+    return f"layer {layer}" if layer else "embeddings"

@@ -1,0 +1,193 @@
+"""A plain-text corpus as token ids: in memory, or in files that are mapped into it."""
+
+import codecs
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from bert_emd_jax.corpus.workers import results_in_order, worker_pool
+from bert_emd_jax.data.rows import decoded_lines
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
+
+_BYTES_AT_ONCE = 1 << 20
+_FILES = {"tokens": "tokens.bin", "sentence_offsets": "sentences.bin", "document_offsets": "documents.bin"}
+_TYPES_FILE = "corpus.json"  # written last
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences, one after the other, and the documents that they form.
+
+    Sentence s is `tokens[sentence_offsets[s]:sentence_offsets[s + 1]]`; document d has the sentences
+    from `document_offsets[d]` up to `document_offsets[d + 1]`. None of them is empty.
+    """
+
+    tokens: np.ndarray
+    sentence_offsets: np.ndarray
+    document_offsets: np.ndarray
+
+    @property
+    def sentence_count(self) -> int:
+        return len(self.sentence_offsets) - 1
+
+    @property
+    def document_count(self) -> int:
+        return len(self.document_offsets) - 1
+
+    @staticmethod
+    def is_complete(directory: Path) -> bool:
+        """Whether `tokenize_corpus` has finished there."""
+        return (directory / _TYPES_FILE).is_file()
+
+    @classmethod
+    def open(cls, directory: Path) -> "Corpus":
+        """The corpus that `tokenize_corpus` left in a directory, mapped, not read."""
+        types = json.loads((directory / _TYPES_FILE).read_text())
+        return cls(**{name: np.memmap(directory / file, types[name], "r") for name, file in _FILES.items()})
+
+
+def tokenize_corpus(
+    path: str | Path,
+    tokenizer: Tokenizer,
+    directory: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int], object] = lambda lines: None,
+) -> Corpus:
+    """The token ids of a text file with one sentence a line and an empty line after each document.
+
+    With a `directory` they are written there and mapped, so that memory does not grow with the
+    corpus. `progress` is called with the number of lines read since its last call. Lines without any
+    piece are left out. Raises UserError for a missing file, undecodable text, and no text at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--train_corpus {path}: no such file")
+    try:
+        return _tokenize_file(path, tokenizer, directory, workers, progress)
+    except UnicodeDecodeError:
+        for _ in decoded_lines(path):  # says which line it is
+            pass
+        raise
+
+
+def _tokenize_file(
+    path: Path,
+    tokenizer: Tokenizer,
+    directory: Path | None,
+    workers: int,
+    progress: Callable[[int], object],
+) -> Corpus:
+    types = {"tokens": token_type(tokenizer.vocab_size), "sentence_offsets": np.int64}
+    types["document_offsets"] = np.int64
+    with ExitStack() as stack:
+        if directory is None:
+            sinks = {name: _MemorySink(types[name]) for name in types}
+        else:
+            files = {name: stack.enter_context((directory / _FILES[name]).open("wb")) for name in types}
+            sinks = {name: _FileSink(types[name], files[name]) for name in types}
+        if workers > 1:
+            pool = stack.enter_context(worker_pool(workers, _start_worker, (tokenizer,)))
+            results = results_in_order(pool, _tokenize_in_worker, _chunks(path), 4 * workers)
+        else:
+            results = ((chunk, _tokenize(tokenizer, chunk)) for chunk in _chunks(path))
+        sinks["sentence_offsets"].write(np.zeros(1))
+        sinks["document_offsets"].write(np.zeros(1))
+        token_count, sentence_count, last_document_end = 0, 0, 0
+        for _, lines in results:
+            has_pieces = lines.lengths > 0
+            sentence_ends = token_count + np.cumsum(lines.lengths[has_pieces])
+            document_ends = np.unique(sentence_count + np.cumsum(has_pieces)[lines.empty])
+            document_ends = document_ends[document_ends > last_document_end]
+            sinks["tokens"].write(lines.tokens)
+            sinks["sentence_offsets"].write(sentence_ends)
+            sinks["document_offsets"].write(document_ends)
+            token_count += len(lines.tokens)
+            sentence_count += len(sentence_ends)
+            last_document_end = int(document_ends[-1]) if len(document_ends) else last_document_end
+            progress(len(lines.lengths))
+        if sentence_count > last_document_end:
+            sinks["document_offsets"].write(np.array([sentence_count]))
+    if sentence_count == 0:
+        raise UserError(
+            f"{path}: no text in the corpus; it holds a sentence a line, empty lines between documents"
+        )
+    if directory is None:
+        return Corpus(
+            **{name: sink.values() for name, sink in sinks.items() if isinstance(sink, _MemorySink)}
+        )
+    (directory / _TYPES_FILE).write_text(
+        json.dumps({name: np.dtype(kind).name for name, kind in types.items()})
+    )
+    return Corpus.open(directory)
+
+
+def token_type(vocabulary_size: int) -> type[np.integer]:
+    """What token ids are stored as."""
+    return np.uint16 if vocabulary_size <= 1 << 16 else np.int32
+
+
+class _Lines(NamedTuple):
+    """The token ids of some lines, how many each line has, and which lines have no text."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    empty: np.ndarray
+
+
+def _tokenize(tokenizer: Tokenizer, chunk: bytes) -> _Lines:
+    lines = chunk.decode().removesuffix("\n").split("\n")
+    lines = list(map(str.strip, lines))
+    tokens, lengths = tokenizer.encode_flat(lines)
+    empty = np.fromiter(map(len, lines), np.int64, len(lines)) == 0
+    return _Lines(tokens, lengths, empty)
+
+
+_tokenizer: Tokenizer | None = None  # of a worker process
+
+
+def _start_worker(tokenizer: Tokenizer) -> None:
+    global _tokenizer
+    _tokenizer = tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+
+
+def _tokenize_in_worker(chunk: bytes) -> _Lines:
+    assert _tokenizer is not None
+    return _tokenize(_tokenizer, chunk)
+
+
+class _MemorySink:
+    def __init__(self, kind: type[np.integer]):
+        self._kind = kind
+        self._values: list[np.ndarray] = []
+
+    def write(self, values: np.ndarray) -> None:
+        self._values.append(values.astype(self._kind))
+
+    def values(self) -> np.ndarray:
+        return np.concatenate(self._values)
+
+
+class _FileSink:
+    def __init__(self, kind: type[np.integer], handle: BinaryIO):
+        self._kind = kind
+        self._handle = handle
+
+    def write(self, values: np.ndarray) -> None:
+        self._handle.write(values.astype(self._kind).tobytes())
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The file in pieces of whole lines, without the mark at its beginning."""
+    with path.open("rb") as handle:
+        if handle.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            handle.seek(0)
+        while chunk := handle.read(_BYTES_AT_ONCE):
+            yield chunk if chunk.endswith(b"\n") else chunk + handle.readline()

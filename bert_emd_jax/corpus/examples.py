@@ -1,0 +1,286 @@
+"""Pretraining examples from a corpus: sentence pairs and masked positions.
+
+The corpus is worked on in blocks of documents. A block's examples are a function of (seed, epoch,
+block), so any number of workers writes the same file.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bert_emd_jax.corpus.corpus import Corpus
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
+
+_SENTENCES_IN_BLOCK = 8192
+_DOCUMENTS_AT_ONCE = 1 << 16
+_CELLS_AT_ONCE = 1 << 16  # examples times their longest length
+_WORD_BITS = np.uint64(0xFFFF)  # there are at most 65536 words in an example
+_MASK_SHARE, _KEEP_SHARE = 0.8, 0.1  # the rest of the chosen tokens becomes a random piece
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """What the examples are like; the names are those of the flags."""
+
+    max_seq_len: int = 128
+    short_seq_prob: float = 0.1
+    masked_lm_prob: float = 0.0
+    max_predictions_per_seq: int = 20
+    do_whole_word_mask: bool = False
+    one_seq: bool = False
+    seed: int = 0
+
+    @property
+    def budget(self) -> int:
+        """Pieces of an example beside its special tokens."""
+        return self.max_seq_len - (2 if self.one_seq else 3)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The part of a tokenizer that examples are made with; it travels to worker processes.
+
+    Pieces that begin a word start with `word_start`; None means that ## marks those that do not.
+    """
+
+    pieces: list[str]
+    cls_id: int
+    sep_id: int
+    mask_id: int
+    word_start: str | None = None
+
+    @cached_property
+    def continues_word(self) -> np.ndarray:
+        """Whether a piece is a word's second or later one, bool `[vocabulary]`."""
+        if self.word_start is None:
+            return np.array([piece.startswith("##") for piece in self.pieces])
+        return np.array([not piece.startswith(self.word_start) for piece in self.pieces])
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
+        return cls(tokenizer.pieces(), *specials, tokenizer.word_start)
+
+
+@dataclass(frozen=True)
+class ExampleBatch:
+    """Examples as arrays, `[n]` and `[n, length]`; the latter are zero beyond each row's length.
+
+    `input_ids` have the masks applied, `original_ids` do not, `masked` marks the positions to predict.
+    """
+
+    input_ids: np.ndarray
+    original_ids: np.ndarray
+    masked: np.ndarray
+    lengths: np.ndarray
+    first_lengths: np.ndarray
+    is_random_next: np.ndarray
+
+
+def corpus_blocks(corpus: Corpus) -> list[tuple[int, int]]:
+    """Ranges of documents with about equally many sentences, whoever works on them."""
+    ends: list[int] = []
+    for first in range(0, corpus.document_count, _DOCUMENTS_AT_ONCE):
+        # One document more than that, to see whether it begins a block.
+        sentences = np.asarray(corpus.document_offsets[first + 1 : first + _DOCUMENTS_AT_ONCE + 2])
+        ends += (np.flatnonzero(np.diff(sentences // _SENTENCES_IN_BLOCK)) + first + 1).tolist()
+    ends.append(corpus.document_count)
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def block_examples(
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    settings: ExampleSettings,
+    epoch: int,
+    block: int,
+    documents: tuple[int, int],
+) -> Iterator[ExampleBatch]:
+    """The examples of one block of documents, in their order, some at a time."""
+    generator = np.random.default_rng((settings.seed, epoch, block, 1))
+    draw = _uniforms(np.random.default_rng((settings.seed, epoch, block, 0)))
+    at_once = max(1, _CELLS_AT_ONCE // settings.max_seq_len)
+    spans: list[tuple[int, int, int, int, int]] = []
+    for document in range(*documents):
+        for span in _document_spans(corpus, document, settings, draw):
+            spans.append(span)
+            if len(spans) == at_once:
+                yield _make_batch(corpus, vocabulary, settings, generator, spans)
+                spans = []
+    if spans:
+        yield _make_batch(corpus, vocabulary, settings, generator, spans)
+
+
+def _uniforms(generator: np.random.Generator) -> Iterator[float]:
+    """Endless uniform numbers, many times cheaper than one call of the generator for each."""
+    while True:
+        yield from generator.random(4096).tolist()
+
+
+def _document_spans(
+    corpus: Corpus, document: int, settings: ExampleSettings, draw: Iterator[float]
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """The examples of a document, as positions rather than tokens.
+
+    (first token of a, its end, first token of b, its end, -1), or with a random next:
+    (first token of a, its end, -1, pieces wanted of b, first sentence of b).
+    """
+    first, last = (int(offset) for offset in corpus.document_offsets[document : document + 2])
+    offsets = corpus.sentence_offsets[first : last + 1]
+    if len(offsets) < 1_000_000:
+        offsets = offsets.tolist()  # plain numbers are faster, but a giant document would fill the memory
+    count = last - first
+    others = corpus.sentence_count - count
+    target = settings.budget
+    if next(draw) < settings.short_seq_prob:
+        target = 2 + int(next(draw) * (target - 1))
+    start = 0
+    while start < count:
+        # As many sentences as it takes to reach the target, or all that are left.
+        end = min(max(bisect_left(offsets, offsets[start] + target, start, count), start + 1), count)
+        begin = int(offsets[start])
+        if settings.one_seq:
+            yield begin, int(offsets[end]), 0, 0, -1
+            start = end
+            continue
+        middle = start + 1 + int(next(draw) * (end - start - 1))
+        stop = int(offsets[middle])
+        if end - start == 1 or next(draw) < 0.5:
+            # A document drawn by its length and then one of its sentences: any other sentence, uniformly.
+            sentence = int(next(draw) * others)
+            yield (
+                begin,
+                stop,
+                -1,
+                target - (stop - begin),
+                sentence + count if sentence >= first else sentence,
+            )
+            start = middle  # what follows was not used: it starts the next example
+        else:
+            yield begin, stop, stop, int(offsets[end]), -1
+            start = end
+
+
+def _make_batch(
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    settings: ExampleSettings,
+    generator: np.random.Generator,
+    spans: list[tuple[int, int, int, int, int]],
+) -> ExampleBatch:
+    a_start, a_stop, b_start, b_stop, random_sentence = np.array(spans, np.int64).T
+    is_random = random_sentence >= 0
+    if is_random.any():
+        starts, stops = _random_next(corpus, random_sentence[is_random], b_stop[is_random])
+        b_start[is_random], b_stop[is_random] = starts, stops
+    a_start, a_length, b_start, b_length = _truncate(
+        a_start, a_stop - a_start, b_start, b_stop - b_start, settings.budget, generator
+    )
+    specials = 2 if settings.one_seq else 3
+    lengths = a_length + b_length + specials
+    positions = np.arange(lengths.max())
+    a_end = a_length[:, None]
+    source = np.where(
+        positions <= a_end, a_start[:, None] + positions - 1, b_start[:, None] + positions - a_end - 2
+    )
+    valid = positions < lengths[:, None]
+    special = (positions == 0) | (positions == a_end + 1) | (positions == lengths[:, None] - 1)
+    pieces = valid & ~special
+    original = np.zeros(valid.shape, np.int32)
+    original[pieces] = corpus.tokens[source[pieces]]
+    original[special & valid] = vocabulary.sep_id
+    original[:, 0] = vocabulary.cls_id
+    candidates = pieces & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)
+    masked = _choose_masked(original, candidates, lengths, vocabulary, settings, generator)
+    return ExampleBatch(
+        input_ids=_apply_masks(original, masked, vocabulary, generator),
+        original_ids=original,
+        masked=masked,
+        lengths=lengths,
+        first_lengths=a_length + 2,
+        is_random_next=is_random,
+    )
+
+
+def _random_next(corpus: Corpus, sentence: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Token ranges from the given sentences on: until `wanted` pieces are reached or the document ends."""
+    document = np.searchsorted(corpus.document_offsets, sentence, side="right")
+    starts = corpus.sentence_offsets[sentence]
+    enough = np.searchsorted(corpus.sentence_offsets, starts + wanted)
+    ends = np.minimum(np.maximum(enough, sentence + 1), corpus.document_offsets[document])
+    return starts, corpus.sentence_offsets[ends]
+
+
+def _truncate(
+    a_start: np.ndarray,
+    a_length: np.ndarray,
+    b_start: np.ndarray,
+    b_length: np.ndarray,
+    budget: int,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pops from the longer side, from its front or its back by a fair coin each time."""
+    fits = a_length + b_length <= budget
+    kept_a = np.where(fits, a_length, np.minimum(a_length, np.maximum(budget - b_length, (budget + 1) // 2)))
+    kept_b = np.minimum(b_length, budget - kept_a)
+    a_start = a_start + generator.binomial(a_length - kept_a, 0.5)
+    b_start = b_start + generator.binomial(b_length - kept_b, 0.5)
+    return a_start, kept_a, b_start, kept_b
+
+
+def _choose_masked(
+    ids: np.ndarray,
+    candidates: np.ndarray,
+    lengths: np.ndarray,
+    vocabulary: Vocabulary,
+    settings: ExampleSettings,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Which positions to predict, bool `[n, length]`: words in random order while they fit into the quota."""
+    if settings.masked_lm_prob <= 0 or settings.max_predictions_per_seq <= 0:
+        return np.zeros(ids.shape, bool)
+    quota = np.maximum(1, np.rint(lengths * settings.masked_lm_prob))
+    quota = np.minimum(quota, settings.max_predictions_per_seq).astype(np.int64)
+    starts_word = candidates.copy()
+    if settings.do_whole_word_mask:
+        starts_word[:, 1:] &= ~(vocabulary.continues_word[ids[:, 1:]] & candidates[:, :-1])
+    rows, length = ids.shape
+    word = np.where(candidates, np.cumsum(starts_word, axis=1) - 1, length)
+    cells = word + (length + 1) * np.arange(rows)[:, None]
+    sizes = np.bincount(cells.ravel(), minlength=rows * (length + 1)).reshape(rows, length + 1)
+    words = starts_word.sum(1)
+    # Random numbers with the word in their lowest bits: sorting these is faster than an argsort.
+    keys = generator.integers(0, 1 << 64, (rows, length), np.uint64) & ~_WORD_BITS | np.arange(
+        length, dtype=np.uint64
+    )
+    keys[np.arange(length) >= words[:, None]] = ~np.uint64(0)
+    order = np.minimum(np.sort(keys, axis=1) & _WORD_BITS, np.uint64(length)).astype(np.int64)
+    chosen = np.zeros((rows, length + 1), bool)
+    room = np.minimum(quota, candidates.sum(1))
+    everyone = np.arange(rows)
+    for rank in range(int(words.max(initial=0))):
+        candidate = order[:, rank]
+        size = sizes[everyone, candidate]
+        takes = (rank < words) & (size <= room)
+        chosen[everyone[takes], candidate[takes]] = True
+        room = room - np.where(takes, size, 0)
+        if not room.any():
+            break
+    return chosen[everyone[:, None], word] & candidates
+
+
+def _apply_masks(
+    original: np.ndarray, masked: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
+) -> np.ndarray:
+    ids = original.copy()
+    count = int(masked.sum())
+    fate = generator.random(count)
+    replacement = np.where(
+        fate < _MASK_SHARE, vocabulary.mask_id, generator.integers(0, len(vocabulary.pieces), count, np.int32)
+    )
+    kept = (fate >= _MASK_SHARE) & (fate < _MASK_SHARE + _KEEP_SHARE)
+    ids[masked] = np.where(kept, original[masked], replacement)
+    return ids

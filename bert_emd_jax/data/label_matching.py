@@ -1,0 +1,74 @@
+"""A trained classifier's labels brought into the order of a task's labels."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from bert_emd_jax.checkpoints.model_directory import Model
+
+logger = logging.getLogger(__name__)
+
+
+def match_labels(model: "Model", task: Task, source: str) -> "Model":
+    """The model with output k of its classifier standing for label k of the task, and named so.
+
+    Labels are matched by name. Where one side has none, or numbers only, output k is taken to mean label k.
+
+    Args:
+      source: the flag and path of the model, for messages.
+
+    Raises:
+      UserError: another number of labels, or names that do not match.
+    """
+    config = model.config
+    if config.num_labels != task.num_labels:
+        raise UserError(
+            f"{source}: it has {config.num_labels} labels, task {task.name} has {task.num_labels};"
+            " give a model that was trained on this task, or another --task_name"
+        )
+    theirs, ours = config.id2label, task.labels
+    if ours is None:
+        return model
+    in_place = tuple(range(len(ours)))
+    order = in_place if theirs is None else task.label_order(theirs)
+    if theirs is None:
+        if not _are_numbers(ours):
+            logger.info("%s: its labels have no names, they are taken as %s", source, ", ".join(ours))
+    elif order is None:
+        if not (_are_numbers(theirs) or _are_numbers(ours)):
+            raise UserError(
+                f"{source}: its labels are, in order, {', '.join(theirs)}; those of {task.name} are"
+                f" {', '.join(ours)}; give the same labels the same names in id2label of its config.json"
+            )
+        logger.info("%s: its labels %s are taken as %s", source, ", ".join(theirs), ", ".join(ours))
+    elif order != in_place:
+        logger.info(
+            "%s: its labels are in the order %s; its classifier is put into the order of %s: %s",
+            source,
+            ", ".join(theirs),
+            task.name,
+            ", ".join(ours),
+        )
+    order = order or in_place
+    # Names say more than the numbers of some GLUE tasks; elsewhere the data's own spelling is kept.
+    names = tuple(theirs[index] for index in order) if theirs and task.label_names else ours
+    classifier = {
+        name: np.asarray(leaf)[..., list(order)] for name, leaf in model.params["classifier"].items()
+    }
+    return dataclasses.replace(
+        model,
+        config=dataclasses.replace(config, id2label=names),
+        params={**model.params, "classifier": classifier},
+    )
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Whether the labels are 0, 1, …: they say no more than their place."""
+    return list(labels) == [str(index) for index in range(len(labels))]

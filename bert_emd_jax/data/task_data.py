@@ -1,0 +1,118 @@
+"""A task's splits, encoded for a model, and the padded lengths in use."""
+
+import bisect
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from bert_emd_jax.cache import cache_directory
+from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.readers import read_split, scored_splits
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.tasks import get_task
+from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
+from bert_emd_jax.training.config import TaskConfig, TaskTrainingConfig
+
+logger = logging.getLogger(__name__)
+
+# A compilation takes as long as some tens of steps on shorter rows save; the more padded lengths there are,
+# the less another one saves.
+_BATCHES_FOR_ANOTHER_LENGTH = (50, 100, 150, 1000, 2000)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """Training and dev rows, and the few lengths that batches of either are padded to.
+
+    `more_dev` are the dev sets beside the first, by what their metrics' names end in: `_mismatched`.
+    `dev_examples` are the texts of `dev`.
+    """
+
+    task: Task
+    train: EncodedDataset
+    dev: EncodedDataset
+    bucket_lengths: tuple[int, ...]
+    dev_examples: Examples
+    more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
+
+
+def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
+    """The task that the flags name.
+
+    Args:
+      known_labels: what a trained model calls its labels; a custom task has these where the flags name none.
+    """
+    return get_task(
+        config.task_name,
+        data_dir=config.data_dir,
+        text_column=config.text_column,
+        text_pair_column=config.text_pair_column,
+        label_column=config.label_column,
+        labels=config.labels or (None if config.regression else known_labels),
+        regression=config.regression,
+    )
+
+
+def encoded_split(
+    config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
+) -> EncodedDataset:
+    """The rows of a split as token ids, cut to `max_seq_length`."""
+    examples = read_split(task, config.data_dir, split, aug_train, config.tfds_data_dir)
+    return encoded(config, tokenizer, examples)
+
+
+def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
+    """The rows as token ids, cut to `max_seq_length`; from the cache if they were tokenised before."""
+    directory = (config.cache_dir or cache_directory()) if config.token_cache else None
+    return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
+
+
+def bucket_count(batches: int) -> int:
+    """How many padded lengths so many batches deserve: each costs a compilation."""
+    return 1 + bisect.bisect_right(_BATCHES_FOR_ANOTHER_LENGTH, batches)
+
+
+def load_task_data(
+    config: TaskTrainingConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
+) -> TaskData:
+    """The training rows and dev sets of a training run.
+
+    Raises:
+      UserError: a file is missing or a row is bad.
+    """
+    train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
+    dev_examples = read_split(task, config.data_dir, "dev", tfds_data_dir=config.tfds_data_dir)
+    dev = encoded(config, tokenizer, dev_examples)
+    more_dev = {
+        split.removeprefix("dev"): encoded_split(config, task, tokenizer, split)
+        for split in scored_splits(task, config.data_dir, "dev", config.tfds_data_dir)[1:]
+    }
+    steps = config.num_train_epochs * -(-len(train) // config.train_batch_size)
+    buckets = choose_bucket_lengths(
+        np.concatenate([rows.lengths for rows in (train, dev, *more_dev.values())]),
+        config.max_seq_length,
+        count=bucket_count(min(steps, config.max_steps or steps)),
+    )
+    logger.info(
+        "%s: %d training rows, %d dev rows; batches padded to %s tokens",
+        task.name,
+        len(train),
+        len(dev),
+        ", ".join(map(str, buckets)),
+    )
+    return TaskData(task, train, dev, buckets, dev_examples, more_dev)
+
+
+def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
+    """Raises UserError where the model has fewer position embeddings than the longest input needs."""
+    if longest > max_positions:
+        raise UserError(
+            f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only;"
+            " give so many or less"
+        )

@@ -1,0 +1,220 @@
+"""Whether a run keeps its teacher's outputs, and where: in memory, in files, or not at all."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from bert_emd_jax.cache import cache_directory
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence
+from bert_emd_jax.runs.run_directory import TEACHER_OUTPUTS, facts_before
+from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.row_source import RowSource
+
+logger = logging.getLogger(__name__)
+
+# What "auto" takes at most of the machine's memory, and of the room left on the disk.
+_SHARE_OF_MEMORY = 1 / 8
+_SHARE_OF_DISK = 1 / 4
+# The cache brings programs of its own: their compilation takes as long as a CPU needs for so many operations.
+_LEAST_FLOPS_SAVED = 2e12
+_KEPT_FREE_BYTES = 10**9
+_VERSION = 1
+
+Place = Literal["memory", "disk", "off"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsWithTeacher:
+    """Training rows that bring the teacher's outputs along (`RowSource`).
+
+    directory: of the files; None keeps the outputs in memory. temporary: the files go when the run is done.
+    """
+
+    rows: RowSource
+    outputs: TeacherOutputs
+    module: nn.Module
+    params: Any
+    directory: Path | None
+    temporary: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.rows.steps_per_epoch
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        if self.directory is None:
+            self.outputs.fill_memory(self.module, self.params)
+        else:
+            self.outputs.fill_files(self.directory, self.module, self.params)
+        with self.rows.prepared():
+            yield
+        # A run that was interrupted finds them when it is resumed.
+        if self.directory is not None and self.temporary:
+            shutil.rmtree(self.directory.parent, ignore_errors=True)
+
+    def batch(self, step: int) -> Batch:
+        return self.rows.batch(step)
+
+    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+        kept = self.outputs.collate(batch.rows, batch.length, padded_rows)
+        return self.rows.arrays(step, batch, padded_rows) | kept
+
+
+def rows_with_teacher(
+    config: DistillConfig, rows: RowSource, dataset: EncodedDataset, teacher: Model, module: nn.Module
+) -> tuple[RowSource, Place]:
+    """`rows`, with the teacher's outputs where --teacher_cache says so, and where these are kept.
+
+    A resumed run does what it did before, if it can: outputs in bfloat16 give other last digits.
+
+    Args:
+      dataset: what the rows are taken from.
+
+    Raises:
+      UserError: what the flag asks for is impossible here, or not what the run to be resumed did.
+    """
+    if config.teacher_cache == "off":
+        _check_resumed(config, "off")
+        return rows, "off"
+    if obstacle := _obstacle(config):
+        if config.teacher_cache != "auto":
+            raise UserError(f"--teacher_cache {config.teacher_cache}: {obstacle}; use off")
+        return rows, "off"
+    outputs = TeacherOutputs(teacher.config, dataset, _kinds(config))
+    temporary = config.teacher_cache == "auto"
+    parent = config.output_dir / TEACHER_OUTPUTS if temporary else config.cache_dir or cache_directory()
+    directory = parent / f"teacher-{_content_hash(config, teacher, dataset)}"
+    place: Place
+    if config.teacher_cache != "auto":
+        place = config.teacher_cache
+        _check_resumed(config, place)
+    else:
+        place = _place_before(config) or _automatic_place(config, outputs, teacher, dataset)
+    size = f"{outputs.bytes / 1e9:.2f} GB"
+    if place == "memory" and outputs.bytes > _memory_bytes():
+        raise UserError(
+            f"--teacher_cache memory: the teacher's outputs are {size}, this machine has"
+            f" {_memory_bytes() / 1e9:.0f} GB; use disk or off"
+        )
+    if place == "disk":
+        _check_room(outputs.bytes, directory)
+    if place == "off":
+        return rows, place
+    where = "in memory" if place == "memory" else f"in {directory}{' until the run is done' * temporary}"
+    logger.info("the teacher's outputs for all training rows, %s, are computed once and kept %s", size, where)
+    kept_in = directory if place == "disk" else None
+    return RowsWithTeacher(rows, outputs, module, teacher.params, kept_in, temporary), place
+
+
+def _obstacle(config: DistillConfig) -> str | None:
+    """Why this run cannot keep the teacher's outputs."""
+    if config.padding == "include":
+        return "with --padding include costs depend on the padding of each batch, which is not kept"
+    if jax.process_count() > 1:
+        return "it works in one process"
+    return None
+
+
+def _kinds(config: DistillConfig) -> tuple[str, ...]:
+    """The outputs that this run's losses read."""
+    reads = {
+        "hidden_states": config.learns_hidden or config.learns_embedding,
+        "attention_scores": config.learns_attention,
+        "logits": config.learns_predictions,
+    }
+    return tuple(kind for kind in KINDS if reads[kind])
+
+
+def _place_before(config: DistillConfig) -> Place | None:
+    """What the run to be resumed did; None for a new run."""
+    before = facts_before(config)
+    place = None if before is None else before.get("teacher_cache", "off")
+    return place if place is None or place in ("memory", "disk") else "off"
+
+
+def _check_resumed(config: DistillConfig, place: Place) -> None:
+    before = _place_before(config)
+    if before is not None and (before == "off") != (place == "off"):
+        raise UserError(
+            f"--resume: the run began with --teacher_cache {before}, and another choice than that changes its"
+            f" last digits; give --teacher_cache {before} or auto"
+        )
+
+
+def _automatic_place(
+    config: DistillConfig,
+    outputs: TeacherOutputs,
+    teacher: Model,
+    dataset: EncodedDataset,
+) -> Place:
+    """Where it pays: a CPU computes more slowly than it reads, an accelerator does not."""
+    if jax.default_backend() != "cpu":
+        return "off"
+    visits = config.num_train_epochs * len(dataset)
+    if config.max_steps:
+        visits = min(visits, config.max_steps * config.train_batch_size)
+    saved = (visits - len(dataset)) * flops_per_sentence(teacher.config, dataset.lengths)
+    if saved < _LEAST_FLOPS_SAVED:
+        return "off"
+    if outputs.bytes <= _SHARE_OF_MEMORY * _memory_bytes():
+        return "memory"
+    if outputs.bytes <= _SHARE_OF_DISK * _free_bytes(config.output_dir):
+        return "disk"
+    logger.info(
+        "the teacher runs in every step: its outputs, %.0f GB, would take too much of the memory or the disk"
+        " (--teacher_cache disk with a roomy --cache_dir keeps them)",
+        outputs.bytes / 1e9,
+    )
+    return "off"
+
+
+def _check_room(needed: int, directory: Path) -> None:
+    there = sum(path.stat().st_size for path in directory.glob("*.bin")) if directory.is_dir() else 0
+    free = _free_bytes(directory)
+    if needed - there > free - _KEPT_FREE_BYTES:
+        raise UserError(
+            f"--teacher_cache: the teacher's outputs need {(needed - there) / 1e9:.1f} GB in"
+            f" {directory.parent}, where {free / 1e9:.1f} GB are free; another --cache_dir may have room"
+        )
+
+
+def _free_bytes(directory: Path) -> int:
+    path = directory.absolute()
+    existing = next(place for place in (path, *path.parents) if place.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset) -> str:
+    """Of everything that the outputs follow from."""
+    facts = [_VERSION, config.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    parameters = {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)
+    }
+    arrays = {name: getattr(dataset, name) for name in ("token_ids", "offsets", "first_lengths")}
+    for name, values in sorted((parameters | arrays).items()):
+        values = np.ascontiguousarray(values)
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,152 @@
+"""BERT with a head on top: sequence classification (or regression) and masked-language modelling."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bert_emd_jax.models.activations import activation
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.dropout import Dropout
+from bert_emd_jax.models.encoder import BertEncoder, Dtype, at_places, dense, layer_norm
+
+
+class BertOutput(NamedTuple):
+    """The encoder's output and the head's logits (float32)."""
+
+    hidden_states: Float[Array, "layers+1 batch places dim"]
+    attention_scores: Float[Array, "layers batch heads places seq"]
+    pooled: Float[Array, "batch dim"] | None
+    logits: Any  # Float[Array, "..."], None without a head
+
+
+def forward(
+    module: nn.Module,
+    params: Any,
+    batch: Mapping[str, Any],
+    dropout_key: jax.Array | None = None,
+    *,
+    logits_only: bool = False,
+) -> BertOutput:
+    """Runs a module with a head on a batch.
+
+    Args:
+      batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq], and for a masked-LM head
+        perhaps `masked_positions` [batch, masked]; other keys are ignored.
+      dropout_key: switches dropout on.
+      logits_only: only the logits are wanted, and the last layer runs at the tokens alone that they depend
+        on; the output's `places` are these.
+    """
+    wanted = {}
+    if isinstance(module, BertForMaskedLM) and "masked_positions" in batch:
+        wanted["masked_positions"] = batch["masked_positions"]
+    if not isinstance(module, BertWithoutHead):
+        wanted["logits_only"] = logits_only
+    output = module.apply(
+        {"params": params},
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["token_type_ids"],
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+        **wanted,
+    )
+    return cast(BertOutput, output)
+
+
+class BertForSequenceClassification(nn.Module):
+    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
+
+    For `logits_only` see `forward`.
+    """
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+        logits_only: bool = False,
+    ) -> BertOutput:
+        config = self.config
+        first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
+        encoded = BertEncoder(config, self.dtype, remat=self.remat, name="bert")(
+            input_ids, attention_mask, token_type_ids, deterministic, first_token
+        )
+        features = encoded.pooled
+        assert features is not None  # the encoder has a pooler unless told otherwise
+        if config.classifier_activation == "relu":
+            features = jax.nn.relu(features)
+        rate = config.classifier_dropout
+        features = Dropout(config.hidden_dropout_prob if rate is None else rate)(features, deterministic)
+        # The head runs in float32 at least: it costs nothing and the losses need the digits.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        logits = dense(config.num_labels, config, wide, "classifier")(features)
+        return BertOutput(*encoded, logits)
+
+
+class BertForMaskedLM(nn.Module):
+    """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
+
+    With `masked_positions` there are logits at these alone, [batch, masked, vocab]. For `logits_only` see
+    `forward`.
+    """
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+        masked_positions: Int[Array, "batch masked"] | None = None,
+        logits_only: bool = False,
+    ) -> BertOutput:
+        config = self.config
+        encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, name="bert")
+        places, others = (masked_positions, None) if logits_only else (None, masked_positions)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic, places)
+        hidden = at_places(encoded.hidden_states[-1], others)
+        transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
+        transformed = activation(config.hidden_act)(transformed)
+        transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
+        bias_V = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
+        embedding_VxD = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
+        logits = jnp.einsum(
+            "bld,vd->blv",
+            transformed,
+            embedding_VxD.astype(self.dtype),
+            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
+        )
+        return BertOutput(*encoded, logits + bias_V[None, None])
+
+
+class BertWithoutHead(nn.Module):
+    """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        deterministic: bool = True,
+    ) -> BertOutput:
+        encoder = BertEncoder(self.config, self.dtype, remat=self.remat, name="bert")
+        return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, deterministic), None)

@@ -1,0 +1,121 @@
+"""Fresh parameters: shapes of a model, random weights, students cut out of a teacher."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_emd_jax.checkpoints.names import Head
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, BertWithoutHead
+from bert_emd_jax.models.params import Params, flatten, unflatten
+
+logger = logging.getLogger(__name__)
+
+
+PROJECTION = "fit_dense"
+"""Key beside a student's parameters of its projection to the teacher's width; no part of the model itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewHead:
+    """The classifier to be trained: its number of labels, their names, and the seed of its first weights."""
+
+    num_labels: int
+    seed: int
+    id2label: tuple[str, ...] | None = None
+
+
+_MODULES: dict[Head, type[nn.Module]] = {
+    "classifier": BertForSequenceClassification,
+    "masked_lm": BertForMaskedLM,
+    "none": BertWithoutHead,
+}
+
+
+def parameter_shapes(config: BertConfig, head: Head) -> dict[str, tuple[int, ...]]:
+    """Path → shape of every parameter of a model, in the order of the paths, without allocating one."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    abstract = jax.eval_shape(_MODULES[head](config).init, jax.random.key(0), tokens, tokens)
+    return {path: leaf.shape for path, leaf in sorted(flatten(abstract["params"]).items())}
+
+
+def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
+    """Random parameters on the host: normal(`initializer_range`), zero biases, unit scales.
+
+    Drawn by NumPy: the same on every backend, and without compiling anything.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        if path.endswith(("/kernel", "/embedding")):
+            return (config.initializer_range * rng.standard_normal(shape)).astype(np.float32)
+        return np.full(shape, 1 if path.endswith("/scale") else 0, np.float32)
+
+    return unflatten({path: draw(path, shape) for path, shape in parameter_shapes(config, head).items()})
+
+
+def initial_projection(student_size: int, teacher_size: int, seed: int) -> Params:
+    """The first projection of student states to the teacher's width: the identity for equal widths."""
+    if student_size == teacher_size:
+        kernel = np.eye(student_size)
+    else:
+        kernel = 0.02 * np.random.default_rng(seed).standard_normal((student_size, teacher_size))
+    return {"kernel": kernel.astype(np.float32), "bias": np.zeros(teacher_size, np.float32)}
+
+
+def config_with_labels(
+    config: BertConfig, rows: int | None, new_head: NewHead | None, source: str
+) -> BertConfig:
+    """The config with the label count of the model that results from stored weights.
+
+    Args:
+      rows: rows of the stored classifier; None without one.
+      new_head: the classifier to be trained, or None to keep the stored one.
+    """
+    if new_head is not None:
+        if rows is not None and rows != new_head.num_labels:
+            logger.info(
+                "%s: its classifier of %d labels is replaced by a new one of %d",
+                source,
+                rows,
+                new_head.num_labels,
+            )
+        return dataclasses.replace(config, num_labels=new_head.num_labels, id2label=new_head.id2label)
+    if rows is None or rows == config.num_labels:
+        return config
+    logger.warning("%s: the classifier has %d rows, the config %d labels", source, rows, config.num_labels)
+    return dataclasses.replace(config, num_labels=rows, id2label=None)
+
+
+def student_from_layers(
+    teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
+) -> tuple[BertConfig, Params]:
+    """A student made of the teacher's encoder layers `layers` (0-based), with a new head.
+
+    Embeddings and pooler are copied.
+
+    Raises:
+      UserError: a layer number that the teacher lacks, or none at all.
+    """
+    depth = teacher_config.num_hidden_layers
+    if not layers or any(not 0 <= layer < depth for layer in layers):
+        raise UserError(
+            f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1};"
+            " choose among them"
+        )
+    config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
+    fresh = initial_params(config, head, seed)
+    teacher = flatten(teacher_params["bert"])
+    flat = {}
+    for path in flatten(fresh["bert"]):
+        module, _, rest = path.partition("/")
+        if module.startswith("layer_"):
+            module = f"layer_{layers[int(module.removeprefix('layer_'))]}"
+        flat[path] = np.asarray(teacher[f"{module}/{rest}"])
+    return config, fresh | {"bert": unflatten(flat)}

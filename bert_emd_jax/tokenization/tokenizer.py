@@ -1,0 +1,283 @@
+"""Texts to piece ids, by the tokenizer of `vocab.txt`, of `tokenizer.json` or of a SentencePiece model."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from bert_emd_jax.errors import UserError, one_line
+from bert_emd_jax.tokenization.sentencepiece_model import build_tokenizer
+from bert_emd_jax.tokenization.tokenizer_files import (
+    CONFIG_FILE,
+    FAST_FILE,
+    SPECIAL_TOKENS,
+    VOCABULARY_FILE,
+    add_declared_tokens,
+    describe_token,
+    name_special_tokens,
+    read_json_object,
+    read_settings,
+    read_vocabulary,
+    token_content,
+)
+from bert_emd_jax.tokenization.word_cache import WordCache
+
+logger = logging.getLogger(__name__)
+
+# Settings that hold for the place the tokenizer was read from, not for the tokenizer.
+_LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "auto_map")
+_LONGEST_WORD = 100
+
+
+class Tokenizer:
+    """The tokenizer of a BERT: piece ids without special tokens, and the ids of the special tokens."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: dict[str, Any], source: Path):
+        """`settings` are those of a `tokenizer_config.json`; `source` is named in error messages.
+
+        Raises UserError when the vocabulary has no such token as a special token is said to be.
+        """
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._settings = settings
+        self._source = source
+        self._vocabulary_lines: list[str] | None = None
+        self._words = WordCache(backend) if WordCache.suits(backend) else None
+        self.special_tokens = {
+            role: token_content(settings.get(role) or usual[0], source)
+            for role, usual in SPECIAL_TOKENS.items()
+        }
+        ids = {role: backend.token_to_id(token) for role, token in self.special_tokens.items()}
+        found = {role: index for role, index in ids.items() if index is not None}
+        missing = [token for role, token in self.special_tokens.items() if role not in found]
+        if missing:
+            raise UserError(
+                f"{source}: the vocabulary lacks {', '.join(missing)}; add it, or name what stands for it "
+                f"in {source.parent / CONFIG_FILE}"
+            )
+        self.unk_id = found["unk_token"]
+        self.sep_id = found["sep_token"]
+        self.pad_id = found["pad_token"]
+        self.cls_id = found["cls_token"]
+        self.mask_id = found["mask_token"]
+        # What is saved puts inputs together as they are here, whatever the file said.
+        cls_token, sep_token = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=[f"{cls_token}:0", "$A:0", f"{sep_token}:0"],
+            pair=[f"{cls_token}:0", "$A:0", f"{sep_token}:0", "$B:1", f"{sep_token}:1"],
+            special_tokens=[(cls_token, self.cls_id), (sep_token, self.sep_id)],
+        )
+
+    @classmethod
+    def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":
+        """The tokenizer of a model directory: from `vocab.txt`, or `tokenizer.json`, or a `*.model`.
+
+        The first of them that is there counts. `do_lower_case` None means what `tokenizer_config.json`
+        says; where it is silent, true for `vocab.txt` and what the file itself says for the others.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise UserError(f"{directory}: no such directory; a tokenizer is read from a model directory")
+        settings = read_settings(directory)
+        if (directory / VOCABULARY_FILE).is_file():
+            return cls._from_vocabulary(directory, settings, do_lower_case)
+        if (directory / FAST_FILE).is_file():
+            return cls._from_fast_file(directory, settings, do_lower_case)
+        models_found = sorted(directory.glob("*.model"))
+        if len(models_found) > 1:
+            raise UserError(f"{directory}: {len(models_found)} files *.model; keep the tokenizer's alone")
+        if models_found:
+            return cls._from_sentencepiece(models_found[0], settings, do_lower_case)
+        raise UserError(
+            f"{directory}: no tokenizer here; it needs {VOCABULARY_FILE} or {FAST_FILE},"
+            " or a SentencePiece *.model"
+        )
+
+    @classmethod
+    def _from_vocabulary(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
+        path = directory / VOCABULARY_FILE
+        splitter = settings.get("word_tokenizer_type") or "basic"
+        if splitter != "basic" or (settings.get("subword_tokenizer_type") or "wordpiece") != "wordpiece":
+            raise UserError(f"{path}: its words are found by {splitter}, which is not supported")
+        lines = read_vocabulary(path)
+        if do_lower_case is not None:
+            settings["do_lower_case"] = do_lower_case
+        lower_case = settings.setdefault("do_lower_case", True)
+        # A piece that stands on two lines gets the later id, as in every reader of this format.
+        vocabulary = {piece: index for index, piece in enumerate(lines)}
+        name_special_tokens(settings, directory, vocabulary)
+        unknown = token_content(settings["unk_token"], path)
+        backend = tokenizers.Tokenizer(
+            models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
+        )
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            strip_accents=settings.get("strip_accents"),
+            lowercase=lower_case,
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##")
+        specials = [token_content(settings[role], path) for role in SPECIAL_TOKENS]
+        backend.add_special_tokens([token for token in specials if token in vocabulary])
+        add_declared_tokens(backend, path, settings)
+        tokenizer = cls(backend, settings, path)
+        tokenizer._vocabulary_lines = lines
+        return tokenizer
+
+    @classmethod
+    def _from_fast_file(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
+        path = directory / FAST_FILE
+        description = read_json_object(path)
+        normalizer = description.get("normalizer") or {}
+        if normalizer.get("type") == "BertNormalizer":
+            if do_lower_case is None:
+                do_lower_case = settings.get("do_lower_case", normalizer.get("lowercase", True))
+            normalizer["lowercase"] = settings["do_lower_case"] = do_lower_case
+        try:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(description))
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(
+                f"{path}: not a tokenizer that this program can read ({one_line(error)}); fetch it again"
+            ) from error
+        _check_case(backend, path, do_lower_case)
+        if backend.get_vocab_size() == 0:
+            raise UserError(f"{path}: the vocabulary is empty; fetch it again")
+        name_special_tokens(settings, directory, backend.get_vocab(with_added_tokens=True))
+        tokenizer = cls(backend, settings, path)
+        if not _assembles_like_bert(description.get("post_processor"), tokenizer):
+            names = tokenizer.special_tokens
+            form = f"{names['cls_token']} A {names['sep_token']} B {names['sep_token']}"
+            logger.info("%s: pairs are put together as %s with segments 0 and 1, not as it says", path, form)
+        return tokenizer
+
+    @classmethod
+    def _from_sentencepiece(cls, path: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
+        backend = build_tokenizer(path, settings, do_lower_case)
+        _check_case(backend, path, do_lower_case)
+        add_declared_tokens(backend, path, settings)
+        name_special_tokens(settings, path.parent, backend.get_vocab(with_added_tokens=True))
+        return cls(backend, settings, path)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id that can occur: the rows that an embedding table needs."""
+        largest = max(self._backend.get_vocab(with_added_tokens=True).values())
+        return max(largest + 1, len(self._vocabulary_lines or ()))
+
+    def encode_pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """The piece ids of every text, without special tokens and without any truncation."""
+        if self._words is not None:
+            return self._words.encode(texts)
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The piece ids of all texts, one after the other, and how many each text has."""
+        if self._words is not None:
+            return self._words.encode_flat(texts)
+        pieces = self.encode_pieces(texts)
+        counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        return np.fromiter(chain.from_iterable(pieces), np.int32, int(counts.sum())), counts
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """The library's encodings without special tokens: they know where in its text each piece stands."""
+        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        """The piece of every id, `[vocab_size]`; ids that stand for nothing have the unknown token."""
+        pieces = [self.special_tokens["unk_token"]] * self.vocab_size
+        for piece, index in self._backend.get_vocab(with_added_tokens=True).items():
+            pieces[index] = piece
+        return pieces
+
+    @property
+    def word_start(self) -> str | None:
+        """What pieces that begin a word start with (▁); None where ## marks the pieces that do not."""
+        if isinstance(self._backend.model, models.WordPiece):
+            return None
+        pieces = self.pieces()
+        marks = (mark for mark in "▁Ġ" if any(piece.startswith(mark) for piece in pieces))
+        return next(marks, None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of the vocabulary and of how texts are split: equal where texts get equal ids."""
+        description = json.loads(self._backend.to_str())
+        normalizer = description["normalizer"]
+        if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
+            normalizer["strip_accents"] = normalizer["lowercase"]
+        if description["model"]["type"] == "Unigram":
+            # The library's own files do not keep the last digit.
+            pieces = description["model"]["vocab"]
+            description["model"]["vocab"] = [[piece, f"{score:.6g}"] for piece, score in pieces]
+        added = sorted((token["id"], token["content"]) for token in description["added_tokens"])
+        parts = [normalizer, description["pre_tokenizer"], description["model"], added]
+        specials = [self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id]
+        text = json.dumps([*parts, specials], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __reduce__(self):
+        """The word cache stays behind when a tokenizer travels to another process."""
+        return _restore, (self._backend.to_str(), self._settings, self._source, self._vocabulary_lines)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the tokenizer's files into a model directory, which then holds no other tokenizer."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # Readers prefer one form or another: a file left from an earlier tokenizer would win.
+        for name in (VOCABULARY_FILE, FAST_FILE, "special_tokens_map.json", "added_tokens.json"):
+            (directory / name).unlink(missing_ok=True)
+        settings = {key: value for key, value in self._settings.items() if key not in _LOCAL_SETTINGS}
+        settings |= self.special_tokens
+        added = self._backend.get_added_tokens_decoder()
+        settings["added_tokens_decoder"] = {
+            str(index): describe_token(token) for index, token in sorted(added.items())
+        }
+        if self._vocabulary_lines is None:
+            self._backend.save(str(directory / FAST_FILE))
+            # The file speaks for itself; a class of its own would build the tokenizer anew from its pieces.
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        else:
+            text = "".join(f"{piece}\n" for piece in self._vocabulary_lines)
+            (directory / VOCABULARY_FILE).write_text(text, encoding="utf-8", newline="\n")
+            settings["tokenizer_class"] = "BertTokenizer"
+        (directory / CONFIG_FILE).write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Tokenizer) -> bool:
+    """Whether a `tokenizer.json` puts pairs together as this package does, or says nothing of them."""
+    if post_processor is None or post_processor.get("type") == "BertProcessing":
+        return True
+    cls_token, sep_token = tokenizer.special_tokens["cls_token"], tokenizer.special_tokens["sep_token"]
+    ours = [(cls_token, 0), ("A", 0), (sep_token, 0), ("B", 1), (sep_token, 1)]
+    parts = [part for item in post_processor.get("pair", ()) for part in item.values()]
+    return [(part["id"], part["type_id"]) for part in parts] == ours
+
+
+def _check_case(backend: tokenizers.Tokenizer, path: Path, do_lower_case: bool | None) -> None:
+    """Raises UserError where a tokenizer treats capitals in another way than it was asked to."""
+    lower_cases = backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a"
+    if do_lower_case is not None and do_lower_case != lower_cases:
+        wish = "does not lower-case" if do_lower_case else "lower-cases"
+        raise UserError(
+            f"{path}: this tokenizer {wish} and cannot be told otherwise; leave --do_lower_case away"
+        )
+
+
+def _restore(backend: str, settings: dict[str, Any], source: Path, lines: list[str] | None) -> Tokenizer:
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(backend), settings, source)
+    tokenizer._vocabulary_lines = lines
+    return tokenizer

@@ -1,0 +1,355 @@
+"""The distillation step: equal on any number of devices, equal to the authors' numbers, equal to autodiff."""
+
+import functools
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate
+from bert_emd_jax.distillation.distill_step import LAYER_WEIGHT_LOGITS, PredictionLoss, make_distill_step
+from bert_emd_jax.distillation.teacher_outputs import KINDS, batch_of
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.initialization import PROJECTION, initial_params, initial_projection
+from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.state import create_state
+from bert_emd_jax.transport.layer_weights import (
+    initial_layer_weight_logits,
+    learned_layer_weights,
+    uniform_layer_weights,
+)
+from bert_emd_jax.transport.mappings import fixed_plan
+from bert_emd_jax.transport.simplex import network_simplex
+
+STUDENT_LAYERS, TEACHER_LAYERS, ROWS, LENGTH = 2, 3, 24, 12
+
+
+def config(**changes) -> DistillConfig:
+    values = {
+        "teacher_model": "t",
+        "student_config": "s",
+        "data_dir": "d",
+        "task_name": "sst-2",
+        "output_dir": "o",
+        "beta": 0.5,
+        "alpha": 0.7,
+        "temperature": 2.0,
+    }
+    return DistillConfig(**(values | changes))
+
+
+def bert(layers: int, hidden: int, heads: int = 2) -> BertConfig:
+    return BertConfig(
+        vocab_size=40,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=20,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.3,
+        num_labels=3,
+    )
+
+
+def uneven_batch(rows: int = ROWS, fillers: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of different lengths, the last ones fillers of weight 0."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, LENGTH + 1, rows)
+    weights = (np.arange(rows) < rows - fillers).astype(np.float32)
+    mask = ((np.arange(LENGTH) < lengths[:, None]) * weights[:, None]).astype(np.int32)
+    return {
+        "input_ids": (rng.integers(1, 40, (rows, LENGTH)) * mask).astype(np.int32),
+        "attention_mask": mask,
+        "token_type_ids": np.zeros((rows, LENGTH), np.int32),
+        "labels": rng.integers(0, 3, rows).astype(np.int32),
+        "weights": weights,
+    }
+
+
+def split(batch: dict[str, np.ndarray], devices: int, micro_batches: int = 1) -> dict[str, np.ndarray]:
+    return {
+        name: values.reshape(devices, micro_batches, -1, *values.shape[1:]) for name, values in batch.items()
+    }
+
+
+@functools.cache
+def run_steps(
+    flags: DistillConfig,
+    devices: int,
+    steps: int,
+    micro_batches: int = 1,
+    *,
+    brings_outputs: bool = False,
+    **batch_options,
+):
+    """(final state, measurements of every step) of a few steps on the first `devices` devices."""
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
+    params = initial_params(student, "classifier", 1)
+    params[PROJECTION] = initial_projection(8, 12, 2)
+    if flags.trains_layer_weights:
+        params[LAYER_WEIGHT_LOGITS] = initial_layer_weight_logits(STUDENT_LAYERS, TEACHER_LAYERS)
+    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
+    flow = None
+    if flags.mapping in ("uniform", "top"):
+        flow = fixed_plan(flags.mapping, STUDENT_LAYERS, TEACHER_LAYERS)
+    teacher_params = initial_params(teacher, "classifier", 3)
+    frozen = {"teacher": None if brings_outputs else teacher_params, "flow": flow}
+    step = jax.pmap(
+        make_distill_step(
+            BertForSequenceClassification(student),
+            BertForSequenceClassification(teacher),
+            optimizer,
+            flags,
+            PredictionLoss(flags, regression=False),
+            flags.beta,
+        ),
+        axis_name=DEVICES,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        devices=jax.devices()[:devices],
+    )
+    # As in a run: replicated once, so that the first call's shardings are those of the later ones.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
+    state, frozen = jax.device_put(
+        (state, frozen), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    )
+    history = []
+    for index in range(steps):
+        batch = uneven_batch(seed=index, **batch_options)
+        if brings_outputs:
+            output = forward(BertForSequenceClassification(teacher), teacher_params, batch)
+            batch |= jax.device_get(batch_of(output, KINDS))
+        state, measurements = step(state, frozen, split(batch, devices, micro_batches))
+        history.append(jax.device_get(measurements))
+    return jax.device_get(state), history
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+
+
+def test_outputs_that_the_batch_brings_along_stand_for_the_teacher():
+    """Rounded to bfloat16 they change the costs by less than a thousandth; the gradients follow."""
+    with_teacher, history = run_steps(config(), 1, steps=3)
+    brought_along, rounded = run_steps(config(), 1, steps=3, brings_outputs=True)
+    for exact, ours in zip(history, rounded, strict=True):
+        for name in ("loss", "attention_cost", "hidden_cost", "embedding_loss", "soft_loss", "gradient_norm"):
+            np.testing.assert_allclose(ours[name], exact[name], rtol=1e-3)
+    assert not np.array_equal(rounded[0]["hidden_cost"], history[0]["hidden_cost"])
+    assert_trees_close(brought_along.params, with_teacher.params, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags"),
+    [
+        *((2, {}), (4, {}), (8, {}), (8, {"mapping": "uniform"}), (8, {"padding": "include"})),
+        (8, {"layer_weight_rule": "learned"}),
+    ],
+    ids=str,
+)
+def test_losses_and_updates_do_not_depend_on_the_number_of_devices(devices, flags):
+    one_state, one = run_steps(config(**flags), 1, steps=4)
+    many_state, many = run_steps(config(**flags), devices, steps=4)
+    assert one[-1]["loss"] != one[0]["loss"]
+    assert_trees_close(many, one, 1e-5)
+    assert_trees_close(many_state.params, one_state.params, 1e-5)
+    assert_trees_close(many_state.layer_weights, one_state.layer_weights, 1e-5)
+
+
+def test_micro_batches_weigh_their_rows():
+    """Without layers the loss is linear in the rows: micro-batches must give exactly the large batch."""
+    flags = config(mapping="none")
+    whole_state, whole = run_steps(flags, 2, steps=2)
+    parts_state, parts = run_steps(flags, 2, steps=2, micro_batches=3)
+    assert_trees_close(
+        {name: value for name, value in parts[-1].items() if name.endswith("loss")},
+        {name: value for name, value in whole[-1].items() if name.endswith("loss")},
+        1e-6,
+    )
+    assert_trees_close(parts_state.params, whole_state.params, 1e-6)
+
+
+def test_each_micro_batch_has_a_plan_of_its_own():
+    state, history = run_steps(config(), 2, steps=1, micro_batches=3)
+    assert history[0]["hidden_flow"].shape == (3, STUDENT_LAYERS, TEACHER_LAYERS)
+    np.testing.assert_allclose(history[0]["hidden_flow"].sum((1, 2)), 1, rtol=1e-6)
+    costs = history[0]["hidden_cost"]
+    assert np.abs(costs[0] - costs[1]).max() > 1e-3
+    np.testing.assert_allclose(np.asarray(state.layer_weights.hidden_student).sum(), 1, rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
+    """Against central differences of a loss written out by hand, in float64."""
+    flags = config(theta=0.8)
+    state, history = run_steps(flags, 1, steps=1)
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    params = initial_params(student, "classifier", 1)
+    params[PROJECTION] = initial_projection(8, 12, 2)
+    batch = uneven_batch()
+    flows = {kind: history[0][f"{kind}_flow"][0].astype(np.float64) for kind in ("attention", "hidden")}
+
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        target = BertForSequenceClassification(teacher, jnp.float64).apply(
+            {"params": wide(initial_params(teacher, "classifier", 3))}, *inputs
+        )
+        module = BertForSequenceClassification(student, jnp.float64)
+        mask = batch["attention_mask"].astype(bool)
+        pairs = mask[:, None, :, None] & mask[:, None, None, :]
+        real = batch["weights"] > 0
+
+        def loss(tree) -> float:
+            output = jax.device_get(module.apply({"params": tree}, *inputs))
+            states = output.hidden_states @ tree[PROJECTION]["kernel"] + tree[PROJECTION]["bias"]
+            total = flags.beta * np.mean((states[0] - target.hidden_states[0])[mask] ** 2)
+            for i in range(STUDENT_LAYERS):
+                for j in range(TEACHER_LAYERS):
+                    hidden = np.mean((states[i + 1] - target.hidden_states[j + 1])[mask] ** 2)
+                    scores = output.attention_scores[i] - target.attention_scores[j]
+                    attention = np.sum((scores * pairs) ** 2) / (pairs.sum() * 2)
+                    total += flags.beta * flags.theta * flows["hidden"][i, j] * hidden
+                    total += flags.beta * flags.theta * flows["attention"][i, j] * attention
+            s, t = output.logits[real], np.asarray(target.logits)[real]
+            log_soft = lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))
+            soft = -np.mean(np.exp(log_soft(t / 2.0)) * log_soft(s / 2.0)) * 4.0
+            hard = -np.mean(np.take_along_axis(log_soft(s), batch["labels"][real][:, None], 1))
+            return float(total + flags.alpha * soft + (1 - flags.alpha) * hard)
+
+        assert history[0]["loss"] == pytest.approx(loss(wide(params)), rel=1e-5)
+        rng = np.random.default_rng(0)
+        direction = jax.tree.map(lambda leaf: rng.standard_normal(np.shape(leaf)), params)
+        shifted = lambda size: jax.tree.map(
+            lambda leaf, d: np.asarray(leaf, np.float64) + size * d, params, direction
+        )
+        slope = (loss(shifted(1e-5)) - loss(shifted(-1e-5))) / 2e-5
+    # SGD with rate 0.1: the update is the gradient.
+    gradient = jax.tree.map(lambda before, after: (before - after) / 0.1, params, state.params)
+    along = sum(
+        float(np.sum(g * d))
+        for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+    )
+    assert along == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_learned_layer_weights_follow_the_gradient_of_the_exact_transport_cost(separate):
+    """Against central differences through the network simplex, in float64."""
+    flags = config(
+        layer_weight_rule="learned", layer_weight_entropy=0.3, separate_layer_weights=separate, theta=0.8
+    )
+    state, history = run_steps(flags, 1, steps=3)
+    before, _ = run_steps(flags, 1, steps=2)
+    logits = {name: np.float64(leaf) for name, leaf in before.params[LAYER_WEIGHT_LOGITS].items()}
+    costs = {kind: history[2][f"{kind}_cost"][0].astype(np.float64) for kind in ("attention", "hidden")}
+    solved = {kind: np.sum(history[2][f"{kind}_flow"][0] * cost) for kind, cost in costs.items()}
+
+    def loss(logits) -> float:
+        if not separate:
+            logits = {
+                f"{kind}_{side}": (logits[f"attention_{side}"] + logits[f"hidden_{side}"]) / 2
+                for kind in costs
+                for side in ("student", "teacher")
+            }
+        weights = {name: np.exp(leaf) / np.exp(leaf).sum() for name, leaf in logits.items()}
+        total = 0.0
+        for kind, cost in costs.items():
+            sides = weights[f"{kind}_student"], weights[f"{kind}_teacher"]
+            divergence = sum(np.sum(side * np.log(side * len(side))) for side in sides)
+            total += network_simplex(cost, *sides).cost + 0.3 * solved[kind] * divergence
+        return flags.beta * flags.theta * total
+
+    after = state.params[LAYER_WEIGHT_LOGITS]
+    for name, leaf in logits.items():
+        for layer in range(len(leaf)):
+            step = 1e-5 * np.eye(len(leaf))[layer]
+            slope = (loss(logits | {name: leaf + step}) - loss(logits | {name: leaf - step})) / 2e-5
+            # SGD with rate 0.1: the update is the gradient.
+            assert (leaf[layer] - after[name][layer]) / 0.1 == pytest.approx(slope, rel=1e-3, abs=1e-6)
+    assert_trees_close(state.layer_weights, learned_layer_weights(after, separate), 1e-6)
+    assert np.ptp(state.layer_weights.attention_student) > 1e-3
+
+
+def test_each_term_can_be_left_out():
+    _, history = run_steps(config(), 1, steps=4)
+    full = history[0]
+    layers = 0.5 * (full["attention_loss"] + full["hidden_loss"] + full["embedding_loss"])
+    assert full["loss"] == pytest.approx(layers + full["prediction_loss"], rel=1e-5)
+    for flags, remaining in [
+        ({"mapping": "none"}, full["prediction_loss"]),
+        ({"objective": "prediction"}, full["prediction_loss"]),
+        (
+            {"objective": "intermediate", "use_attention": False},
+            0.5 * (full["hidden_loss"] + full["embedding_loss"]),
+        ),
+        (
+            {"objective": "intermediate", "use_hidden": False},
+            0.5 * (full["attention_loss"] + full["embedding_loss"]),
+        ),
+        (
+            {"objective": "intermediate", "use_embedding": False},
+            0.5 * (full["attention_loss"] + full["hidden_loss"]),
+        ),
+    ]:
+        _, history = run_steps(config(**flags), 1, steps=1)
+        assert history[0]["loss"] == pytest.approx(remaining, rel=1e-4), flags
+
+
+def test_exact_mapping_equals_sinkhorn_where_that_is_exact():
+    _, emd = run_steps(config(), 1, steps=4)
+    _, exact = run_steps(config(mapping="emd_exact"), 2, steps=2)
+    np.testing.assert_allclose([row["loss"] for row in exact], [row["loss"] for row in emd[:2]], rtol=1e-5)
+    assert exact[1]["hidden_gap"] < 1e-5
+
+
+def test_fillers_alone_do_not_break_the_step():
+    state, history = run_steps(config(mapping="uniform"), 8, steps=1, rows=8, fillers=7)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert np.isfinite(history[0]["loss"])
+
+
+def test_the_step_lowers_for_tpu_and_cuda():
+    """The whole pmapped step, transport included, without such a device."""
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    optimizer = optax.adamw(1e-3)
+    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
+    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
+    frozen = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
+    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
+    step = pmap_step(make_distill_step(*modules, optimizer, config(), PredictionLoss(config(), False), 0.5))
+    export = jax.export.export(jax.jit(step), platforms=["tpu", "cuda"])
+    exported = export(state, frozen, split(uneven_batch(), jax.device_count()))
+    assert exported.platforms == ("tpu", "cuda")
+    assert exported.nr_devices == jax.device_count()
+
+
+@pytest.mark.parametrize("mapping", ["emd", "emd_exact"])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(mapping):
+    student, teacher = bert(2, 8), bert(3, 12)
+    flags, optimizer = config(mapping=mapping), optax.adamw(1e-3)
+    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
+    state = create_state(params, optimizer, 0, uniform_layer_weights(2, 3))
+    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
+    step = pmap_step(make_distill_step(*modules, optimizer, flags, PredictionLoss(flags, False), 0.5))
+    batch = split(uneven_batch(), jax.device_count())
+    good = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
+    bad = jax.tree.map(np.copy, good)
+    bad["teacher"]["bert"]["layer_1"]["output"]["bias"][3] = np.nan
+
+    before, _ = jax.device_get(step(replicate(state), replicate(good), batch))
+    after, measured = jax.device_get(step(replicate(before), replicate(bad), batch))
+    assert np.isnan(measured["loss"])
+    assert (after.step, after.bad_steps, measured["bad_steps"]) == (2, 1, 1)
+    unchanged = after.replace(step=before.step, bad_steps=before.bad_steps)
+    jax.tree.map(np.testing.assert_array_equal, unchanged, before)
+    recovered, measured = jax.device_get(step(replicate(after), replicate(good), batch))
+    assert (recovered.step, recovered.bad_steps) == (3, 0)
+    assert np.isfinite(measured["loss"])
+    assert np.isfinite(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(recovered.params)])).all()

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.initialization import initial_params, initial_projection, student_from_layers
+from bert_emd_jax.models.params import flatten
+
+CONFIG = BertConfig(
+    vocab_size=30, hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=12
+)
+
+
+def test_fresh_weights_have_berts_distribution():
+    config = BertConfig(num_hidden_layers=1, vocab_size=2000, initializer_range=0.02)
+    for path, leaf in flatten(initial_params(config, "classifier", seed=0)).items():
+        assert leaf.dtype == np.float32
+        if path.endswith(("/kernel", "/embedding")):
+            assert leaf.std() == pytest.approx(0.02, rel=0.1), path
+        else:
+            assert np.all(leaf == (1 if path.endswith("/scale") else 0)), path
+
+
+def test_a_student_is_cut_out_of_its_teacher():
+    teacher = initial_params(CONFIG, "classifier", seed=0)
+    config, student = student_from_layers(CONFIG, teacher, (3, 0), "classifier", seed=1)
+    assert config.num_hidden_layers == 2
+    for ours, theirs in (("layer_0", "layer_3"), ("layer_1", "layer_0"), ("embeddings", "embeddings")):
+        for path, leaf in flatten(student["bert"][ours]).items():
+            np.testing.assert_array_equal(leaf, flatten(teacher["bert"][theirs])[path])
+    np.testing.assert_array_equal(student["bert"]["pooler"]["kernel"], teacher["bert"]["pooler"]["kernel"])
+    assert not np.array_equal(student["classifier"]["kernel"], teacher["classifier"]["kernel"])
+
+
+@pytest.mark.parametrize("layers", [(), (4,), (-1, 2)])
+def test_layers_that_the_teacher_lacks_are_refused(layers):
+    with pytest.raises(UserError, match="layers 0 to 3"):
+        student_from_layers(CONFIG, initial_params(CONFIG, "classifier", 0), layers, "classifier", seed=0)
+
+
+def test_the_projection_starts_as_the_identity_where_the_widths_agree():
+    np.testing.assert_array_equal(initial_projection(5, 5, 0)["kernel"], np.eye(5))
+    kernel = initial_projection(200, 300, 0)["kernel"]
+    assert kernel.shape == (200, 300)
+    assert kernel.std() == pytest.approx(0.02, rel=0.05)

@@ -1,0 +1,102 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.transport import network_simplex
+from bert_emd_jax.transport.mappings import exact_plan, fixed_layers, fixed_plan, mapping_plan
+from bert_emd_jax.transport.names import FIXED_MAPPINGS, MAPPINGS
+
+COST = jnp.asarray(np.random.default_rng(0).random((4, 12)), jnp.float32)
+STUDENT = jnp.asarray([0.1, 0.2, 0.3, 0.4])
+TEACHER = jnp.full(12, 1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "student", "teacher", "layers"),
+    [
+        ("uniform", 4, 12, [2, 5, 8, 11]),
+        ("uniform", 6, 12, [1, 3, 5, 7, 9, 11]),
+        ("uniform", 3, 6, [1, 3, 5]),
+        ("uniform", 4, 6, [1, 2, 4, 5]),
+        ("uniform", 3, 12, [3, 7, 11]),
+        ("top", 4, 12, [8, 9, 10, 11]),
+        ("bottom", 4, 12, [0, 1, 2, 3]),
+    ],
+)
+def test_fixed_layers(mapping, student, teacher, layers):
+    assert fixed_layers(mapping, student, teacher).tolist() == layers
+
+
+def test_uniform_rounds_halves_up_as_the_formula():
+    for teacher in range(1, 30):
+        for student in range(1, teacher + 1):
+            layers = [int(np.floor(i * teacher / student + 0.5 + 1e-9)) - 1 for i in range(1, student + 1)]
+            assert fixed_layers("uniform", student, teacher).tolist() == layers
+
+
+def test_random_layers_depend_on_seed_and_epoch_alone():
+    draws = [tuple(fixed_layers("random", 4, 12, seed=7, epoch=epoch)) for epoch in range(40)]
+    assert draws == [tuple(fixed_layers("random", 4, 12, seed=7, epoch=epoch)) for epoch in range(40)]
+    assert len(set(draws)) > 20
+    assert all(list(draw) == sorted(set(draw)) and 0 <= draw[0] <= draw[-1] < 12 for draw in draws)
+    assert {layer for draw in draws for layer in draw} == set(range(12))
+    assert draws != [tuple(fixed_layers("random", 4, 12, seed=8, epoch=epoch)) for epoch in range(40)]
+
+
+@pytest.mark.parametrize("mapping", FIXED_MAPPINGS)
+def test_fixed_plan_gives_each_student_layer_its_share(mapping):
+    flow = fixed_plan(mapping, 4, 12)
+    np.testing.assert_allclose(flow.sum(axis=1), 0.25)
+    assert (np.count_nonzero(flow, axis=1) == 1).all()
+    assert flow.argmax(axis=1).tolist() == fixed_layers(mapping, 4, 12).tolist()
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_every_mapping_in_a_compiled_step(mapping):
+    given, potentials = None, None
+    if mapping in FIXED_MAPPINGS:
+        given = fixed_plan(mapping, 4, 12)
+    elif mapping == "emd_exact":
+        given, potentials = exact_plan(np.asarray(COST), np.asarray(STUDENT), np.asarray(TEACHER))
+    solve = jax.jit(
+        lambda cost, flow, start: mapping_plan(
+            mapping, cost, STUDENT, TEACHER, flow, initial_potentials=start
+        )
+    )
+    plan = solve(COST, given, potentials)
+    optimum = network_simplex(np.asarray(COST), np.asarray(STUDENT), np.asarray(TEACHER)).cost
+    np.testing.assert_allclose(plan.flow.sum(), 0 if mapping == "none" else 1, rtol=1e-6)
+    np.testing.assert_allclose(plan.cost, (plan.flow * COST).sum(), rtol=1e-6)
+    assert float(plan.lower_bound) <= float(plan.cost)
+    if mapping in ("emd", "emd_exact"):
+        np.testing.assert_allclose(plan.cost, optimum, rtol=1e-6)
+        np.testing.assert_allclose(plan.flow.sum(axis=1), STUDENT, rtol=1e-6)
+        assert plan.gap < 1e-5
+        assert plan.is_exact
+    elif mapping != "none":
+        np.testing.assert_allclose(plan.flow.sum(axis=1), 0.25, rtol=1e-6)
+        np.testing.assert_allclose(plan.lower_bound, COST.min(axis=1).mean(), rtol=1e-6)
+    if mapping == "nearest":
+        assert plan.flow.argmax(axis=1).tolist() == COST.argmin(axis=1).tolist()
+        np.testing.assert_allclose(plan.gap, 0, atol=1e-6)
+    gradient = jax.grad(lambda cost: solve(cost, given, potentials).cost)(COST)
+    np.testing.assert_allclose(gradient, plan.flow, atol=1e-7)
+
+
+def test_a_deeper_student_may_use_nearest_and_emd():
+    deep = partial(mapping_plan, cost=COST.T, student_weights=TEACHER, teacher_weights=STUDENT)
+    np.testing.assert_allclose(deep("nearest").flow.sum(), 1, rtol=1e-6)
+    assert deep("emd").is_exact
+    with pytest.raises(UserError, match="use emd, emd_exact, nearest or none"):
+        deep("uniform")
+
+
+def test_a_host_made_mapping_needs_its_flow():
+    with pytest.raises(ValueError, match="needs given_flow"):
+        mapping_plan("top", COST, STUDENT, TEACHER)
+    with pytest.raises(ValueError, match="does not fix its layers"):
+        fixed_layers("nearest", 4, 12)
