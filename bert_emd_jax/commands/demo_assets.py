@@ -12,8 +12,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import cache_directory
 
 
 @dataclass(frozen=True)

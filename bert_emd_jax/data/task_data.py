@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
@@ -16,6 +15,7 @@ from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import cache_directory
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 from bert_emd_jax.training.config import TaskConfig, TaskTrainingConfig
 

@@ -15,13 +15,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bert_emd_jax.cache import cache_directory
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import Batch
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
+from bert_emd_jax.files import cache_directory
 from bert_emd_jax.runs.run_directory import TEACHER_OUTPUTS, facts_before
 from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.row_source import RowSource
