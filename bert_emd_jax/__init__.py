@@ -16,13 +16,10 @@ if TYPE_CHECKING:
         plot_layer_weights,
         plot_mapping,
     )
+    from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
-    from bert_emd_jax.training.config import (
-        DistillConfig,
-        FinetuneConfig,
-        GeneralDistillConfig,
-    )
+    from bert_emd_jax.training.training_config import FinetuneConfig
 
 __version__ = "0.1.0"
 
@@ -31,7 +28,8 @@ _HOME = {
         ("Classifier", "Prediction", "distill", "evaluate", "finetune", "general_distill"), "api"
     ),
     **dict.fromkeys(("load", "mapping", "plot_layer_weights", "plot_mapping"), "api"),
-    **dict.fromkeys(("DistillConfig", "FinetuneConfig", "GeneralDistillConfig"), "training.config"),
+    **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
+    "FinetuneConfig": "training.training_config",
     "EvaluationConfig": "evaluation.evaluation_config",
     "UserError": "errors",
 }

@@ -1,25 +1,21 @@
 """What notebooks and programs call: fine-tune, distil, evaluate, look, classify. Imports JAX when needed."""
 
-import dataclasses
-import difflib
+import contextlib
 import logging
-import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from bert_emd_jax.configs import Dtype
+from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
-from bert_emd_jax.training.config import (
-    DistillConfig,
-    Dtype,
-    FinetuneConfig,
-    GeneralDistillConfig,
-)
+from bert_emd_jax.layout import LAYER_MAPPING
+from bert_emd_jax.training.training_config import FinetuneConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from bert_emd_jax.checkpoints.model_directory import Model
     from bert_emd_jax.runs.layer_mapping import Mapping
 
-Config = TypeVar("Config")
 Results = dict[str, Any]
 
 _SHORTEST_BUCKET = 16  # tokens
@@ -42,10 +37,15 @@ def finetune(config: FinetuneConfig | None = None, /, **flags: Any) -> Results:
 
     Raises:
       UserError: a flag, file or row that the user can put right.
+      Interrupted: a signal came; `resume` goes on.
     """
-    from bert_emd_jax.training.finetune import finetune as train
+    from bert_emd_jax.training.dry_run import describe_run
+    from bert_emd_jax.training.finetune import FinetuneTrainer
 
-    return _trained(train, config or _config(FinetuneConfig, flags))
+    config = config or FinetuneConfig(**flags)
+    with _run_of(config):
+        trainer = FinetuneTrainer.from_config(config)
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
@@ -57,25 +57,36 @@ def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
+      Interrupted: a signal came; `resume` goes on.
     """
-    from bert_emd_jax.distillation.distill import distill as train
+    from bert_emd_jax.distillation.trainer import DistillTrainer
+    from bert_emd_jax.training.dry_run import describe_run
 
     if config is None and flags.get("preset"):
         flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
-    return _trained(train, config or _config(DistillConfig, flags))
+    config = config or DistillConfig(**flags)
+    with _run_of(config):
+        trainer = DistillTrainer.from_config(config)
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 def general_distill(config: GeneralDistillConfig | None = None, /, **flags: Any) -> Results:
     """Distils over a corpus, without a task, as `run_distill.py --pregenerated_data` does.
 
-    Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds.
+    Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; with
+    `dry_run=True` what `finetune` returns then.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
+      Interrupted: a signal came; `resume` goes on.
     """
-    from bert_emd_jax.distillation.general_distill import general_distill as train
+    from bert_emd_jax.distillation.general import GeneralDistillTrainer
+    from bert_emd_jax.training.dry_run import describe_run
 
-    return _trained(train, config or _config(GeneralDistillConfig, flags))
+    config = config or GeneralDistillConfig(**flags)
+    with _run_of(config):
+        trainer = GeneralDistillTrainer.from_config(config)
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results:
@@ -87,7 +98,7 @@ def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results
     from bert_emd_jax.evaluation.evaluate import evaluate as score
 
     _show_log()
-    return score(config or _config(EvaluationConfig, flags))
+    return score(config or EvaluationConfig(**flags))
 
 
 def mapping(run_dir: str | Path) -> "Mapping":
@@ -101,7 +112,7 @@ def mapping(run_dir: str | Path) -> "Mapping":
     """
     from bert_emd_jax.runs.layer_mapping import read_mapping
 
-    path = Path(run_dir) / "layer_mapping.npz"
+    path = Path(run_dir) / LAYER_MAPPING
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {run_dir} the output_dir of a distillation?")
     return read_mapping(path)
@@ -219,17 +230,19 @@ class Classifier:
         ]
 
 
-def _trained(train: Any, config: Any) -> Results:
+@contextlib.contextmanager
+def _run_of(config: TrainingConfig) -> Iterator[None]:
+    """Around a training run: a copy of it if `--mirror_dir` asks for one, and its report at the end."""
     from bert_emd_jax.devices.hosts import is_main
     from bert_emd_jax.report.html import write_report
     from bert_emd_jax.runs.mirror import mirrored
 
     _show_log()
-    with mirrored(config):
-        results = train(config)
-        if is_main() and not config.dry_run:
-            write_report(config.output_dir)
-    return results
+    output_dir = config.program.output_dir
+    with mirrored(output_dir, config.run, config.hosts):
+        yield
+        if is_main() and not config.run.dry_run:
+            write_report(output_dir)
 
 
 def _show_log() -> None:
@@ -239,32 +252,6 @@ def _show_log() -> None:
 
     if in_notebook() and not logging.getLogger("bert_emd_jax").handlers:
         log_to_screen()
-
-
-def _config(config_type: type[Config], flags: dict[str, Any]) -> Config:
-    """A config from the flags of a program, paths as text and lists for tuples allowed."""
-    types = typing.get_type_hints(config_type)
-    fields = {field.name: field for field in dataclasses.fields(config_type)}  # pyright: ignore[reportArgumentType]
-    if unknown := [name for name in flags if name not in fields]:
-        near = difflib.get_close_matches(unknown[0], fields, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; its fields are the program's flags"
-        raise UserError(f"{', '.join(unknown)}: no such setting of {config_type.__name__}{hint}")
-    required = [
-        name
-        for name, field in fields.items()
-        if name not in flags
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if required:
-        raise UserError(f"{config_type.__name__} needs {', '.join(required)}")
-
-    def converted(name: str, value: Any) -> Any:
-        if isinstance(value, str) and Path in (types[name], *typing.get_args(types[name])):
-            return Path(value)
-        return tuple(value) if isinstance(value, list) else value
-
-    return config_type(**{name: converted(name, value) for name, value in flags.items()})
 
 
 def _examples(texts: Sequence[str], pairs: Sequence[str] | None) -> Any:

@@ -3,8 +3,8 @@
 What is written is appended to, renamed and checked for room, which object stores do not do.
 """
 
-import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from bert_emd_jax.errors import UserError
@@ -15,21 +15,23 @@ _FETCH = {"gs": "gcloud storage cp -r {} .", "s3": "aws s3 sync {} DIR"}
 _KEEP = {"gs": "gcloud storage rsync -r DIR {}", "s3": "aws s3 sync DIR {}"}
 
 
-def require_local_paths(config: object) -> None:
-    """Raises UserError where a path of a config dataclass is a URL."""
-    for field in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]
-        value = getattr(config, field.name)
+def require_local_paths(flags: Mapping[str, object], *, has_mirror: bool = False) -> None:
+    """Raises UserError if a path among the values of flags is a URL.
+
+    Args:
+      has_mirror: the program has the flag `--mirror_dir`.
+    """
+    for name, value in flags.items():
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path):
-                is_output = field.name == "output_dir"
-                trains = hasattr(config, "mirror_dir")
-                require_local(path, f"--{field.name} ", is_output=is_output, has_mirror=is_output and trains)
+                is_output = name == "output_dir"
+                require_local(path, f"--{name} ", is_output=is_output, has_mirror=is_output and has_mirror)
 
 
 def require_local(
     path: Path | str, flag: str = "", *, is_output: bool = False, has_mirror: bool = False
 ) -> None:
-    """Raises UserError, which begins with `flag`, where a path is a URL; it says how to copy.
+    """Raises UserError, which begins with `flag`, if a path is a URL; it says how to copy.
 
     Args:
       has_mirror: the program itself keeps a copy (`--mirror_dir`).

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.configs import Dtype, OptionalBool
+from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import CustomTaskConfig, Dtype, OptionalBool
 
 if TYPE_CHECKING:
     from bert_emd_jax.augmentation.augmented_file import Cells

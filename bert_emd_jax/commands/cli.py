@@ -1,19 +1,18 @@
-"""How every program starts: flags into a dataclass; a user's mistake is one line and exit code 2."""
+"""How every program starts and ends: flags into a config; a user's mistake is one line and exit code 2."""
 
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from bert_emd_jax.commands.flags import parse_flags
 from bert_emd_jax.commands.programs import typed_command, typed_name
 from bert_emd_jax.errors import Interrupted, UserError, one_line
-from bert_emd_jax.local_paths import require_local_paths
 from bert_emd_jax.screen_log import log_to_screen
 
-Config = TypeVar("Config")
+Parsed = TypeVar("Parsed")
 
 _LESS_MEMORY = (
     "try a larger --gradient_accumulation_steps, a smaller --train_batch_size, --eval_batch_size or"
@@ -21,54 +20,78 @@ _LESS_MEMORY = (
 )
 
 
+class Program:
+    """A program under way: while it is entered, a mistake of the user's ends it with one line.
+
+    A `UserError`, an error of the file system, or a device without room is that line, and exit code 2, unless
+    `--debug` asks for the traceback. `exit_code` is known when it is left.
+    """
+
+    def __init__(
+        self, prog: str, description: str, examples: Sequence[str] = (), argv: Sequence[str] | None = None
+    ) -> None:
+        """`examples` are command lines without the program's name, for `--help`."""
+        self._args = sys.argv[1:] if argv is None else list(argv)
+        self._name = typed_name(prog)
+        self._introduction = _introduction(self._name, description, examples)
+        self.exit_code = 0
+
+    def parse(self, config_type: type[Parsed], expand: Callable[[Sequence[str]], list[str]] = list) -> Parsed:
+        """The config of the command line, rewritten by `expand`; from here on our log goes to the screen.
+
+        A wrong or unknown flag ends the process with tyro's own message and exit code 2.
+        """
+        config = parse_flags(config_type, expand(self._args), self._name, self._introduction)
+        log_to_screen()
+        return config
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        """Turns an error into an exit code, and a line on standard error; others go on."""
+        match error:
+            case None:
+                return True
+            case KeyboardInterrupt():
+                self._end(130, "interrupted")
+            case Interrupted():
+                self._end(error.exit_code, str(error))
+            case BrokenPipeError():  # the reader of the output, as `head`, has seen enough
+                # Or Python complains as it ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                self.exit_code = 1
+            case _ if "--debug" in self._args:
+                return False
+            case UserError() | OSError():
+                self._end(2, f"error: {' '.join(str(error).split())}")
+            case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
+                self._end(2, f"error: out of the device's memory: {_LESS_MEMORY} ({one_line(error)})")
+            case _:
+                return False
+        return True
+
+    def _end(self, exit_code: int, message: str) -> None:
+        print(f"{self._name}: {message}", file=sys.stderr)
+        self.exit_code = exit_code
+
+
 def run_program(
-    config_type: type[Config],
-    run: Callable[[Config], None],
+    config_type: type[Parsed],
+    run: Callable[[Parsed], None],
     *,
     prog: str,
     description: str,
     examples: Sequence[str] = (),
     argv: Sequence[str] | None = None,
-    expand: Callable[[Sequence[str]], list[str]] = list,
 ) -> int:
-    """Parses `argv`, rewritten by `expand`, into `config_type`, calls `run` with it; returns the exit code.
+    """Parses `argv` into `config_type`, calls `run` with it as a `Program`, and returns the exit code.
 
-    `examples` are command lines without the program's name, for `--help`.
-
-    `run` imports JAX itself, so that `--help` and a mistyped flag answer at once. A `UserError`, an error of
-    the file system, or a device without room is one line (exit code 2), unless `--debug` asks for the
-    traceback. A wrong or unknown flag ends the process with tyro's own message and exit code 2.
+    `run` imports JAX itself, so that `--help` and a mistyped flag answer at once.
     """
-    args = sys.argv[1:] if argv is None else list(argv)
-    prog = typed_name(prog)
-    try:
-        config = parse_flags(config_type, expand(args), prog, _introduction(prog, description, examples))
-        require_local_paths(config)
-        log_to_screen()
-        run(config)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    except Interrupted as interrupted:
-        print(f"{prog}: {interrupted}", file=sys.stderr)
-        return interrupted.exit_code
-    except BrokenPipeError:  # the reader of the output, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
-        return 1
-    except (UserError, OSError) as error:
-        if "--debug" in args:
-            raise
-        return _failed(prog, " ".join(str(error).split()))
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or "--debug" in args:
-            raise
-        return _failed(prog, f"out of the device's memory: {_LESS_MEMORY} ({one_line(error)})")
-    return 0
-
-
-def _failed(prog: str, message: str) -> int:
-    print(f"{prog}: error: {message}", file=sys.stderr)
-    return 2
+    with Program(prog, description, examples, argv) as program:
+        run(program.parse(config_type))
+    return program.exit_code
 
 
 def _introduction(prog: str, description: str, examples: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ def run(config: EvaluationConfig) -> None:
         print(f"{name}: {value:.4f}")
     for batch_size, milliseconds in student["milliseconds_per_sentence"].items():
         print(f"milliseconds per sentence, batch {batch_size}: {milliseconds:.2f}")
-    print(f"results and predictions: {config.output_dir}")
+    print(f"results and predictions: {config.program.output_dir}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

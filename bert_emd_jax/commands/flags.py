@@ -15,24 +15,23 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-Config = TypeVar("Config")
+from bert_emd_jax.configs import Config, Flag, own_flags, parts
+
+Parsed = TypeVar("Parsed")
 
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag: `hint` is its type with all annotations, `text` what it does."""
+class FlagText:
+    """A flag and what it does."""
 
-    name: str
-    hint: Any
+    flag: Flag
     text: str
-    field: dataclasses.Field[Any]
 
     @property
     def is_required(self) -> bool:
-        field = self.field
-        return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        return self.flag.default is dataclasses.MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,39 +40,31 @@ class FlagGroup:
 
     name: str
     text: str
-    flags: tuple[Flag, ...]
+    flags: tuple[FlagText, ...]
 
 
 def flag_groups(config_type: type) -> list[FlagGroup]:
-    """The flags of a config, grouped by the class that brings them in; groups with required flags come first.
+    """A group of a config's own flags and one for each part; groups with required flags come first."""
+    return sorted(_groups(config_type), key=lambda group: not any(flag.is_required for flag in group.flags))
 
-    A class that only changes a default leaves the flag in its group.
-    """
-    hints = typing.get_type_hints(config_type, include_extras=True)
-    fields = {field.name: field for field in dataclasses.fields(config_type)}
-    texts: dict[str, str] = {}
-    groups: list[FlagGroup] = []
-    owners = [owner for owner in config_type.__mro__ if dataclasses.is_dataclass(owner)]
-    for index, owner in enumerate(owners):
-        inherited = {name for later in owners[index + 1 :] for name in later.__annotations__}
-        for name, text in _field_texts(owner).items():
-            texts.setdefault(name, text)
-        flags = tuple(
-            Flag(name, hints[name], texts[name], fields[name])
-            for name in owner.__annotations__
-            if name in fields and name not in inherited
+
+def _groups(config_type: type, default: Config | None = None) -> Iterator[FlagGroup]:
+    flags, composed = tuple(own_flags(config_type, default)), issubclass(config_type, Config)
+    if flags:
+        texts = _field_texts(config_type)
+        about = (inspect.getdoc(config_type) or "").split("\n")[0]
+        yield FlagGroup(
+            _subject(config_type), about, tuple(FlagText(flag, texts[flag.name]) for flag in flags)
         )
-        if flags:
-            groups.append(FlagGroup(_subject(owner), (inspect.getdoc(owner) or "").split("\n")[0], flags))
-    return sorted(groups, key=lambda group: not any(flag.is_required for flag in group.flags))
+    for part, part_default in parts(config_type, default) if composed else ():
+        yield from _groups(part, part_default)
 
 
-def parse_flags(config_type: type[Config], args: list[str], prog: str, description: str) -> Config:
+def parse_flags(config_type: type[Parsed], args: list[str], prog: str, description: str) -> Parsed:
     """`config_type` from a command line.
 
     A wrong or unknown flag, and `--help`, end the process with tyro's own text.
     """
-    # tyro boxes the flags of nested classes, so they are parsed into a nested form of the config.
     form = tyro.cli(
         _form(config_type),
         args=args,
@@ -82,28 +73,22 @@ def parse_flags(config_type: type[Config], args: list[str], prog: str, descripti
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    values = {
-        field.name: getattr(part, field.name)
-        for part in (getattr(form, box.name) for box in dataclasses.fields(form))
-        for field in dataclasses.fields(part)
-    }
-    return config_type(**values)
+    boxes = (getattr(form, box.name) for box in dataclasses.fields(form))
+    return config_type(**{name: value for box in boxes for name, value in vars(box).items()})
 
 
 def _form(config_type: type) -> Any:
-    """A dataclass whose fields are dataclasses, one for each group of flags."""
+    """A dataclass whose fields are dataclasses, one for each group of flags: tyro boxes them."""
     boxes = []
     for index, group in enumerate(flag_groups(config_type)):
-        box = dataclasses.make_dataclass(
-            f"Group{index}", [_form_field(flag) for flag in group.flags], kw_only=True
-        )
+        box = dataclasses.make_dataclass(f"Group{index}", map(_form_field, group.flags), kw_only=True)
         boxes.append((f"group_{index}", Annotated[box, tyro.conf.arg(name=group.name, help=group.text)]))
     return dataclasses.make_dataclass("Form", boxes, kw_only=True)
 
 
-def _form_field(flag: Flag) -> Any:
-    extras: list[Any] = [tyro.conf.arg(help=flag.text)]
-    hint, default = flag.hint, flag.field.default
+def _form_field(described: FlagText) -> Any:
+    hint, default = described.flag.hint, described.flag.default
+    extras: list[Any] = [tyro.conf.arg(help=described.text)]
     optional = type(None) in typing.get_args(_plain(hint))
     if optional or default == () or default is False:
         extras.append(tyro.conf.arg(help_behavior_hint=""))  # the text says what stands in
@@ -112,8 +97,7 @@ def _form_field(flag: Flag) -> Any:
         hint = Annotated[_plain(hint), tyro.conf.arg(metavar=metavar), *_extras(hint)]
     if default is False:
         extras.append(tyro.conf.FlagCreatePairsOff)
-    field = dataclasses.field(default=default, default_factory=flag.field.default_factory)  # pyright: ignore
-    return flag.name, Annotated[hint, *extras], field
+    return described.flag.name, Annotated[hint, *extras], dataclasses.field(default=default)
 
 
 def _metavar(hint: Any) -> str | None:
@@ -145,10 +129,13 @@ def _subject(owner: type) -> str:
 
 @functools.cache
 def _field_texts(owner: type) -> dict[str, str]:
-    """The text under each field of a class, on one line, which Python itself does not keep."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return dict(_texts(body.body))
+    """The text under each field, on one line, which Python itself does not keep; inherited fields too."""
+    texts: dict[str, str] = {}
+    for cls in reversed([cls for cls in owner.__mro__ if dataclasses.is_dataclass(cls)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        texts |= dict(_texts(body.body))
+    return texts
 
 
 def _texts(statements: list[ast.stmt]) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.configs import OptionalBool
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import OptionalBool
 
 if TYPE_CHECKING:
     from bert_emd_jax.corpus.corpus import Corpus

@@ -3,9 +3,8 @@
 from typing import Any
 
 from bert_emd_jax.commands.programs import typed_name
-from bert_emd_jax.devices.hosts import is_main
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import TrainingConfig
+from bert_emd_jax.training.training_config import TrainingConfig
 
 
 def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
@@ -14,14 +13,16 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     Raises:
       UserError: the run of which this was the dry one would not start.
     """
+    from bert_emd_jax.devices.hosts import is_main
+
     if not is_main():
         return
-    if config.dry_run:
+    if config.run.dry_run:
         print("\n".join(_plan(config, results)))
         if results["refused"] is not None:
             raise UserError(f"the run would stop here: {results['refused']}")
         return
-    directory = config.output_dir
+    directory = config.program.output_dir
     metric = results["primary_metric"]
     for name in ("student", "teacher"):
         if name in results:
@@ -97,11 +98,12 @@ def _duration(seconds: float) -> str:
 
 
 def _output(config: TrainingConfig, facts: dict[str, Any]) -> str:
-    path = config.output_dir
+    path = config.program.output_dir
     if facts["refused"] is not None:
         return f"{path}: refused"
     if facts["finished"]:
         return f"{path}: this run is finished, nothing would be done"
     if not path.exists() or not any(path.iterdir()):
         return str(path)
-    return f"{path}: {'would be resumed' if config.resume else 'what an earlier run wrote would be replaced'}"
+    fate = "would be resumed" if config.run.resume else "what an earlier run wrote would be replaced"
+    return f"{path}: {fate}"

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import cache_directory
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
-from bert_emd_jax.training.config import TaskConfig, TaskTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +48,15 @@ def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> 
     Args:
       known_labels: what a trained model calls its labels; a custom task has these where the flags name none.
     """
+    columns = config.columns
     return get_task(
         config.task_name,
         data_dir=config.data_dir,
-        text_column=config.text_column,
-        text_pair_column=config.text_pair_column,
-        label_column=config.label_column,
-        labels=config.labels or (None if config.regression else known_labels),
-        regression=config.regression,
+        text_column=columns.text_column,
+        text_pair_column=columns.text_pair_column,
+        label_column=columns.label_column,
+        labels=columns.labels or (None if columns.regression else known_labels),
+        regression=columns.regression,
     )
 
 
@@ -79,9 +80,17 @@ def bucket_count(batches: int) -> int:
 
 
 def load_task_data(
-    config: TaskTrainingConfig, task: Task, tokenizer: Tokenizer, *, aug_train: bool = False
+    config: TaskConfig,
+    task: Task,
+    tokenizer: Tokenizer,
+    steps_on: Callable[[int], int],
+    *,
+    aug_train: bool = False,
 ) -> TaskData:
     """The training rows and dev sets of a training run.
+
+    Args:
+      steps_on: from the number of training rows to that of the run's steps.
 
     Raises:
       UserError: a file is missing or a row is bad.
@@ -93,11 +102,10 @@ def load_task_data(
         split.removeprefix("dev"): encoded_split(config, task, tokenizer, split)
         for split in scored_splits(task, config.data_dir, "dev", config.tfds_data_dir)[1:]
     }
-    steps = config.num_train_epochs * -(-len(train) // config.train_batch_size)
     buckets = choose_bucket_lengths(
         np.concatenate([rows.lengths for rows in (train, dev, *more_dev.values())]),
         config.max_seq_length,
-        count=bucket_count(min(steps, config.max_steps or steps)),
+        count=bucket_count(steps_on(len(train))),
     )
     logger.info(
         "%s: %d training rows, %d dev rows; batches padded to %s tokens",

@@ -16,8 +16,8 @@ from orbax.checkpoint import multihost
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from bert_emd_jax.devices.accelerators import unused_accelerator
+from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ MAIN_PROCESS_ONLY = MultiprocessingOptions(
 Value = TypeVar("Value")
 
 
-def initialize(config: TrainingConfig) -> None:
+def initialize(config: MultiHostConfig) -> None:
     """Joins the other processes, where the flags say that there are any. Before anything else asks JAX.
 
     Says so where JAX leaves an accelerator of this machine alone.
@@ -47,7 +47,7 @@ def initialize(config: TrainingConfig) -> None:
         logger.warning(unused)
 
 
-def join(config: TrainingConfig) -> None:
+def join(config: MultiHostConfig) -> None:
     """Joins the other processes, if it has not yet; raises UserError as `initialize` does."""
     explicit = (config.coordinator_address, config.num_processes, config.process_id)
     if not config.distributed and all(value is None for value in explicit):

@@ -6,12 +6,14 @@ only the batch has one.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Batch = TypeVar("Batch")  # any tree of arrays with an axis of rows
 
 DEVICES = "devices"
 # The fusion of products into YNNPACK calls makes inference on large batches up to 1.6 times slower (training
@@ -28,7 +30,7 @@ def replicate(tree: Any) -> Any:
 
 
 def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """`step(state, frozen, batch) -> (state, metrics)` over all devices of all hosts; donates the state.
+    """`step(state, constants, batch) -> (state, metrics)` over all devices of all hosts; donates the state.
 
     Everything that `step` returns must be equal on all devices (summed over `DEVICES`): device 0's value is
     what comes back.
@@ -42,11 +44,11 @@ def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any
     )
 
 
-def pmap_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def sharded_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """`forward(params, batch) -> rows` over the local devices, for inference.
 
-    As under pmap, batch and results have a device axis. What pmap itself cannot take is options of the
-    compiler. `params` may be replicated over the devices of all hosts, as those of a state are.
+    A jitted shard_map: as under pmap, batch and results have a device axis, but options of the compiler can
+    be given. `params` may be replicated over the devices of all hosts, as those of a state are.
     """
 
     def on_one_device(params: Any, batch: Any) -> Any:
@@ -101,17 +103,17 @@ def rows_for_devices(rows: int, device_count: int, micro_batches: int = 1) -> in
 
 
 def rows_of_this_host(padded_rows: int, micro_batches: int = 1) -> np.ndarray:
-    """Which places of a global batch this host's devices work on, increasing.
+    """Which positions of a global batch this host's devices work on, increasing.
 
     Rows go to (micro-batch, device) in turn, so that a short last batch's fillers spread evenly.
     """
     local = jax.local_device_count()
     first = jax.process_index() * local
-    places = np.arange(padded_rows).reshape(-1, micro_batches, jax.device_count())
-    return places[:, :, first : first + local].ravel()
+    positions = np.arange(padded_rows).reshape(-1, micro_batches, jax.device_count())
+    return positions[:, :, first : first + local].ravel()
 
 
-def split_for_training(batch: Mapping[str, np.ndarray], micro_batches: int = 1) -> dict[str, np.ndarray]:
+def split_for_training(batch: Batch, micro_batches: int = 1) -> Batch:
     """This host's rows over its devices: [rows, …] to [local devices, micro-batches, rows, …]."""
     local = jax.local_device_count()
 
@@ -119,10 +121,10 @@ def split_for_training(batch: Mapping[str, np.ndarray], micro_batches: int = 1) 
         by_device = values.reshape(-1, micro_batches, local, *values.shape[1:])
         return np.moveaxis(by_device, (2, 1), (0, 1))
 
-    return {name: split(values) for name, values in batch.items()}
+    return jax.tree.map(split, batch)
 
 
-def split_for_prediction(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def split_for_prediction(batch: Batch) -> Batch:
     """A batch over the local devices: [rows, …] to [local devices, rows, …]."""
     local = jax.local_device_count()
-    return {name: values.reshape(local, -1, *values.shape[1:]) for name, values in batch.items()}
+    return jax.tree.map(lambda values: values.reshape(local, -1, *values.shape[1:]), batch)

@@ -1,23 +1,25 @@
 """What the student learns from the teacher's layers: costs, one plan for all devices, cost attention."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
 from bert_emd_jax.devices.parallel import DEVICES
+from bert_emd_jax.distillation.distill_config import MappingConfig
+from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import BertOutput
-from bert_emd_jax.training.config import MappingConfig
-from bert_emd_jax.training.gradients import Batch, Measurements
-from bert_emd_jax.transport.costs import attention_cost_sums, embedding_cost_sums, hidden_cost_sums
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
     divergence_from_uniform,
-    update_shared_layer_weights,
+    uniform_layer_weights,
+    update_all_layer_weights,
 )
-from bert_emd_jax.transport.mappings import exact_plan, mapping_plan
+from bert_emd_jax.transport.mappings import mapping_plan
 from bert_emd_jax.transport.solver import Plan
 
 # Iterations from the potentials of the step before: on the costs of real runs more of them do not pay, since
@@ -25,16 +27,33 @@ from bert_emd_jax.transport.solver import Plan
 _WARM_ITERATIONS = 4
 
 
-class PlanStart(NamedTuple):
-    """What the plans of a step are made from beside its costs, equal on all devices.
+@struct.dataclass
+class TransportState:
+    """What the plans of a step start from; K costs have a plan, in the order of `MappingConfig.mapped_costs`.
 
-    weights: the marginals; only the rule "learned" differentiates them. potentials: by kind, the student
-    side's of the step before. flow: the plan [S, T] of a fixed mapping, else None.
+    weights: the marginals of each. potentials: the student side's of each in the step before.
     """
 
-    weights: LayerWeights | None
-    potentials: Mapping[str, Float[Array, " S"]] | None
-    flow: Float[Array, "S T"] | None
+    weights: tuple[LayerWeights, ...]
+    potentials: tuple[Float[Array, " S"], ...]
+
+
+class LayerPlans(NamedTuple):
+    """The plans of K costs with what they were solved from; a step has one of each for every micro-batch."""
+
+    cost: Float[Array, "*micro K S T"]
+    flow: Float[Array, "*micro K S T"]
+    gap: Float[Array, "*micro K"]
+    potentials: Float[Array, "*micro K S"]
+
+
+def initial_transport_state(
+    config: MappingConfig, student_layers: int, teacher_layers: int
+) -> TransportState:
+    """Equal layer weights, and potentials of 0."""
+    count = len(config.mapped_costs)
+    weights = uniform_layer_weights(student_layers, teacher_layers)
+    return TransportState((weights,) * count, (jnp.zeros_like(weights.student),) * count)
 
 
 def layer_losses(
@@ -42,67 +61,63 @@ def layer_losses(
     student: BertOutput,
     teacher: BertOutput,
     micro: Batch,
-    start: PlanStart,
+    start: TransportState | None,
+    given_flow: Float[Array, "S T"] | None,
     config: MappingConfig,
-) -> tuple[jax.Array, Measurements, Measurements]:
-    """(this device's share of θ(A + H) + E, its terms, the costs and plans: equal on all devices).
-
-    Args:
-      projection: the student's `fit_dense`; attention alone needs none.
+) -> tuple[Float[Array, ""], dict[str, Array], LayerPlans | None]:
+    """Returns this device's share of θ(A + H) + E, its terms, and the plans, equal on all devices.
 
     The plans are solved from costs summed over all devices, under stop_gradient: by the envelope theorem
     they are constants of the backward pass, and no collective is differentiated.
-    """
-    mask, example_weights = micro["attention_mask"], micro["weights"]
-    sums: dict[str, tuple[Array, Array]] = {}
-    embedding_share = jnp.zeros(())
-    if config.learns_attention:
-        sums["attention"] = attention_cost_sums(
-            student.attention_scores, teacher.attention_scores, mask, config.padding, example_weights
-        )
-    if config.learns_hidden or config.learns_embedding:
-        projected = project(student.hidden_states, projection)
-        teacher_hidden = teacher.hidden_states.astype(jnp.float32)
-    if config.learns_hidden:
-        sums["hidden"] = hidden_cost_sums(
-            projected[1:], teacher_hidden[1:], mask, config.padding, example_weights
-        )
-    if config.learns_embedding:
-        total, count = embedding_cost_sums(
-            projected[0], teacher_hidden[0], mask, config.padding, example_weights
-        )
-        embedding_share = total / jnp.maximum(jax.lax.psum(count, DEVICES), 1)
 
-    counts = {kind: jnp.maximum(jax.lax.psum(count, DEVICES), 1) for kind, (_, count) in sums.items()}
-    costs = {
-        kind: jax.lax.psum(jax.lax.stop_gradient(total), DEVICES) / counts[kind]
-        for kind, (total, _) in sums.items()
-    }
-    plans: Measurements = {f"{kind}_cost": cost for kind, cost in costs.items()} | {"potentials": {}}
-    terms: Measurements = {"embedding_loss": embedding_share} if config.learns_embedding else {}
-    mapped = jnp.zeros(())
-    for kind, plan in _plans(costs, start, config).items():
-        plans |= {f"{kind}_flow": plan.flow, f"{kind}_gap": plan.gap}
-        plans["potentials"][kind] = plan.source_potentials
-        terms[f"{kind}_loss"] = jnp.sum(plan.flow * sums[kind][0]) / counts[kind]
-        mapped += terms[f"{kind}_loss"]
-        if config.trains_layer_weights and start.weights is not None:
-            student_weights, teacher_weights = weights_of(start.weights, kind)
-            penalty = (
-                config.layer_weight_entropy
-                * jax.lax.stop_gradient(plan.cost)
-                * (divergence_from_uniform(student_weights) + divergence_from_uniform(teacher_weights))
-            )
-            # By the envelope theorem the potentials are the gradient of the plan's cost in its marginals.
-            # The difference adds that gradient and nothing else: its value is 0.
-            marginals = jnp.vdot(plan.source_potentials, _moved(student_weights)) + jnp.vdot(
-                plan.target_potentials, _moved(teacher_weights)
-            )
-            # Equal on all devices, whose losses are summed.
-            share = (marginals + penalty) / jax.lax.psum(1, DEVICES)
-            terms[f"{kind}_weight_penalty"] = share
-            mapped += share
-    return config.theta * mapped + embedding_share, terms, plans
+    Args:
+      projection: the student's `fit_dense`; attention alone needs none.
+      start: of the plans, if there are any; only the rule "learned" differentiates its weights.
+      given_flow: the plan of a fixed mapping.
+    """
+    terms: dict[str, Array] = {}
+    unmapped, mapped = jnp.zeros(()), jnp.zeros(())
+    sums = cost_sums(projection, student, teacher, micro, config)
+    counts = {cost: jnp.maximum(jax.lax.psum(count, DEVICES), 1) for cost, (_, count) in sums.items()}
+    for cost in config.costs:
+        if not cost.is_mapped:
+            terms[cost.loss_name] = sums[cost][0] / counts[cost]
+            unmapped += terms[cost.loss_name]
+    if start is None:
+        return unmapped, terms, None
+
+    costs = jnp.stack(
+        [
+            jax.lax.psum(jax.lax.stop_gradient(sums[cost][0]), DEVICES) / counts[cost]
+            for cost in config.mapped_costs
+        ]
+    )
+    plans = _plans(costs, start, given_flow, config)
+    for index, cost in enumerate(config.mapped_costs):
+        terms[cost.loss_name] = jnp.sum(plans.flow[index] * sums[cost][0]) / counts[cost]
+        mapped += terms[cost.loss_name]
+        if config.trains_layer_weights:
+            terms[cost.penalty_name] = _weight_penalty(plans, start.weights[index], index, config)
+            mapped += terms[cost.penalty_name]
+    of_layers = LayerPlans(costs, plans.flow, plans.gap, plans.source_potentials)
+    return config.theta * mapped + unmapped, terms, of_layers
+
+
+def cost_sums(
+    projection: Any, student: BertOutput, teacher: BertOutput, batch: Batch, config: MappingConfig
+) -> dict[LayerCost, tuple[Array, Array]]:
+    """(sum, count) of every cost that is learned from, over one device's rows."""
+    masks = batch["attention_mask"], config.padding, batch["weights"]
+    ours, theirs = student.hidden_states, teacher.hidden_states
+    if reads(config.costs, "hidden_states"):
+        ours, theirs = project(ours, projection), theirs.astype(jnp.float32)
+    sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
+    return {cost: cost.sums(*sides, *masks) for cost in config.costs}
+
+
+def reads(costs: Sequence[LayerCost], output: str) -> bool:
+    """Whether one of the costs compares that field of the models' outputs."""
+    return any(cost.reads == output for cost in costs)
 
 
 def project(hidden: Float[Array, "... student_dim"], projection: Any) -> Float[Array, "... teacher_dim"]:
@@ -112,63 +127,68 @@ def project(hidden: Float[Array, "... student_dim"], projection: Any) -> Float[A
     return projected + projection["bias"]
 
 
-def weights_of(weights: LayerWeights, kind: str) -> tuple[Float[Array, " S"], Float[Array, " T"]]:
-    """The (student, teacher) weights of the attention plan or of the hidden plan."""
-    return getattr(weights, f"{kind}_student"), getattr(weights, f"{kind}_teacher")
-
-
 def updated_weights(
-    weights: LayerWeights, plans: Measurements, row_shares: Float[Array, " micro"], config: MappingConfig
-) -> LayerWeights:
+    weights: Sequence[LayerWeights],
+    plans: LayerPlans,
+    row_shares: Float[Array, " micro"],
+    config: MappingConfig,
+) -> tuple[LayerWeights, ...]:
     """Cost attention, once per optimizer step, on the mean transported cost of its micro-batches."""
-
-    def transported(kind: str) -> tuple[Array | None, Array | None]:
-        if f"{kind}_flow" not in plans:
-            return None, None
-        each = plans[f"{kind}_flow"] * plans[f"{kind}_cost"]
-        mean = jnp.einsum("m,mst->st", row_shares, each)
-        # The rules look at flow·cost alone, so the mean product stands for the flow, at cost 1.
-        return mean, jnp.ones_like(mean)
-
-    return update_shared_layer_weights(
+    transported = [
+        jnp.einsum("m,mst->st", row_shares, plans.flow[:, k] * plans.cost[:, k])
+        for k in range(plans.cost.shape[1])
+    ]
+    return update_all_layer_weights(
         weights,
-        *transported("attention"),
-        *transported("hidden"),
+        transported,
         rule=config.layer_weight_rule,
         temperature=config.emd_temperature,
         separate=config.separate_layer_weights,
     )
 
 
-def _moved(weights: Array) -> Array:
+def _plans(
+    costs: Float[Array, "K S T"],
+    start: TransportState,
+    given_flow: Float[Array, "S T"] | None,
+    config: MappingConfig,
+) -> Plan:
+    """The plans of all costs, solved side by side."""
+
+    def solve(cost: Array, student: Array, teacher: Array, potentials: Array) -> Plan:
+        return mapping_plan(
+            config.mapping,
+            cost,
+            student,
+            teacher,
+            given_flow,
+            epsilon=config.epsilon,
+            max_iterations=_WARM_ITERATIONS,
+            initial_potentials=potentials,
+        )
+
+    weights = jax.tree.map(lambda *sides: jnp.stack(sides), *jax.lax.stop_gradient(start.weights))
+    return jax.vmap(solve)(costs, *weights, jnp.stack(start.potentials))
+
+
+def _weight_penalty(
+    plans: Plan, weights: LayerWeights, index: int, config: MappingConfig
+) -> Float[Array, ""]:
+    """This device's share of what the rule "learned" adds to the loss of one cost."""
+    student, teacher = weights
+    penalty = (
+        config.layer_weight_entropy
+        * jax.lax.stop_gradient(plans.cost[index])
+        * (divergence_from_uniform(student) + divergence_from_uniform(teacher))
+    )
+    # By the envelope theorem the potentials are the gradient of the plan's cost in its marginals.
+    # The difference adds that gradient and nothing else: its value is 0.
+    marginals = jnp.vdot(plans.source_potentials[index], _difference(student)) + jnp.vdot(
+        plans.target_potentials[index], _difference(teacher)
+    )
+    # Equal on all devices, whose losses are summed.
+    return (marginals + penalty) / jax.lax.psum(1, DEVICES)
+
+
+def _difference(weights: Array) -> Array:
     return weights - jax.lax.stop_gradient(weights)
-
-
-def _plans(costs: dict[str, Float[Array, "S T"]], start: PlanStart, config: MappingConfig) -> dict[str, Plan]:
-    """The plan of each cost matrix; equal kinds are solved side by side."""
-    if not costs:
-        return {}
-    assert start.weights is not None  # these two are None outside distillation only
-    assert start.potentials is not None
-    kinds = list(costs)
-    weights = jax.lax.stop_gradient([weights_of(start.weights, kind) for kind in kinds])
-    student, teacher = (jnp.stack(side) for side in zip(*weights, strict=True))
-    mapping = config.mapping
-
-    def solve(cost: Array, source: Array, target: Array, potentials: Array) -> Plan:
-        flow = start.flow
-        if mapping == "emd_exact":
-            results = (
-                jax.ShapeDtypeStruct(cost.shape, jnp.float32),
-                jax.ShapeDtypeStruct(source.shape, jnp.float32),
-            )
-            flow, potentials = jax.pure_callback(
-                exact_plan, results, cost, source, target, vmap_method="sequential"
-            )
-        return mapping_plan(mapping, cost, source, target, flow, config.epsilon, _WARM_ITERATIONS, potentials)
-
-    potentials = jnp.stack([start.potentials[kind] for kind in kinds])
-    plans = jax.vmap(solve)(jnp.stack([costs[kind] for kind in kinds]), student, teacher, potentials)
-    return {
-        kind: jax.tree.map(lambda leaf, index=index: leaf[index], plans) for index, kind in enumerate(kinds)
-    }

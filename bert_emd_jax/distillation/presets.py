@@ -1,8 +1,6 @@
-"""The authors' best flags by task (`--preset`), and where each flag of a run came from. Imports no jax."""
+"""The authors' best flags by task (`--preset`). Imports no JAX."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from bert_emd_jax.data.task import plain_name
 from bert_emd_jax.errors import UserError
@@ -59,20 +57,6 @@ def with_preset_flags(args: Sequence[str]) -> list[str]:
         return list(args)  # what is missing or wrong is the parser's to say
     flags = [f"--{flag}={value!r}" for flag, value in preset_values(preset, task_name).items()]
     return [*flags, *args]
-
-
-def sources_of(config: Any) -> dict[str, str]:
-    """Flag → where its value came from: "default", the preset's name, or "given"."""
-    preset = getattr(config, "preset", None)
-    of_preset = preset_values(preset, config.task_name) if preset else {}
-
-    def source(field: dataclasses.Field[Any]) -> str:
-        value = getattr(config, field.name)
-        if field.name in of_preset:
-            return f"preset {preset}" if value == of_preset[field.name] else "given"
-        return "default" if value == field.default else "given"
-
-    return {field.name: source(field) for field in dataclasses.fields(config)}
 
 
 def _last_value(args: Sequence[str], flag: str) -> str | None:

@@ -14,16 +14,18 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Int
 
+from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import Batch as BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
 from bert_emd_jax.files import cache_directory
-from bert_emd_jax.runs.run_directory import TEACHER_OUTPUTS, facts_before
-from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.training.row_source import RowSource
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,10 @@ class RowsWithTeacher:
     def steps_per_epoch(self) -> int:
         return self.rows.steps_per_epoch
 
+    @property
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        return self.rows.lengths
+
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
         if self.directory is None:
@@ -69,29 +75,35 @@ class RowsWithTeacher:
         if self.directory is not None and self.temporary:
             shutil.rmtree(self.directory.parent, ignore_errors=True)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.rows.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         kept = self.outputs.collate(batch.rows, batch.length, padded_rows)
-        return self.rows.arrays(step, batch, padded_rows) | kept
+        return {**self.rows.arrays(step, batch, padded_rows), "teacher": kept}
 
 
 def rows_with_teacher(
-    config: DistillConfig, rows: RowSource, dataset: EncodedDataset, teacher: Model, module: nn.Module
+    config: DistillConfig,
+    rows: RowSource,
+    dataset: EncodedDataset,
+    teacher: Model,
+    module: nn.Module,
+    place_before: Place | None,
 ) -> tuple[RowSource, Place]:
-    """`rows`, with the teacher's outputs where --teacher_cache says so, and where these are kept.
+    """`rows`, with the teacher's outputs if --teacher_cache says so, and where these are kept.
 
     A resumed run does what it did before, if it can: outputs in bfloat16 give other last digits.
 
     Args:
       dataset: what the rows are taken from.
+      place_before: where the run to be resumed kept them; None for a new run.
 
     Raises:
       UserError: what the flag asks for is impossible here, or not what the run to be resumed did.
     """
     if config.teacher_cache == "off":
-        _check_resumed(config, "off")
+        _check_resumed(place_before, "off")
         return rows, "off"
     if obstacle := _obstacle(config):
         if config.teacher_cache != "auto":
@@ -99,14 +111,16 @@ def rows_with_teacher(
         return rows, "off"
     outputs = TeacherOutputs(teacher.config, dataset, _kinds(config))
     temporary = config.teacher_cache == "auto"
-    parent = config.output_dir / TEACHER_OUTPUTS if temporary else config.cache_dir or cache_directory()
+    parent = config.task.cache_dir or cache_directory()
+    if temporary:
+        parent = config.program.output_dir / layout.TEACHER_OUTPUTS
     directory = parent / f"teacher-{_content_hash(config, teacher, dataset)}"
     place: Place
     if config.teacher_cache != "auto":
         place = config.teacher_cache
-        _check_resumed(config, place)
+        _check_resumed(place_before, place)
     else:
-        place = _place_before(config) or _automatic_place(config, outputs, teacher, dataset)
+        place = place_before or _automatic_place(config, outputs, teacher, dataset)
     size = f"{outputs.bytes / 1e9:.2f} GB"
     if place == "memory" and outputs.bytes > _memory_bytes():
         raise UserError(
@@ -125,7 +139,7 @@ def rows_with_teacher(
 
 def _obstacle(config: DistillConfig) -> str | None:
     """Why this run cannot keep the teacher's outputs."""
-    if config.padding == "include":
+    if config.layers.padding == "include":
         return "with --padding include costs depend on the padding of each batch, which is not kept"
     if jax.process_count() > 1:
         return "it works in one process"
@@ -134,23 +148,13 @@ def _obstacle(config: DistillConfig) -> str | None:
 
 def _kinds(config: DistillConfig) -> tuple[str, ...]:
     """The outputs that this run's losses read."""
-    reads = {
-        "hidden_states": config.learns_hidden or config.learns_embedding,
-        "attention_scores": config.learns_attention,
-        "logits": config.learns_predictions,
-    }
-    return tuple(kind for kind in KINDS if reads[kind])
+    reads = {cost.reads for cost in config.learned_layers.costs}
+    if config.prediction.learns_predictions:
+        reads.add("logits")
+    return tuple(kind for kind in KINDS if kind in reads)
 
 
-def _place_before(config: DistillConfig) -> Place | None:
-    """What the run to be resumed did; None for a new run."""
-    before = facts_before(config)
-    place = None if before is None else before.get("teacher_cache", "off")
-    return place if place is None or place in ("memory", "disk") else "off"
-
-
-def _check_resumed(config: DistillConfig, place: Place) -> None:
-    before = _place_before(config)
+def _check_resumed(before: Place | None, place: Place) -> None:
     if before is not None and (before == "off") != (place == "off"):
         raise UserError(
             f"--resume: the run began with --teacher_cache {before}, and another choice than that changes its"
@@ -167,15 +171,15 @@ def _automatic_place(
     """Where it pays: a CPU computes more slowly than it reads, an accelerator does not."""
     if jax.default_backend() != "cpu":
         return "off"
-    visits = config.num_train_epochs * len(dataset)
-    if config.max_steps:
-        visits = min(visits, config.max_steps * config.train_batch_size)
+    visits = config.optimizer.num_train_epochs * len(dataset)
+    if config.optimizer.max_steps:
+        visits = min(visits, config.optimizer.max_steps * config.optimizer.train_batch_size)
     saved = (visits - len(dataset)) * flops_per_sentence(teacher.config, dataset.lengths)
     if saved < _LEAST_FLOPS_SAVED:
         return "off"
     if outputs.bytes <= _SHARE_OF_MEMORY * _memory_bytes():
         return "memory"
-    if outputs.bytes <= _SHARE_OF_DISK * _free_bytes(config.output_dir):
+    if outputs.bytes <= _SHARE_OF_DISK * _free_bytes(config.program.output_dir):
         return "disk"
     logger.info(
         "the teacher runs in every step: its outputs, %.0f GB, would take too much of the memory or the disk"
@@ -197,7 +201,7 @@ def _check_room(needed: int, directory: Path) -> None:
 
 def _free_bytes(directory: Path) -> int:
     path = directory.absolute()
-    existing = next(place for place in (path, *path.parents) if place.is_dir())
+    existing = next(parent for parent in (path, *path.parents) if parent.is_dir())
     return shutil.disk_usage(existing).free
 
 
@@ -207,7 +211,7 @@ def _memory_bytes() -> int:
 
 def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset) -> str:
     """Of everything that the outputs follow from."""
-    facts = [_VERSION, config.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
+    facts = [_VERSION, config.program.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     parameters = {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)

@@ -25,18 +25,19 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import Batch, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.data.batching import Batch as BatchRows
+from bert_emd_jax.data.batching import choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.devices.parallel import pmap_forward, replicate, rows_for_devices, split_for_prediction
+from bert_emd_jax.devices.parallel import replicate, rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertOutput, forward
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("hidden_states", "attention_scores", "logits")
-PREFIX = "teacher_"
-"""Of the kinds' names among the arrays of a batch."""
+"""Of outputs that can be kept: fields of `BertOutput`."""
 _DTYPES = {"hidden_states": ml_dtypes.bfloat16, "attention_scores": ml_dtypes.bfloat16, "logits": np.float32}
 _ROWS_AT_ONCE = 32
 _MOST_BUCKETS = 8
@@ -110,18 +111,18 @@ class TeacherOutputs:
     def collate(self, rows: np.ndarray, length: int, rows_padded_to: int) -> dict[str, np.ndarray]:
         """The outputs of some rows, zeros where there is padding.
 
-        `teacher_hidden_states` [R, layers+1, length, dim], `teacher_attention_scores` [R, layers, heads,
-        length, length], `teacher_logits` [R, labels], as far as these kinds are kept.
+        `hidden_states` [R, layers+1, length, dim], `attention_scores` [R, layers, heads, length, length],
+        `logits` [R, labels], as far as these kinds are kept.
         """
         batch = {}
         for kind in self._kinds:
             values, starts = self._values[kind], self._starts[kind]
             padded = np.zeros((rows_padded_to, *self._shape(kind, length)), _DTYPES[kind])
-            for place, row in enumerate(rows.tolist()):
+            for position, row in enumerate(rows.tolist()):
                 shape = self._shape(kind, int(self._lengths[row]))
                 one = values[starts[row] : starts[row] + math.prod(shape)].reshape(shape)
-                padded[place][tuple(map(slice, shape))] = one
-            batch[PREFIX + kind] = padded
+                padded[position][tuple(map(slice, shape))] = one
+            batch[kind] = padded
         return batch
 
     def _shape(self, kind: str, length: int) -> tuple[int, ...]:
@@ -153,13 +154,15 @@ class TeacherOutputs:
         if first == len(self._batches):
             return
         padded_rows = rows_for_devices(_ROWS_AT_ONCE, jax.local_device_count())
-        compute = pmap_forward(lambda params, batch: batch_of(forward(module, params, batch), self._kinds))
+        compute = sharded_forward(
+            lambda params, batch: kept_outputs(forward(module, params, batch), self._kinds)
+        )
         device_params = replicate(params)
 
-        def without_padding(batch: Batch, outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        def without_padding(batch: BatchRows, outputs: dict[str, Any]) -> dict[str, np.ndarray]:
             found = {}
             for kind in self._kinds:
-                values = np.asarray(outputs[PREFIX + kind])
+                values = np.asarray(outputs[kind])
                 values = values.reshape(padded_rows, *values.shape[2:])
                 shapes = [self._shape(kind, int(length)) for length in self._lengths[batch.rows]]
                 rows = [row[tuple(map(slice, shape))] for row, shape in zip(values, shapes, strict=False)]
@@ -167,7 +170,7 @@ class TeacherOutputs:
             return found
 
         # While the devices work on one batch, the host puts away the one before.
-        under_way: tuple[int, Batch, dict[str, Any]] | None = None
+        under_way: tuple[int, BatchRows, dict[str, Any]] | None = None
         rows_before = sum(len(batch.rows) for batch in self._batches[:first])
         with tqdm(
             total=len(self._dataset), initial=rows_before, desc="teacher", unit="row", disable=None
@@ -183,21 +186,21 @@ class TeacherOutputs:
             yield under_way[0], without_padding(*under_way[1:])
 
 
-def batch_of(output: BertOutput, kinds: tuple[str, ...]) -> dict[str, jax.Array]:
+def kept_outputs(output: BertOutput, kinds: tuple[str, ...]) -> dict[str, jax.Array]:
     """A model's outputs by kind, rows first, in the types in which they are kept."""
     rows_first: dict[str, Callable[[], jax.Array]] = {
         "hidden_states": lambda: jnp.moveaxis(output.hidden_states, 1, 0),
         "attention_scores": lambda: jnp.moveaxis(output.attention_scores, 1, 0),
         "logits": lambda: output.logits,
     }
-    return {PREFIX + kind: rows_first[kind]().astype(_DTYPES[kind]) for kind in kinds}
+    return {kind: rows_first[kind]().astype(_DTYPES[kind]) for kind in kinds}
 
 
-def output_of(batch: Any) -> BertOutput | None:
-    """The teacher's output that a batch brings along, where it does; kinds that were not kept are None."""
-    if not any(PREFIX + kind in batch for kind in KINDS):
+def given_output(batch: Batch) -> BertOutput | None:
+    """The teacher's output that a batch brings along, if it does; kinds that were not kept are None."""
+    if "teacher" not in batch:
         return None
-    kept = {kind: batch.get(PREFIX + kind) for kind in KINDS}
+    kept: dict[str, Any] = {kind: batch["teacher"].get(kind) for kind in KINDS}
     for kind in ("hidden_states", "attention_scores"):
         if kept[kind] is not None:
             kept[kind] = jnp.moveaxis(kept[kind], 0, 1)

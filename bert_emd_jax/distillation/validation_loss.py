@@ -1,4 +1,4 @@
-"""The loss of general distillation on rows that are held out, by one plan for all of them."""
+"""The loss of general distillation on rows that are not learned from, by one plan for all of them."""
 
 from typing import Any
 
@@ -9,66 +9,78 @@ import numpy as np
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.corpus.dataset import PretrainingDataset
 from bert_emd_jax.data.batching import evaluation_batches
-from bert_emd_jax.devices.parallel import pmap_forward, replicate, rows_for_devices, split_for_prediction
-from bert_emd_jax.distillation.layer_losses import project
+from bert_emd_jax.devices.parallel import (
+    replicate,
+    rows_for_devices,
+    sharded_forward,
+    split_for_prediction,
+)
+from bert_emd_jax.distillation.distill_config import MappingConfig
+from bert_emd_jax.distillation.layer_losses import cost_sums
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.training.config import GeneralDistillConfig
-from bert_emd_jax.training.gradients import Batch
 from bert_emd_jax.training.objectives import masked_lm_sums
 from bert_emd_jax.training.row_source import corpus_arrays
-from bert_emd_jax.transport.costs import attention_cost_sums, embedding_cost_sums, hidden_cost_sums
-from bert_emd_jax.transport.mappings import fixed_plan
-from bert_emd_jax.transport.names import FIXED_MAPPINGS
-from bert_emd_jax.transport.simplex import network_simplex
+from bert_emd_jax.transport.mappings import mapped_cost
+
+VALIDATION_LOSS = "held_out_loss"
+_MASKED_LM = "masked_lm"
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
-class HeldOutLoss:
-    """`held_out_loss` and its terms, for parameters of the student.
+class ValidationLoss:
+    """`held_out_loss` and its terms, for replicated parameters of the student.
 
     Plans are solved exactly, between equal layer weights, so that losses of different steps compare.
     """
 
     def __init__(
         self,
-        config: GeneralDistillConfig,
-        student: nn.Module,
-        teacher: nn.Module,
-        teacher_model: Model,
+        layers: MappingConfig,
+        masked_lm_weight: float,
+        modules: tuple[nn.Module, nn.Module],
+        teacher: Model,
         dataset: PretrainingDataset,
         rows: np.ndarray,
         bucket_lengths: tuple[int, ...],
+        *,
+        batch_size: int,
+        seed: int,
     ) -> None:
-        self._config = config
-        self._teacher_params = replicate(teacher_model.params)
+        """Measures on `rows` of the dataset; `modules` are the student's and the teacher's."""
+        self._layers = layers
+        self._teacher_params = replicate(teacher.params)
         self._dataset = dataset
         self._rows = rows
         self._bucket_lengths = bucket_lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._factors = {cost.name: layers.theta if cost.is_mapped else 1.0 for cost in layers.costs}
+        if masked_lm_weight:
+            self._factors[_MASKED_LM] = masked_lm_weight
 
-        def sums(params: Any, batch: Batch) -> Sums:
-            return _sums(
-                config,
-                forward(student, params[0], batch),
-                forward(teacher, params[1], batch),
-                params[0].get(PROJECTION),
-                batch,
+        def sums(params: tuple[Any, Any], batch: Batch) -> Sums:
+            """(sum, count) of every term over one device's rows."""
+            student, teacher = (
+                forward(module, own, batch) for module, own in zip(modules, params, strict=True)
             )
+            costs = cost_sums(params[0].get(PROJECTION), student, teacher, batch, layers)
+            terms = {cost.name: parts for cost, parts in costs.items()}
+            if masked_lm_weight:
+                labels, weights = batch["masked_labels"], batch["weights"]
+                terms[_MASKED_LM] = masked_lm_sums(student.logits, labels, weights)
+            return terms
 
-        self._sums = pmap_forward(sums)
-
-    def of_model(self, model: Model) -> dict[str, float]:
-        """The losses of a model on the host."""
-        return self(replicate(dict(model.params) | {PROJECTION: model.projection}))
+        self._sums = sharded_forward(sums)
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """The losses for replicated parameters."""
-        config = self._config
-        padded_rows = rows_for_devices(config.eval_batch_size, jax.local_device_count())
+        """The losses of replicated parameters."""
+        padded_rows = rows_for_devices(self._batch_size, jax.local_device_count())
         lengths = self._dataset.lengths[self._rows]
         totals: dict[str, list[Any]] = {}
-        for batch in evaluation_batches(lengths, self._bucket_lengths, config.eval_batch_size):
+        for batch in evaluation_batches(lengths, self._bucket_lengths, self._batch_size):
             arrays = corpus_arrays(self._dataset, self._rows[batch.rows], batch.length, padded_rows)
             sums = jax.device_get(self._sums((params, self._teacher_params), split_for_prediction(arrays)))
             for name, parts in sums.items():
@@ -77,41 +89,8 @@ class HeldOutLoss:
                     total[index] = total[index] + by_device.sum(axis=0, dtype=np.float64)
         means = {name: total / max(count, 1) for name, (total, count) in totals.items()}
         losses = {
-            f"held_out_{name}_loss": float(value) if value.ndim == 0 else self._mapped(value)
-            for name, value in means.items()
+            name: float(mean) if mean.ndim == 0 else mapped_cost(self._layers.mapping, mean, self._seed)
+            for name, mean in means.items()
         }
-        factors = {
-            "attention": config.theta,
-            "hidden": config.theta,
-            "embedding": 1.0,
-            "masked_lm": config.masked_lm_weight,
-        }
-        total = sum(factors[name] * losses[f"held_out_{name}_loss"] for name in means)
-        return {"held_out_loss": total, **losses}
-
-    def _mapped(self, cost: np.ndarray) -> float:
-        """What the mapping pays for a cost matrix [S, T]."""
-        mapping, (students, teachers) = self._config.mapping, cost.shape
-        if mapping in FIXED_MAPPINGS:
-            return float(np.sum(cost * fixed_plan(mapping, students, teachers, self._config.seed)))
-        if mapping == "nearest":
-            return float(cost.min(axis=1).mean())
-        return network_simplex(cost, np.full(students, 1 / students), np.full(teachers, 1 / teachers)).cost
-
-
-def _sums(config: GeneralDistillConfig, student: Any, teacher: Any, projection: Any, batch: Batch) -> Sums:
-    """(sum, count) of every term over one device's rows."""
-    mask, weights = batch["attention_mask"], batch["weights"]
-    sums: Sums = {}
-    if config.learns_attention:
-        scores = student.attention_scores, teacher.attention_scores
-        sums["attention"] = attention_cost_sums(*scores, mask, config.padding, weights)
-    if config.learns_hidden or config.learns_embedding:
-        ours, theirs = project(student.hidden_states, projection), teacher.hidden_states.astype("float32")
-        if config.learns_hidden:
-            sums["hidden"] = hidden_cost_sums(ours[1:], theirs[1:], mask, config.padding, weights)
-        if config.learns_embedding:
-            sums["embedding"] = embedding_cost_sums(ours[0], theirs[0], mask, config.padding, weights)
-    if config.masked_lm_weight:
-        sums["masked_lm"] = masked_lm_sums(student.logits, batch["masked_labels"], weights)
-    return sums
+        total = sum(self._factors[name] * loss for name, loss in losses.items())
+        return {VALIDATION_LOSS: total} | {f"held_out_{name}_loss": loss for name, loss in losses.items()}

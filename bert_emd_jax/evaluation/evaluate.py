@@ -1,6 +1,5 @@
 """Evaluating a model directory on a split of a task, as `run_eval.py` and the Python API call it."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.checkpoints.model_directory import load_model
+from bert_emd_jax.configs import plain_values
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
@@ -23,9 +23,9 @@ from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
+from bert_emd_jax.files import read_json, write_json
+from bert_emd_jax.layout import RESULTS
 from bert_emd_jax.models.heads import BertForSequenceClassification
-from bert_emd_jax.runs.run_directory import RESULTS, write_json
-from bert_emd_jax.training.config import flags_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +40,27 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     Raises:
       UserError: a flag, file or row that the user can put right, or a model of other labels than the task's.
     """
-    check_results_are_ours(config.output_dir)
-    model = load_model(config.student_model, do_lower_case=config.do_lower_case)
-    task = task_of(config, known_labels=model.config.id2label)
+    output_dir, dtype, texts = config.program.output_dir, config.program.dtype, config.task
+    check_results_are_ours(output_dir)
+    model = load_model(config.student_model, do_lower_case=texts.do_lower_case)
+    task = task_of(texts, known_labels=model.config.id2label)
     if config.submission:
         check_can_submit(task)
     model = match_labels(model, task, f"--student_model {config.student_model}")
-    check_length(config.max_seq_length, model.config.max_position_embeddings, config.student_model)
-    splits = scored_splits(task, config.data_dir, config.split, config.tfds_data_dir)
+    check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
+    splits = scored_splits(task, texts.data_dir, config.split, texts.tfds_data_dir)
     sets = {
-        split: read_split(task, config.data_dir, split, tfds_data_dir=config.tfds_data_dir)
-        for split in splits
+        split: read_split(task, texts.data_dir, split, tfds_data_dir=texts.tfds_data_dir) for split in splits
     }
-    datasets = {split: encoded(config, model.tokenizer, examples) for split, examples in sets.items()}
+    datasets = {split: encoded(texts, model.tokenizer, examples) for split, examples in sets.items()}
     lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
     batches = -(-len(lengths) // config.eval_batch_size)
-    buckets = choose_bucket_lengths(lengths, config.max_seq_length, count=bucket_count(batches))
+    buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count=bucket_count(batches))
 
-    module = BertForSequenceClassification(model.config, jnp.dtype(config.dtype))
+    module = BertForSequenceClassification(model.config, jnp.dtype(dtype))
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir.mkdir(parents=True, exist_ok=True)
     for split, examples in sets.items():
         logger.info("%s %s: %d rows", task.name, split, len(examples))
         logits = predictor.logits(params, datasets[split], buckets, config.eval_batch_size)
@@ -73,9 +73,9 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             suffix = split.removeprefix(config.split)
             scores = compute_metrics(task.metrics, logits, examples.labels)
             metrics |= {name + suffix: score for name, score in scores.items()}
-        write_predictions(config.output_dir / f"predictions_{split}.tsv", task, examples, logits)
+        write_predictions(output_dir / f"predictions_{split}.tsv", task, examples, logits)
         if config.submission:
-            path = write_submission(config.output_dir, task, split, examples, logits)
+            path = write_submission(output_dir, task, split, examples, logits)
             logger.info("for the GLUE benchmark: %s", path)
     latency = milliseconds_per_sentence({"student": (module, model.params)}, datasets[config.split], buckets)
     results = {
@@ -90,9 +90,9 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
             "milliseconds_per_sentence": latency["student"],
         },
-        "flags": flags_of(config),
+        "flags": plain_values(config.flags()),
     }
-    write_json(config.output_dir / RESULTS, results)
+    write_json(output_dir / RESULTS, results)
     return results
 
 
@@ -104,7 +104,7 @@ def check_results_are_ours(output_dir: Path) -> None:
     if not path.is_file():
         return
     try:
-        ours = json.loads(path.read_text()).get("program") == PROGRAM
+        ours = read_json(path).get("program") == PROGRAM
     except (ValueError, AttributeError):
         ours = False
     if not ours:

@@ -1,15 +1,16 @@
-"""The settings of an evaluation. No JAX here: flags are parsed before it is imported."""
+"""The config of an evaluation. No JAX here: flags are parsed before it is imported."""
 
 import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from bert_emd_jax.configs import Config, ProgramConfig, SameResult
+from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import ProgramConfig, TaskConfig
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(TaskConfig, ProgramConfig):
+@dataclasses.dataclass(frozen=True, init=False)
+class EvaluationConfig(Config):
     """What is evaluated."""
 
     student_model: Path
@@ -20,11 +21,12 @@ class EvaluationConfig(TaskConfig, ProgramConfig):
     """The split to evaluate on."""
     submission: bool = False
     """With --split test: write the file that the GLUE benchmark takes, as SST-2.tsv."""
-    eval_batch_size: int = 64
+    eval_batch_size: SameResult[int] = 64
     """Examples per batch, over all devices."""
+    task: TaskConfig
+    program: ProgramConfig
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("eval_batch_size", self.eval_batch_size >= 1, "at least 1")
+    def check(self) -> None:
+        self.require("eval_batch_size", self.eval_batch_size >= 1, "at least 1")
         if self.submission and self.split != "test":
             raise UserError("--submission: GLUE takes predictions for its test sets; add --split test")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.devices.parallel import pmap_forward, rows_for_devices, split_for_prediction
+from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.models.heads import forward
 
 
@@ -18,7 +18,7 @@ class Predictor:
     """The compiled forward pass of one module; a shape is compiled once, whatever the parameters."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._logits = pmap_forward(
+        self._logits = sharded_forward(
             lambda params, batch: forward(module, params, batch, logits_only=True).logits
         )
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from bert_emd_jax.data.readers import Examples
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_text
 
 _FILES = {
     ("CoLA", "test"): "CoLA.tsv",
@@ -58,11 +59,9 @@ def write_submission(
 
 
 def write_table(path: Path, header: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
-    """Writes columns of text as a tab-separated file, aside and renamed: no reader sees half of it."""
+    """Writes columns of text as a tab-separated file, complete or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text.getvalue(), encoding="utf-8", newline="")
-    aside.replace(path)
+    write_text(path, text.getvalue())

@@ -1,5 +1,6 @@
 """The transport plans and layer weights that a distillation run recorded over time."""
 
+import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bert_emd_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("attention", "hidden")
 
@@ -79,3 +82,44 @@ def entropy(flow: np.ndarray) -> np.ndarray:
     """The entropy in nats, `-Σ F log F`, of each plan in `flow` [moments, student layers, teacher layers]."""
     positive = np.where(flow > 0, flow, 1.0)
     return -np.sum(np.where(flow > 0, flow, 0.0) * np.log(positive), axis=(1, 2))
+
+
+class MappingHistory:
+    """Plans, costs and layer weights over time, for `layer_mapping.npz`: every array is [rows, …]."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "layer_mapping.npz"
+        self._rows: dict[str, list[np.ndarray]] = {}
+
+    def resume(self, resume_step: int) -> None:
+        """Takes over the rows up to `resume_step`; later ones belong to steps that will be run again."""
+        if not resume_step or not self._path.is_file():
+            return
+        try:
+            with np.load(self._path) as stored:
+                keep = stored["steps"] <= resume_step
+                self._rows = {name: list(stored[name][keep]) for name in stored.files}
+        except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
+            logger.warning(
+                "%s: damaged (%s); the mapping before step %d is lost", self._path, error, resume_step
+            )
+
+    def add(self, step: int, names, flow, cost) -> None:
+        arrays = {"steps": np.int64(step)}
+        for name, f, c in zip(names, flow, cost, strict=True):
+            arrays |= {
+                f"{name}_flow": f,
+                f"{name}_cost": c,
+                f"{name}_student_weights": f.sum(axis=1),
+                f"{name}_teacher_weights": f.sum(axis=0),
+            }
+        for name, value in arrays.items():
+            self._rows.setdefault(name, []).append(np.asarray(value))
+
+    def write(self) -> None:
+        """Writes the file anew (aside, then renamed), in the main process."""
+        if not self._rows:
+            return
+        aside = self._path.with_name(f".{self._path.name}.writing.npz")
+        np.savez(aside, **{name: np.stack(rows) for name, rows in self._rows.items()})  # pyright: ignore
+        aside.replace(self._path)

@@ -11,9 +11,10 @@ from typing import Any
 from etils import epath
 
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError, one_line
-from bert_emd_jax.runs.run_directory import RUN_CONFIG, TEACHER_OUTPUTS, WRITTEN
-from bert_emd_jax.training.config import TrainingConfig
+from bert_emd_jax.layout import CHECKPOINTS, RUN_CONFIG, TEACHER_OUTPUTS, WRITTEN
+from bert_emd_jax.runs.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 @contextlib.contextmanager
-def mirrored(config: TrainingConfig) -> Iterator[None]:
+def mirrored(output_dir: Path, config: RunConfig, processes: MultiHostConfig) -> Iterator[None]:
     """While a run goes on, and at its end, the main process copies what is new to `config.mirror_dir`.
 
     Before it, a run to be resumed that is not in `output_dir` is fetched from there.
@@ -34,10 +35,10 @@ def mirrored(config: TrainingConfig) -> Iterator[None]:
     if config.mirror_dir is None or config.dry_run:
         yield
         return
-    hosts.join(config)
+    hosts.join(processes)
     copies: Mirror | None = None
     if hosts.is_main():
-        copies = Mirror(config.output_dir, config.mirror_dir)
+        copies = Mirror(output_dir, config.mirror_dir)
         copies.prepare(resume=config.resume, overwrite=config.overwrite)
     with copies or contextlib.nullcontext():
         yield
@@ -116,7 +117,7 @@ class Mirror:
     def _here(self) -> dict[str, tuple[int, int]]:
         """The run's finished files, checkpoints after all else: they refer to it."""
         found = {}
-        for path in sorted(self._directory.rglob("*"), key=lambda path: ("checkpoints" in path.parts, path)):
+        for path in sorted(self._directory.rglob("*"), key=lambda path: (CHECKPOINTS in path.parts, path)):
             relative = path.relative_to(self._directory)
             if relative.parts[0] in _COPIED and not any(map(_is_unfinished, relative.parts)):
                 with contextlib.suppress(FileNotFoundError):

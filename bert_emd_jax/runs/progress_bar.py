@@ -32,5 +32,5 @@ def progress_fields(row: Mapping[str, Any]) -> dict[str, str]:
     fields = {"examples/s": f"{row['examples_per_second']:.0f}"}
     if row["loss"] is not None:
         fields = {"loss": f"{row['loss']:.4f}"} | fields
-    gaps = [row[name] for name in ("attention_gap", "hidden_gap") if name in row]
+    gaps = [value for name, value in row.items() if name.endswith("_gap")]
     return fields | ({"gap": f"{max(gaps):.0e}"} if gaps else {})

@@ -1,5 +1,6 @@
-"""What a run leaves on disk beside models and checkpoints: its config, metrics, layer mappings, results."""
+"""The output directory of a training run: what may be done to it, and `run_config.json`."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -7,284 +8,154 @@ import logging
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from bert_emd_jax.devices.hosts import is_main, on_main
+from bert_emd_jax import layout
+from bert_emd_jax.configs import Config, all_flags, plain_values
+from bert_emd_jax.devices.hosts import on_main
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.runs.trackers import EVENTS, WANDB, TensorBoard, Tracker, WeightsAndBiases
-from bert_emd_jax.training.config import TrainingConfig, flags_of
+from bert_emd_jax.files import read_json, write_json
+from bert_emd_jax.runs.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-RUN_CONFIG = "run_config.json"
-METRICS = "metrics.jsonl"
-MAPPING = "layer_mapping.npz"
-RESULTS = "eval_results.json"
-DEV_PREDICTIONS = "dev_predictions.jsonl"
-TEACHER_OUTPUTS = "teacher_outputs"
-TRACE = "trace"
-_ROWS_PER_PICTURE = 20  # of metrics.jsonl, where no evaluation comes earlier
-WRITTEN = (
-    *("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "params", "pytorch"),
-    *(CHECKPOINTS, RUN_CONFIG, METRICS, MAPPING, RESULTS, DEV_PREDICTIONS, EVENTS),
-    *("report.html", "bad_steps.json", WANDB, TEACHER_OUTPUTS, TRACE),
-)
-"""All that a training program writes; --overwrite removes these and nothing else."""
-# Flags that may differ when a run is resumed: they do not change its numbers.
-_FREE_FLAGS = (
-    "resume",
-    "overwrite",
-    "debug",
-    "output_dir",
-    "eval_batch_size",
-    "cache_dir",
-    "token_cache",
-    *("compilation_cache_dir", "trace_steps"),
-    "teacher_cache",  # checked where it acts: memory and disk give the same numbers
-    "check_tolerance",
-    "save_steps",
-    *("dry_run", "wandb", "mirror_dir", "distributed", "coordinator_address", "num_processes", "process_id"),
-)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
 
-def prepare_run_directory(config: TrainingConfig, program: str) -> None:
-    """Makes `config.output_dir` ready for a new run, or checks that it holds the run to be resumed.
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The directory at `path` for a run of a program with a config, of which `run` is a part."""
 
-    Raises UserError as `check_run_directory` does.
-    """
-    if check_run_directory(config, program):
-        return
-    directory = config.output_dir
-    for name in WRITTEN:
-        path = directory / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    directory.mkdir(parents=True, exist_ok=True)
+    path: Path
+    program: str
+    config: Config
+    run: RunConfig
 
+    @cached_property
+    def flags(self) -> dict[str, Any]:
+        """The flags as values that JSON can hold."""
+        return plain_values(self.config.flags())
 
-def check_run_directory(config: TrainingConfig, program: str) -> bool:
-    """Whether `config.output_dir` holds the run to be resumed; changes nothing.
+    def prepare(self) -> None:
+        """Makes the directory ready for a new run, or checks that it holds the run to be resumed.
 
-    Raises:
-      UserError: it holds something and neither flag says what to do with it, or the run to be resumed was
-        started by another program or with flags that change its result.
-    """
-    directory, flags = config.output_dir, flags_of(config)
-    resume, overwrite = config.resume, config.overwrite
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--output_dir {directory}: is a file; name a directory")
-    for flag in ("bert_model", "teacher_model", "student_model"):
-        if flags.get(flag) and Path(str(flags[flag])).resolve() == directory.resolve():
-            raise UserError(f"--output_dir {directory}: is the model of --{flag}; choose another directory")
-    holds_something = directory.is_dir() and any(directory.iterdir())
-    if resume and (directory / RUN_CONFIG).is_file():
-        _check_same_run(directory / RUN_CONFIG, program, flags)
-        return True
-    if resume and holds_something:
-        raise UserError(
-            f"--resume: {directory} holds no run ({RUN_CONFIG} is missing);"
-            " without --resume a new one starts there"
-        )
-    if holds_something and not overwrite:
-        hint = "--resume goes on with that run, --overwrite replaces it"
-        if not (directory / RUN_CONFIG).is_file():
-            hint = "choose another directory, or --overwrite to replace what this program writes"
-        raise UserError(f"--output_dir {directory} is not empty: {hint}")
-    return False
+        Raises UserError as `check` does.
+        """
+        if self.check():
+            return
+        for name in layout.WRITTEN:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
 
-
-def facts_before(config: TrainingConfig) -> dict[str, Any] | None:
-    """What `run_config.json` says of the run to be resumed; None for a new run."""
-    path = config.output_dir / RUN_CONFIG
-    return on_main(lambda: json.loads(path.read_text()) if config.resume and path.is_file() else None)
-
-
-def write_run_config(
-    directory: Path,
-    program: str,
-    flags: Mapping[str, Any],
-    sources: Mapping[str, str],
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes `run_config.json`: flags and where each came from, versions, git revision, devices, `facts`."""
-    values = {
-        "program": program,
-        "command_line": _command_line(program, flags, sources),
-        "flags": dict(flags),
-        "flag_sources": dict(sources),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
-        "git_revision": _git_revision(),
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "processes": jax.process_count(),
-        **facts,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    write_json(directory / RUN_CONFIG, values)
-
-
-def _command_line(program: str, flags: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """The program with the flags that were given: what repeats the run, whoever called it."""
-    line = [f"{program}.py"]
-    for name, value in flags.items():
-        if sources.get(name) != "given":
-            continue
-        if isinstance(value, bool):
-            line.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            line += [f"--{name}", text]
-    return line
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file aside and renames it, so that a reader never sees half of it."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    aside.replace(path)
-
-
-class MetricsLog:
-    """`metrics.jsonl`, one row per event; the same numbers and pictures of the plans to TensorBoard and W&B.
-
-    Written by the main process; in the others it does nothing.
-    """
-
-    def __init__(self, directory: Path, resume_step: int, config: TrainingConfig | None = None) -> None:
-        """Opens the log; rows past `resume_step` belong to steps that will be run again and are dropped.
+    def check(self) -> bool:
+        """Whether the directory holds the run to be resumed; changes nothing.
 
         Raises:
-          UserError: Weights & Biases, which `config` asks for, does not let us in.
+          UserError: it holds something and neither flag says what to do with it, or the run to be resumed was
+            started by another program or with flags that change its result.
         """
-        self.directory = directory
-        self._file = None
-        self._trackers: list[Tracker] = []
-        self._plans: dict[str, np.ndarray] = {}
-        self._rows_since_picture = 0
-        if not is_main():
-            return
-        path = directory / METRICS
-        kept = []
-        if path.is_file():
-            for line in path.read_text(errors="replace").splitlines():
-                step = _logged_step(line)
-                if step is not None and step <= resume_step:
-                    kept.append(line + "\n")
-        path.write_text("".join(kept))
-        if config is not None and config.wandb is not None:
-            self._trackers.append(WeightsAndBiases(directory, config.wandb, flags_of(config)))
-        self._trackers.append(TensorBoard(directory, resume_step))
-        self._file = path.open("a")
-
-    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Adds a row {"step", "kind", **values}; plans [S, T] among the values only become pictures."""
-        if self._file is None:
-            return
-        row = {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
-        self._file.write(json.dumps({"step": step, "kind": kind, **row}) + "\n")
-        self._file.flush()
-        scalars = {
-            f"{kind}/{name}": value
-            for name, value in row.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        for tracker in self._trackers:
-            tracker.scalars(step, scalars)
-        self._plans |= {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        self._rows_since_picture += 1
-        if self._plans and (kind == "eval" or self._rows_since_picture >= _ROWS_PER_PICTURE):
-            self._show_plans(step)
-
-    def _show_plans(self, step: int) -> None:
-        from bert_emd_jax.runs.plan_figures import draw_plans, pixels
-
-        self._rows_since_picture = 0
-        picture = pixels(draw_plans({name.split("_")[0]: plan for name, plan in self._plans.items()}))
-        for tracker in self._trackers:
-            tracker.picture(step, "mapping", picture)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        for tracker in self._trackers:
-            tracker.close()
-
-
-def _logged_step(line: str) -> int | None:
-    """The step of a row; None for a line that a killed process was writing, or a damaged one."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return step if isinstance(step, int) else None
-
-
-class MappingHistory:
-    """Plans, costs and layer weights over time, for `layer_mapping.npz`: every array is [rows, …]."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / MAPPING
-        self._rows: dict[str, list[np.ndarray]] = {}
-
-    def resume(self, resume_step: int) -> None:
-        """Takes over the rows up to `resume_step`; later ones belong to steps that will be run again."""
-        if not resume_step or not self._path.is_file():
-            return
-        try:
-            with np.load(self._path) as stored:
-                keep = stored["steps"] <= resume_step
-                self._rows = {name: list(stored[name][keep]) for name in stored.files}
-        except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
-            logger.warning(
-                "%s: damaged (%s); the mapping before step %d is lost", self._path, error, resume_step
+        path, run_config = self.path, self.path / layout.RUN_CONFIG
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output_dir {path}: is a file; name a directory")
+        for flag in ("bert_model", "teacher_model", "student_model"):
+            if self.flags.get(flag) and Path(self.flags[flag]).resolve() == path.resolve():
+                raise UserError(f"--output_dir {path}: is the model of --{flag}; choose another directory")
+        holds_something = path.is_dir() and any(path.iterdir())
+        if self.run.resume and run_config.is_file():
+            self._check_same_run(run_config)
+            return True
+        if self.run.resume and holds_something:
+            raise UserError(
+                f"--resume: {path} holds no run ({layout.RUN_CONFIG} is missing);"
+                " without --resume a new one starts there"
             )
+        if holds_something and not self.run.overwrite:
+            hint = "--resume goes on with that run, --overwrite replaces it"
+            if not run_config.is_file():
+                hint = "choose another directory, or --overwrite to replace what this program writes"
+            raise UserError(f"--output_dir {path} is not empty: {hint}")
+        return False
 
-    def add(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, value in {"steps": np.int64(step), **arrays}.items():
-            self._rows.setdefault(name, []).append(np.asarray(value))
+    def facts_before(self) -> dict[str, Any] | None:
+        """What `run_config.json` says of the run to be resumed, in all processes; None for a new run."""
+        return on_main(lambda: self._read_if_resumed(layout.RUN_CONFIG))
 
-    def write(self) -> None:
-        """Writes the file anew (aside, then renamed), in the main process."""
-        if not self._rows or not is_main():
-            return
-        aside = self._path.with_name(f".{self._path.name}.writing.npz")
-        np.savez(aside, **{name: np.stack(rows) for name, rows in self._rows.items()})  # pyright: ignore
-        aside.replace(self._path)
+    def finished_results(self) -> dict[str, Any] | None:
+        """The results of a run to be resumed that has nothing left to do: they are written last."""
+        results = self._read_if_resumed(layout.RESULTS)
+        if results is not None:
+            logger.info("%s: this run is finished", self.path)
+        return results
 
+    def write_config(self, facts: Mapping[str, Any]) -> None:
+        """Writes `run_config.json`: flags and where each came from, versions, git revision, devices, `facts`."""
+        sources = self.config.sources()
+        values = {
+            "program": self.program,
+            "command_line": self._command_line(sources),
+            "flags": self.flags,
+            "flag_sources": sources,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            },
+            "git_revision": _git_revision(),
+            "devices": [str(device.device_kind) for device in jax.devices()],
+            "processes": jax.process_count(),
+            **facts,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        write_json(self.path / layout.RUN_CONFIG, values)
 
-def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
-    try:
-        stored = json.loads(path.read_text())
-        before, started_by = dict(stored["flags"]), stored["program"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{path}: damaged; --overwrite starts anew") from None
-    if started_by != program:
-        raise UserError(
-            f"--resume: {path.parent} was written by {started_by}, not by {program};"
-            " resume it with that program"
-        )
-    now = json.loads(json.dumps(dict(flags)))
-    changed: Sequence[str] = [
-        f"--{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted(now.keys() | before.keys())
-        if name not in _FREE_FLAGS and now.get(name) != before.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"--resume: these flags change the result of the run in {path.parent}: {'; '.join(changed)};"
-            " give them as they were, or start anew with --overwrite"
-        )
+    def _read_if_resumed(self, name: str) -> Any:
+        path = self.path / name
+        return read_json(path) if self.run.resume and path.is_file() else None
+
+    def _command_line(self, sources: Mapping[str, str]) -> list[str]:
+        """The program with the flags that were given: what repeats the run, whoever called it."""
+        line = [f"{self.program}.py"]
+        for name, value in self.flags.items():
+            if sources.get(name) != "given":
+                continue
+            if isinstance(value, bool):
+                line.append(f"--{name}" if value else f"--no_{name}")
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                line += [f"--{name}", text]
+        return line
+
+    def _check_same_run(self, path: Path) -> None:
+        try:
+            stored = read_json(path)
+            before, started_by = dict(stored["flags"]), stored["program"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{path}: damaged; --overwrite starts anew") from None
+        if started_by != self.program:
+            raise UserError(
+                f"--resume: {path.parent} was written by {started_by}, not by {self.program};"
+                " resume it with that program"
+            )
+        free = {flag.name for flag in all_flags(type(self.config)) if not flag.changes_result}
+        now = json.loads(json.dumps(self.flags))
+        changed = [
+            f"--{name} was {before.get(name)}, is {now.get(name)}"
+            for name in sorted(now.keys() | before.keys())
+            if name not in free and now.get(name) != before.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"--resume: these flags change the result of the run in {path.parent}: {'; '.join(changed)};"
+                " give them as they were, or start anew with --overwrite"
+            )
 
 
 def _git_revision() -> str | None:

@@ -8,10 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError, one_line
-
-EVENTS = "tensorboard"
-WANDB = "wandb"
 
 Picture = UInt8[np.ndarray, "height width rgb"]
 
@@ -33,7 +31,7 @@ class TensorBoard:
         # Imported late: it brings torch where that is installed.
         from tensorboardX import SummaryWriter
 
-        self._events = SummaryWriter(str(directory / EVENTS), purge_step=resume_step + 1)
+        self._events = SummaryWriter(str(directory / layout.TENSORBOARD), purge_step=resume_step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -55,10 +53,10 @@ class WeightsAndBiases:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UserError("--wandb: not installed; pip install 'bert_emd_jax[wandb]' brings it") from None
-        files = directory / WANDB
+        files = directory / layout.WANDB
         files.mkdir(exist_ok=True)
         id_file = files / "run_id"
-        run_id = id_file.read_text() if id_file.is_file() else secrets.token_hex(4)
+        run_id = id_file.read_text(encoding="utf-8") if id_file.is_file() else secrets.token_hex(4)
         try:
             self._run = wandb.init(
                 project=project,
@@ -72,7 +70,7 @@ class WeightsAndBiases:
             raise UserError(
                 f"--wandb {project}: {one_line(error)}; run `wandb login`, or set WANDB_MODE=offline"
             ) from None
-        id_file.write_text(run_id)
+        id_file.write_text(run_id, encoding="utf-8")
         self._image = wandb.Image
         # Its own count of calls would drop the steps that a resumed run does again.
         self._run.define_metric("*", step_metric="step")

@@ -1,45 +1,70 @@
-"""Fine-tuning one BERT on a task, as the programs and the Python API call it."""
+"""Fine-tuning one BERT on a task."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from bert_emd_jax.checkpoints.model_directory import load_model
-from bert_emd_jax.data.task_data import check_length, load_task_data, task_of
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.data.task_data import TaskData, check_length, load_task_data, task_of
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
-from bert_emd_jax.runs.run_directory import prepare_run_directory
-from bert_emd_jax.training.config import FinetuneConfig
-from bert_emd_jax.training.dry_run import describe_run
-from bert_emd_jax.training.finetune_step import make_finetune_step
-from bert_emd_jax.training.run import Method, finished_results, run_training
-from bert_emd_jax.training.task_target import classifier, task_target
-
-PROGRAM = "run_finetune"
+from bert_emd_jax.training.objectives import task_loss
+from bert_emd_jax.training.state import dropout_key
+from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, task_rows
+from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Trains a classifier (or regressor) and returns the content of `eval_results.json`.
+class FinetuneTrainer(Trainer):
+    """Trains a classifier (or regressor) on the labels of a task."""
 
-    With `dry_run`, nothing is trained: returns what `describe_run` says.
+    program = "run_finetune"
 
-    Raises:
-      UserError: a flag, file or row that the user can put right.
-    """
-    hosts.initialize(config)
-    task = task_of(config)
-    head = NewHead(task.num_labels, config.seed, task.labels)
-    model = load_model(Path(config.bert_model), new_head=head, do_lower_case=config.do_lower_case)
-    check_length(config.max_seq_length, model.config.max_position_embeddings, config.bert_model)
-    data = load_task_data(config, task, model.tokenizer)
-    if not config.dry_run:
-        hosts.on_main(lambda: prepare_run_directory(config, PROGRAM))
-        if (results := finished_results(config)) is not None:
-            return results
-    module = classifier(model.config, config.dtype, config.remat)
-    method = Method(
-        make_step=lambda optimizer: make_finetune_step(module, optimizer, regression=task.is_regression)
-    )
-    target = task_target(config, module, data)
-    if config.dry_run:
-        return describe_run(config, PROGRAM, {"student": model}, target, method, data.train.lengths)
-    return run_training(config, PROGRAM, model, target, method)
+    def __init__(self, config: FinetuneConfig, model: Model, data: TaskData) -> None:
+        """Takes a model with a head for the task's labels."""
+        super().__init__(config, model, task_rows(data, config.optimizer))
+        self.data = data
+        self.primary_metric = data.task.metrics[0]
+        dtype = config.program.dtype
+        self._module = classifier(model.config, dtype, config.speed.remat)
+        self._evaluation = TaskEvaluation(
+            data, self._module, dtype, config.run.eval_batch_size, config.program.output_dir
+        )
+
+    @classmethod
+    def from_config(cls, config: FinetuneConfig) -> Self:
+        """The trainer of `run_finetune.py`.
+
+        Raises:
+          UserError: a flag, file or row that the user can put right.
+        """
+        hosts.initialize(config.hosts)
+        task = task_of(config.task)
+        head = NewHead(task.num_labels, config.optimizer.seed, task.labels)
+        lower = config.task.do_lower_case
+        model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)
+        positions = model.config.max_position_embeddings
+        check_length(config.task.max_seq_length, positions, config.bert_model)
+        return cls(
+            config, model, load_task_data(config.task, task, model.tokenizer, config.optimizer.steps_on)
+        )
+
+    def loss(
+        self, params: Any, batch: Batch, step: MicroStep
+    ) -> tuple[Float[Array, ""], tuple[Measurements, None]]:
+        """The mean over the real rows of the global batch, whatever devices and micro-batches they lie on."""
+        key = dropout_key(step.state, step.index)
+        logits = forward(self._module, params, batch, key, logits_only=True).logits
+        losses = task_loss(logits, batch["labels"], self.data.task.is_regression)
+        share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
+        return share, ({"loss": share}, None)
+
+    def evaluate(self) -> dict[str, float]:
+        return self._evaluation.metrics(self.state.params)
+
+    def results(self, model: Model) -> dict[str, Any]:
+        return self._evaluation.results({"student": model})

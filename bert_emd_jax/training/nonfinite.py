@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.runs.run_directory import write_json
-from bert_emd_jax.training.config import TrainingConfig
+from bert_emd_jax.files import write_json
 from bert_emd_jax.training.row_source import RowSource
-
-BAD_STEPS = "bad_steps.json"
 
 Row = dict[str, Any]
 
@@ -31,8 +29,8 @@ def means(rows: Sequence[Row]) -> Row:
     } | {"bad_steps": len(rows) - len(good)}
 
 
-def stop_at_bad_steps(
-    config: TrainingConfig, source: RowSource, rows: Sequence[Row], step: int, directory: Path
+def stop_at_nonfinite_steps(
+    limit: int, source: RowSource, rows: Sequence[Row], step: int, directory: Path
 ) -> None:
     """Ends a run that learns nothing any more.
 
@@ -44,7 +42,7 @@ def stop_at_bad_steps(
         among `rows`: step, rows of the training file (from 0), and the terms that were not finite.
     """
     in_a_row = rows[-1]["bad_steps"]
-    if in_a_row < config.max_bad_steps:
+    if in_a_row < limit:
         return
     bad = [
         {
@@ -55,9 +53,9 @@ def stop_at_bad_steps(
         for number, row in enumerate(rows, start=step - len(rows) + 1)
         if row["bad_steps"]
     ]
-    write_json(directory / BAD_STEPS, bad)
+    write_json(directory / layout.NONFINITE_STEPS, bad)
     raise UserError(
         f"loss or gradient was not finite in {in_a_row} steps in a row (--max_bad_steps), the last at step"
         f" {step} ({', '.join(bad[-1]['not_finite'])}); no such step has changed the weights. Details:"
-        f" {directory / BAD_STEPS}. A lower --learning_rate may help"
+        f" {directory / layout.NONFINITE_STEPS}. A lower --learning_rate may help"
     )

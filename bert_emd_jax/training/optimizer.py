@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import optax
 
-from bert_emd_jax.training.config import TrainingConfig
+from bert_emd_jax.training.training_config import OptimizerConfig
 
 
-def learning_rate_schedule(config: TrainingConfig, total_steps: int) -> optax.Schedule:
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Learning rate by optimizer step: a linear warmup, then linear to 0 or constant."""
     warmup_steps = round(config.warmup_proportion * total_steps)
     if config.lr_schedule == "constant":
@@ -27,7 +27,7 @@ def learning_rate_schedule(config: TrainingConfig, total_steps: int) -> optax.Sc
 
 
 def make_optimizer(
-    config: TrainingConfig, schedule: optax.Schedule, learning_rates: Mapping[str, float] | None = None
+    config: OptimizerConfig, schedule: optax.Schedule, learning_rates: Mapping[str, float] | None = None
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW with bias correction (eps 1e-6, as BERT's own optimizer).
 

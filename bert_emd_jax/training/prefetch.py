@@ -3,33 +3,33 @@
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import Batch as BatchRows
 from bert_emd_jax.devices.parallel import rows_of_this_host, split_for_training
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.training.row_source import RowSource
 
 
-def step_inputs(
+def prefetched(
     source: RowSource, first: int, last: int, padded_rows: int, micro_batches: int
-) -> Generator[tuple[Batch, dict[str, np.ndarray]]]:
-    """The rows of all hosts and this host's arrays, for the steps from `first` up to `last`.
+) -> Generator[tuple[int, Batch]]:
+    """This host's arrays for the steps from `first` up to `last`.
 
     Args:
       padded_rows: of a whole batch (`parallel.rows_for_devices`).
 
     Yields:
-      (the whole batch, arrays [local devices, micro-batches, rows, …]).
+      (rows of the whole batch over all hosts, arrays [local devices, micro-batches, rows, …]).
     """
-    places = rows_of_this_host(padded_rows, micro_batches)
+    positions = rows_of_this_host(padded_rows, micro_batches)
 
-    def inputs(step: int) -> tuple[Batch, dict[str, np.ndarray]]:
+    def inputs(step: int) -> tuple[int, Batch]:
         batch = source.batch(step)
         # Only these rows are read, tokenised or parsed here.
-        mine = Batch(batch.rows[places[places < len(batch.rows)]], batch.length)
-        return batch, split_for_training(source.arrays(step, mine, len(places)), micro_batches)
+        mine = BatchRows(batch.rows[positions[positions < len(batch.rows)]], batch.length)
+        arrays = source.arrays(step, mine, len(positions))
+        return len(batch.rows), split_for_training(arrays, micro_batches)
 
-    with ThreadPoolExecutor(1, "step_inputs") as worker:
+    with ThreadPoolExecutor(1, "prefetch") as worker:
         ahead = worker.submit(inputs, first) if first < last else None
         for step in range(first, last):
             assert ahead is not None

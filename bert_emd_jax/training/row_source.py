@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Int
 
 from bert_emd_jax.corpus.dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
-from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.batching import Batch as BatchRows
+from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.models.batch import Batch
 
 
 class RowSource(Protocol):
@@ -18,15 +21,20 @@ class RowSource(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
+    @property
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        """Tokens of every row (of the first epoch)."""
+        ...
+
     def prepared(self) -> AbstractContextManager[None]:
         """Around the training: makes ready what its steps need, which may take long, and puts it away."""
         ...
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         """The rows of a step, counted from 0, and the length that they are padded to."""
         ...
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         """The model's inputs and what it learns from, [padded_rows, …]."""
         ...
 
@@ -42,13 +50,17 @@ class TaskRows:
     def steps_per_epoch(self) -> int:
         return self.schedule.steps_per_epoch
 
+    @property
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        return self.dataset.lengths
+
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.schedule.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         return self.dataset.collate(batch.rows, batch.length, padded_rows)
 
 
@@ -72,16 +84,21 @@ class CorpusRows:
         self._bucket_lengths = bucket_lengths
         self._batch_size = batch_size
         self._seed = seed
+        self._held_out_rows = held_out_rows
         self._opened: tuple[int, PretrainingDataset, BatchSchedule] | None = None
         self.steps_per_epoch: int = -(-self._count // batch_size)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        return self._data.epoch(0).lengths[: -self._held_out_rows]
 
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self._open(step // self.steps_per_epoch)[1].batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         dataset, _ = self._open(step // self.steps_per_epoch)
         return corpus_arrays(dataset, batch.rows, batch.length, padded_rows)
 

@@ -1,185 +1,216 @@
-"""A whole training run around the loop: directory, resume, best model, results."""
+"""A training run around the steps: its directory, log, checkpoints, evaluations, signals, and what it leaves."""
 
 import contextlib
-import dataclasses
-import json
 import logging
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import optax
+import jax
+import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bert_emd_jax.checkpoints.model_directory import Model, save_model
+from bert_emd_jax import layout
+from bert_emd_jax.checkpoints.model_directory import save_model
 from bert_emd_jax.devices.hosts import is_main, on_main
-from bert_emd_jax.devices.parallel import pmap_step
-from bert_emd_jax.distillation.presets import sources_of
+from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import Interrupted
-from bert_emd_jax.models.initialization import PROJECTION
+from bert_emd_jax.files import write_json
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.runs.interruption import StopRequest, StopRequested
+from bert_emd_jax.runs.metrics_log import MetricsLog
+from bert_emd_jax.runs.progress_bar import progress_bar, progress_fields
 from bert_emd_jax.runs.run_costs import RunCosts, keep_compiled_programs
-from bert_emd_jax.runs.run_directory import (
-    CHECKPOINTS,
-    RESULTS,
-    MetricsLog,
-    write_json,
-    write_run_config,
-)
+from bert_emd_jax.runs.run_directory import RunDirectory
+from bert_emd_jax.runs.step_trace import StepTrace
 from bert_emd_jax.training.checkpoints import Checkpoints, Progress
-from bert_emd_jax.training.config import TrainingConfig, flags_of
-from bert_emd_jax.training.loop import Observer, Work, total_steps, train
-from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.state import TrainState, create_state
-from bert_emd_jax.transport.layer_weights import LayerWeights
+from bert_emd_jax.training.nonfinite import means, scalars_to_json, stop_at_nonfinite_steps
+
+if TYPE_CHECKING:
+    from bert_emd_jax.training.trainer import Measurements, Trainer
+    from bert_emd_jax.training.training_config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What is trained on, and how what was learned is measured.
-
-    rows: the training rows. evaluate: replicated parameters to metrics, of which `primary_metric` chooses the
-    best. measured_at_start: also before the first step. results: what `eval_results.json` says of the best
-    model; called in the main process.
-    """
-
-    rows: RowSource
-    evaluate: Callable[[Any], dict[str, float]]
-    primary_metric: str
-    results: Callable[[Model], dict[str, Any]]
-    lower_is_better: bool = False
-    measured_at_start: bool = False
+def directory_of(config: "TrainingConfig", program: str) -> RunDirectory:
+    """The output directory of a run of a program."""
+    return RunDirectory(config.program.output_dir, program, config, config.run)
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """What tells one kind of training from another.
+class Run:
+    """One run of a trainer; entered, it stands where training begins or goes on."""
 
-    make_step: optimizer to the step for `pmap_step`. frozen: its second argument by epoch. extra_params:
-    trained beside the model's parameters, and no part of what is saved. learning_rates: peak rates of
-    top-level parameters that do not take --learning_rate. resume: told the step that training
-    goes on from, 0 for a new run. facts: said in `run_config.json` beside the flags. See `loop.Work` for the
-    rest; `before_checkpoint` is `loop.train`'s.
-    """
+    def __init__(self, trainer: "Trainer") -> None:
+        config = trainer.config
+        self._trainer, self._config = trainer, config.run
+        self._directory = directory_of(config, trainer.program)
+        self._last = trainer.total_steps
+        self._per_epoch = trainer.rows.steps_per_epoch
 
-    make_step: Callable[[optax.GradientTransformation], Callable[..., Any]]
-    frozen: Callable[[int], Any] = lambda epoch: None
-    layer_weights: LayerWeights | None = None
-    extra_params: dict[str, Any] = dataclasses.field(default_factory=dict)
-    learning_rates: dict[str, float] = dataclasses.field(default_factory=dict)
-    observe: Observer = lambda step, measurements: {}
-    check: Observer = lambda step, measurements: {}
-    check_every: int = 0
-    one_at_a_time: bool = False
-    resume: Callable[[int], None] = lambda step: None
-    before_checkpoint: Callable[[], None] = lambda: None
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    def finished_results(self) -> dict[str, Any] | None:
+        """Makes the directory ready; returns the results of a run to be resumed that has nothing left to do."""
+        on_main(self._directory.prepare)
+        return on_main(self._directory.finished_results)
 
+    def __enter__(self) -> "Run":
+        trainer, speed, path = self._trainer, self._trainer.config.speed, self._directory.path
+        keep_compiled_programs(speed.compilation_cache_dir)
+        self._costs = RunCosts()
+        self._fresh = trainer.initial_state()
+        self._facts = trainer.prepare()
+        if is_main():
+            self._directory.write_config(self._facts)
+        self._checkpoints = Checkpoints(path / layout.CHECKPOINTS)
+        restored = self._checkpoints.restore_newest(self._fresh) if self._config.resume else None
+        start = Progress(evaluation_due=trainer.evaluates_at_start)
+        state, self._progress = restored or (self._fresh, start)
+        self._step = self._first = int(state.step)
+        if restored:
+            logger.info("resuming at step %d", self._step)
+        elif self._config.resume:
+            logger.info("no checkpoint yet in %s: starting from the beginning", path)
+        trainer.resume(self._step)
+        with contextlib.ExitStack() as stack:
+            self._log = MetricsLog(path, self._step, self._config.wandb, self._directory.flags)
+            self._stop = stack.enter_context(StopRequest())
+            for closed_at_the_end in (self._checkpoints, self._log, self._costs):
+                stack.enter_context(contextlib.closing(closed_at_the_end))
+            with self._outside_of_steps(), self._stop.interruptible():
+                stack.enter_context(trainer.rows.prepared())
+            self._trace = stack.enter_context(
+                contextlib.closing(StepTrace(path / layout.TRACE, speed.trace_steps))
+            )
+            self._batches = stack.enter_context(trainer.batches(self._step, self._last))
+            stack.enter_context(logging_redirect_tqdm([logging.getLogger("bert_emd_jax")]))
+            self._bar = stack.enter_context(progress_bar(self._last, self._step, shown=is_main()))
+            trainer.state = replicate(state)
+            self._stack = stack.pop_all()
+        # Scalars of the steps since the last row; they stay on the device until the row is written.
+        self._pending: list[dict[str, Any]] = list(self._progress.pending)
+        self._examples, self._since = 0, time.perf_counter()
+        return self
 
-def finished_results(config: TrainingConfig) -> dict[str, Any] | None:
-    """The results of a run to be resumed that has nothing left to do: they are written last."""
-    path = config.output_dir / RESULTS
-    results = on_main(lambda: json.loads(path.read_text()) if config.resume and path.is_file() else None)
-    if results is not None:
-        logger.info("%s: this run is finished", config.output_dir)
-    return results
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
+    def steps(self) -> Iterator[tuple[int, Batch]]:
+        """(epoch, batch) of every step that is left; evaluates and saves in between, when it is time.
 
-def fresh_state(
-    config: TrainingConfig, model: Model, target: Target, method: Method
-) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
-    """The state before the first step, on the host; its optimizer, and the learning rate."""
-    learning_rate = learning_rate_schedule(config, total_steps(config, target.rows))
-    optimizer = make_optimizer(config, learning_rate, method.learning_rates)
-    trained = dict(model.params) | method.extra_params
-    if model.projection is not None:
-        trained[PROJECTION] = model.projection
-    return create_state(trained, optimizer, config.seed, method.layer_weights), optimizer, learning_rate
-
-
-def run_training(
-    config: TrainingConfig, program: str, model: Model, target: Target, method: Method
-) -> dict[str, Any]:
-    """Trains `model`, leaves everything in `config.output_dir`, and returns what `eval_results.json` holds.
-
-    `config.output_dir` has been prepared (`prepare_run_directory`).
-
-    Raises:
-      UserError: no intact checkpoint to go on from, or too many bad steps.
-      Interrupted: a signal came; the run can be resumed.
-    """
-    directory = config.output_dir
-    keep_compiled_programs(config.compilation_cache_dir)
-    costs = RunCosts()
-    fresh, optimizer, learning_rate = fresh_state(config, model, target, method)
-    flags = flags_of(config), sources_of(config)
-    if is_main():
-        write_run_config(directory, program, *flags, method.facts)
-    checkpoints = Checkpoints(directory / CHECKPOINTS)
-    restored = checkpoints.restore_newest(fresh) if config.resume else None
-    state, progress = restored or (fresh, Progress(evaluation_due=target.measured_at_start))
-    if restored:
-        logger.info("resuming at step %d", state.step)
-    elif config.resume:
-        logger.info("no checkpoint yet in %s: starting from the beginning", directory)
-    method.resume(int(state.step))
-    log = MetricsLog(directory, int(state.step), config)
-    work = Work(
-        step=pmap_step(method.make_step(optimizer)),
-        frozen=method.frozen,
-        rows=target.rows,
-        learning_rate=learning_rate,
-        evaluate=target.evaluate,
-        primary_metric=target.primary_metric,
-        lower_is_better=target.lower_is_better,
-        observe=method.observe,
-        check=method.check,
-        check_every=method.check_every,
-        one_at_a_time=method.one_at_a_time,
-    )
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
-        stack.enter_context(contextlib.closing(checkpoints))
-        stack.enter_context(contextlib.closing(log))
-        stack.enter_context(contextlib.closing(costs))
+        Raises:
+          Interrupted: a signal came; the last checkpoint is that of the last step.
+        """
         try:
-            with stop.interruptible():
-                stack.enter_context(target.rows.prepared())
-            before_checkpoint = method.before_checkpoint
-            progress = train(config, work, state, progress, log, checkpoints, before_checkpoint, stop, costs)
-            if is_main():
-                write_run_config(directory, program, *flags, method.facts | {"measured": costs.so_far()})
-            with stop.interruptible():
-                checkpoints.wait()
+            while True:
+                if self._progress.evaluation_due:
+                    self._evaluate()
+                    self._save()
+                if self._step == self._last:
+                    return
+                self._stop.check(self._step)
+                self._trace.before_step(self._step - self._first, self._trainer.state)
+                rows, batch = next(self._batches)
+                self._examples += rows
+                yield self._step // self._per_epoch, batch
+        except StopRequested as request:
+            self._save()
+            self._checkpoints.wait()
+            raise Interrupted(
+                f"{request.signal.name} at step {self._step} of {self._last}; a checkpoint is written: the same"
+                " command line with --resume goes on from there",
+                request.signal,
+            ) from None
 
-                def export() -> dict[str, Any]:
-                    best = checkpoints.best_or_newest(progress.best_step, fresh)
-                    return _export(config, model, best, progress, target, method)
+    def after_step(self, measurements: "Measurements") -> None:
+        """Counts a step, and logs, checks and saves what is due.
 
-                return on_main(export)
+        Raises:
+          UserError: too many steps in a row were not finite.
+        """
+        trainer, config = self._trainer, self._config
+        if self._step == self._first:
+            jax.block_until_ready(trainer.state)
+            self._costs.first_step_is_done()
+        self._step += 1
+        step = self._step
+        self._pending.append({name: value for name, value in measurements.items() if _is_scalar(value)})
+        if trainer.waits_for_step:
+            jax.block_until_ready(trainer.state)
+        due = step % (config.eval_steps or self._per_epoch) == 0 or step == self._last
+        self._progress.evaluation_due = due
+        if step % config.log_steps == 0 or due:
+            self._write_row(measurements)
+        if trainer.check_every and step % trainer.check_every == 0:
+            self._log.write("check", step, trainer.check(step, jax.device_get(measurements)))
+        self._bar.update()
+        if config.save_steps and step % config.save_steps == 0 and not due:
+            self._save()
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the best model and, last of all, the results, which say that the run is finished."""
+        if is_main():
+            self._directory.write_config(self._facts | {"measured": self._costs.so_far()})
+        with self._outside_of_steps(), self._stop.interruptible():
+            self._checkpoints.wait()
+            return on_main(self._export)
+
+    def _export(self) -> dict[str, Any]:
+        trainer, best_step = self._trainer, self._progress.best_step
+        best = trainer.best_model(self._checkpoints.best_or_newest(best_step, self._fresh))
+        save_model(self._directory.path, best)
+        results = {
+            "primary_metric": trainer.primary_metric,
+            "best_step": best_step,
+            **trainer.results(best),
+        }
+        write_json(self._directory.path / layout.RESULTS, results)
+        return results
+
+    def _write_row(self, measurements: "Measurements") -> None:
+        """Writes the row of the steps since the last one."""
+        trainer, step = self._trainer, self._step
+        rows = [scalars_to_json(row) for row in jax.device_get(self._pending)]
+        stop_at_nonfinite_steps(self._config.max_bad_steps, trainer.rows, rows, step, self._directory.path)
+        row = means(rows) | trainer.log(step, jax.device_get(measurements))
+        row |= {
+            "epoch": step / self._per_epoch,
+            "learning_rate": float(np.asarray(trainer.learning_rate(step - 1))),
+            "examples_per_second": self._examples / (time.perf_counter() - self._since),
+        }
+        self._log.write("train", step, row)
+        self._bar.set_postfix(progress_fields(row), refresh=False)
+        self._pending, self._examples, self._since = [], 0, time.perf_counter()
+
+    def _evaluate(self) -> None:
+        trainer, step = self._trainer, self._step
+        with self._stop.interruptible():
+            metrics = trainer.evaluate()
+        sign = -1 if trainer.lower_is_better else 1
+        best = self._progress.improved_by(sign * metrics[trainer.primary_metric], step)
+        epoch = step / self._per_epoch
+        row = {"epoch": epoch, **metrics, "primary": trainer.primary_metric, "best": best}
+        self._log.write("eval", step, row)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        logger.info(
+            "step %d/%d (epoch %.2f): %s%s", step, self._last, epoch, shown, " (best)" if best else ""
+        )
+        self._progress.evaluation_due = False
+
+    def _save(self) -> None:
+        self._trainer.before_checkpoint()
+        self._progress.pending = [scalars_to_json(row) for row in jax.device_get(self._pending)]
+        self._checkpoints.save(self._trainer.state, self._progress)
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def _outside_of_steps(self) -> Iterator[None]:
+        """Says of a signal that no step was lost."""
+        try:
+            yield
         except StopRequested as request:
             message = "before the first step, or after the last one: --resume goes on from there"
             raise Interrupted(f"{request.signal.name} {message}", request.signal) from None
 
 
-def _export(
-    config: TrainingConfig,
-    model: Model,
-    best: TrainState,
-    progress: Progress,
-    target: Target,
-    method: Method,
-) -> dict[str, Any]:
-    """Writes the best model and, last of all, the results: they say that the run is finished."""
-    params = {name: values for name, values in best.params.items() if name not in method.extra_params}
-    projection = params.pop(PROJECTION, None)
-    best_model = Model(model.config, params, model.tokenizer, projection)
-    save_model(config.output_dir, best_model)
-    results = {
-        "primary_metric": target.primary_metric,
-        "best_step": progress.best_step,
-        **target.results(best_model),
-    }
-    write_json(config.output_dir / RESULTS, results)
-    return results
+def _is_scalar(value: Any) -> bool:
+    return getattr(value, "ndim", None) == 0

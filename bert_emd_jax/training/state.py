@@ -9,7 +9,6 @@ from flax import struct
 from jaxtyping import Array, Float, Int, UInt32
 
 from bert_emd_jax.devices.parallel import DEVICES
-from bert_emd_jax.transport.layer_weights import LayerWeights
 
 # The generator of the device: nearly free on an accelerator. On CPUs `bert.dropout` draws otherwise.
 DROPOUT_GENERATOR = "rbg"
@@ -17,11 +16,11 @@ DROPOUT_GENERATOR = "rbg"
 
 @struct.dataclass
 class TrainState:
-    """Parameters, optimizer state, cost-attention weights, and the step they stand at.
+    """Parameters, optimizer state, what the kind of training keeps, and the step that all stand at.
 
-    `params` holds the trained model and, when distilling, the projection `fit_dense`. `layer_weights` is
-    None outside distillation, and so are `potentials`: the student side's of the last step's plans, where the
-    next step's start. `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not
+    `params` holds the trained model and, when distilling, the projection `fit_dense`. `method` is what a
+    kind of training keeps beside them from step to step, if anything: layer weights and potentials of a
+    distillation. `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not
     finite. `dropout_key` is the raw key that all steps derive theirs from.
     """
 
@@ -29,27 +28,21 @@ class TrainState:
     bad_steps: Int[Array, ""]
     params: Any
     optimizer_state: optax.OptState
-    layer_weights: LayerWeights | None
-    potentials: dict[str, Float[Array, " S"]] | None
+    method: Any
     dropout_key: UInt32[Array, " words"]
 
 
 def create_state(
-    params: Any, optimizer: optax.GradientTransformation, seed: int, layer_weights: LayerWeights | None = None
+    params: Any, optimizer: optax.GradientTransformation, seed: int, method: Any = None
 ) -> TrainState:
     """The state before the first step, on the host."""
     key = jax.random.key(seed, impl=DROPOUT_GENERATOR)
-    potentials = None
-    if layer_weights is not None:
-        zeros = jnp.zeros_like(layer_weights.attention_student)
-        potentials = {"attention": zeros, "hidden": zeros}
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         bad_steps=jnp.zeros((), jnp.int32),
         params=params,
         optimizer_state=jax.jit(optimizer.init)(params),
-        layer_weights=layer_weights,
-        potentials=potentials,
+        method=method,
         dropout_key=jax.random.key_data(key),
     )
     return jax.device_get(state)
@@ -73,10 +66,10 @@ def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.Gradient
     )
 
 
-def unless_bad(
+def unless_nonfinite(
     before: TrainState, after: TrainState, loss: Float[Array, ""], gradient_norm: Float[Array, ""]
 ) -> TrainState:
-    """`after`; where loss or gradient is not finite, `before` with the step counted and nothing learned."""
+    """`after`; if loss or gradient is not finite, `before` with the step counted and nothing learned."""
     good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
     bad_steps = jnp.where(good, 0, before.bad_steps + 1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num
 
-from bert_emd_jax.transport.names import PADDINGS
+PADDINGS = ("mask", "include")
 
 
 def hidden_cost(

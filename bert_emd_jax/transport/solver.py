@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_emd_jax.transport.entropic import anneal, log_plan, newton_step, safe_log
-from bert_emd_jax.transport.names import GRADIENTS
+from bert_emd_jax.transport.mappings import DEFAULT_EPSILON
 from bert_emd_jax.transport.rounding import (
     certified_bound,
     conjugate,
@@ -18,7 +18,7 @@ from bert_emd_jax.transport.rounding import (
 )
 from bert_emd_jax.transport.vertex import optimal_vertex, optimality_tolerance
 
-DEFAULT_EPSILON = 2e-3
+GRADIENTS = ("envelope", "implicit", "unrolled")
 # Pivots finish what few iterations leave, at a lower price; a regularised plan has no pivots to rely on.
 EXACT_ITERATIONS = 8
 REGULARISED_ITERATIONS = 24
@@ -109,6 +109,37 @@ def sinkhorn(
         + (plan.target_potentials * (target - constants[2])).sum()
     )
     return plan._replace(cost=differentiable_cost)
+
+
+def given_plan(
+    cost: Float[Array, "S T"],
+    flow: Float[Array, "S T"],
+    source_potentials: Float[Array, " S"] | None = None,
+) -> Plan:
+    """A plan that was made without the solver, with the bound that its potentials prove.
+
+    `flow` is a constant; `cost` has the flow as its gradient in the costs. Without potentials the plan is
+    compared with what each source would pay at its cheapest target.
+    """
+    constant_cost = jax.lax.stop_gradient(cost)
+    flow = jax.lax.stop_gradient(jnp.asarray(flow, cost.dtype))
+    if source_potentials is not None:
+        potentials = feasible_potentials(constant_cost, jax.lax.stop_gradient(source_potentials))
+        bound = certified_bound(constant_cost, flow.sum(axis=1), flow.sum(axis=0), *potentials)
+    else:
+        potentials = (constant_cost.min(axis=1), jnp.zeros(cost.shape[1], cost.dtype))
+        bound = (flow.sum(axis=1) * potentials[0]).sum()
+    total = (flow * cost).sum()
+    return Plan(
+        flow=flow,
+        cost=total,
+        lower_bound=bound,
+        gap=relative_gap(constant_cost, jax.lax.stop_gradient(total), bound),
+        is_exact=jnp.asarray(source_potentials is not None),
+        source_potentials=potentials[0],
+        target_potentials=potentials[1],
+        pivots=jnp.zeros((), jnp.int32),
+    )
 
 
 def _exact(

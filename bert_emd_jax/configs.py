@@ -1,0 +1,220 @@
+"""How the configs of the programs are composed. No JAX here: flags are parsed before it is imported.
+
+A config is a frozen dataclass. Its fields are flags, and parts: configs of one subject each, whose flags it
+takes too. Below the programs a function gets the part that it needs.
+"""
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+
+import tyro
+
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.local_paths import require_local_paths
+
+
+def _comma_list(convert: type, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple]:
+    """One argument `a,b,c` as a tuple."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda args: tuple(convert(item) for item in args[0].split(",") if item),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
+T = TypeVar("T")
+_SAME_RESULT = "same result"
+SameResult = Annotated[T, _SAME_RESULT]
+"""Type of a flag that does not change a run's result: `--resume` lets it differ, `--compare` ignores it."""
+# A bare --flag means yes and --no_flag no, although the default is neither.
+OptionalBool = Annotated[bool | None, tyro.conf.arg(constructor=bool)]
+Integers = Annotated[tuple[int, ...], _comma_list(int, "INT,INT,…")]
+Names = Annotated[tuple[str, ...], _comma_list(str, "NAME,NAME,…")]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Config:
+    """A part of a config, or a whole one.
+
+    A field whose type is a config is a part; its default, if there is one, may change defaults of the part.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        """Takes flags by name, paths also as text and tuples as lists, and whole parts by their field's name.
+
+        Raises:
+          UserError: a flag is unknown, missing, or has a value that it cannot have.
+        """
+        hints = {flag.name: flag.hint for flag in all_flags(type(self))}
+        values = {name: _converted(value, hints.get(name)) for name, value in values.items()}
+        require_local_paths(values, has_mirror="mirror_dir" in hints)
+        for name, given in self._by_field(values).items():
+            object.__setattr__(self, name, given)
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError if a value is impossible; the configs override this."""
+
+    def require(self, flag: str, fulfilled: bool, what: str) -> None:
+        """Raises UserError, which says what a flag's value must be, unless that is fulfilled."""
+        if not fulfilled:
+            raise UserError(f"--{flag} {getattr(self, flag)}: must be {what}")
+
+    def flags(self) -> dict[str, Any]:
+        """Flag → value, those of the parts included."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values |= value.flags() if isinstance(value, Config) else {field.name: value}
+        return values
+
+    def replace(self, **flags: Any) -> Self:
+        """The config with other values of some flags."""
+        return type(self)(**(self.flags() | flags))
+
+    def sources(self) -> dict[str, str]:
+        """Flag → where its value came from: "default" or "given"."""
+        defaults = {flag.name: flag.default for flag in all_flags(type(self))}
+        return {
+            name: "default" if value == defaults[name] else "given" for name, value in self.flags().items()
+        }
+
+    def _by_field(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        cls = type(self)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        owners = _flag_owners(cls)
+        if unknown := [name for name in values if name not in owners and name not in fields]:
+            near = difflib.get_close_matches(unknown[0], owners, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; its fields are the program's flags"
+            raise UserError(f"{', '.join(unknown)}: no such setting of {cls.__name__}{hint}")
+        missing = [
+            flag.name
+            for flag in all_flags(cls)
+            if flag.default is dataclasses.MISSING
+            and flag.name not in values
+            and owners[flag.name] not in values
+        ]
+        if missing:
+            raise UserError(f"{cls.__name__} needs {', '.join(missing)}")
+        hints = _hints(cls)
+        found: dict[str, Any] = {}
+        for name, field in fields.items():
+            part = _part(hints[name])
+            if name in values:
+                found[name] = values[name]
+            elif part is None:
+                found[name] = field.default
+            else:
+                flags = {flag: values[flag] for flag in values if owners.get(flag) == name}
+                default = field.default
+                found[name] = default.replace(**flags) if isinstance(default, Config) else part(**flags)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag: `hint` is its type with all annotations, `default` may be `dataclasses.MISSING`."""
+
+    name: str
+    hint: Any
+    default: Any
+
+    @property
+    def changes_result(self) -> bool:
+        return _SAME_RESULT not in getattr(self.hint, "__metadata__", ())
+
+
+def own_flags(cls: type[Config], default: Config | None = None) -> Iterator[Flag]:
+    """The flags that are fields of a config itself, in their order.
+
+    Args:
+      default: where the defaults are taken from, instead of the class.
+    """
+    for field in _fields(cls):
+        if _part(_hints(cls)[field.name]) is None:
+            given = field.default if default is None else getattr(default, field.name)
+            yield Flag(field.name, _hints(cls)[field.name], given)
+
+
+def parts(cls: type[Config], default: Config | None = None) -> Iterator[tuple[type[Config], Config | None]]:
+    """The parts of a config, in their order, each with the default that it has there."""
+    for field in _fields(cls):
+        part = _part(_hints(cls)[field.name])
+        if part is not None:
+            given = field.default if default is None else getattr(default, field.name)
+            yield part, given if isinstance(given, Config) else None
+
+
+def all_flags(cls: type[Config], default: Config | None = None) -> Iterator[Flag]:
+    """All flags of a config, those of its parts included."""
+    yield from own_flags(cls, default)
+    for part, part_default in parts(cls, default):
+        yield from all_flags(part, part_default)
+
+
+def plain_values(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as values that JSON can hold, for `run_config.json`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+    return {name: plain(value) for name, value in flags.items()}
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _fields(cls: type) -> list[dataclasses.Field[Any]]:
+    """The fields that a class names itself, then those of the classes above it."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    named = (name for owner in cls.__mro__ for name in vars(owner).get("__annotations__", ()))
+    return [fields[name] for name in dict.fromkeys(named) if name in fields]
+
+
+def _part(hint: Any) -> type[Config] | None:
+    """The class of a part, None for a flag."""
+    return hint if isinstance(hint, type) and issubclass(hint, Config) else None
+
+
+@functools.cache
+def _flag_owners(cls: type[Config]) -> dict[str, str]:
+    """Flag → the field of the config that it is, or that it is a part of."""
+    owners = {}
+    for field in dataclasses.fields(cls):
+        part = _part(_hints(cls)[field.name])
+        owners |= dict.fromkeys(_flag_owners(part) if part else [field.name], field.name)
+    return owners
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """A flag's value, a path given as text and a tuple given as a list."""
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    union = get_args(plain) if get_origin(plain) in (typing.Union, types.UnionType) else (plain,)
+    if isinstance(value, str) and Path in union:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class ProgramConfig(Config):
+    """What every program has."""
+
+    output_dir: SameResult[Path]
+    """Where results go."""
+    dtype: Dtype = "float32"
+    """Compute type; parameters are float32 always."""
+    debug: SameResult[bool] = False
+    """Show the traceback of an error."""

@@ -1,0 +1,183 @@
+"""The configs of distillation on a task and over a corpus. No JAX here."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from bert_emd_jax.configs import Config, Integers, SameResult
+from bert_emd_jax.data.task_config import TaskConfig
+from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
+from bert_emd_jax.distillation.presets import preset_values
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.training_config import OptimizerConfig, TrainingConfig
+from bert_emd_jax.transport.mappings import MAPPINGS, Mapping
+from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class TeacherAndStudentConfig(Config):
+    """The teacher, and where the student starts."""
+
+    teacher_model: Path
+    """The teacher: a model directory, a Hugging Face directory, or a hub id."""
+    student_model: Path | None = None
+    """The student to start from: a model directory or a Hugging Face directory."""
+    student_init_layers: Integers = ()
+    """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
+    student_config: Path | None = None
+    """Instead: start from random weights, sizes from this config.json."""
+
+    def check(self) -> None:
+        starts = {
+            "--student_model": self.student_model is not None,
+            "--student_init_layers": bool(self.student_init_layers),
+            "--student_config": self.student_config is not None,
+        }
+        if sum(starts.values()) != 1:
+            given = " and ".join(flag for flag, is_given in starts.items() if is_given) or "none"
+            raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class MappingConfig(Config):
+    """What a student learns from a teacher's layers."""
+
+    theta: float = 1.0
+    """Of what is learned from layers: weight of attention and hidden losses, beside the embedding loss."""
+    mapping: Literal[tuple(MAPPINGS)] = "emd"  # pyright: ignore[reportInvalidTypeForm]
+    """How teacher layers are assigned to student layers."""
+    layer_weight_rule: Literal[tuple(WEIGHT_RULES)] = "normalize"  # pyright: ignore[reportInvalidTypeForm]
+    """Cost attention: how layer weights follow from unit costs."""
+    emd_temperature: float = 1.0
+    """Temperature of the softmax rules of cost attention."""
+    layer_weight_entropy: float = 1.0
+    """Rule learned: price of leaving equal weights, per nat of divergence, as a share of the plan's cost."""
+    layer_weight_learning_rate: float = 1e-2
+    """Rule learned: peak learning rate of the layer weights' logits."""
+    separate_layer_weights: bool = False
+    """Keep the weights of attention and hidden layers apart instead of averaging them."""
+    padding: Literal["mask", "include"] = "mask"
+    """Layer costs over real tokens only, or over padding too as the authors' code does."""
+    epsilon: float = 2e-3
+    """Final regularisation of Sinkhorn, relative to the scale of the costs."""
+    use_attention: bool = True
+    """Learn from attention scores."""
+    use_hidden: bool = True
+    """Learn from hidden states."""
+    use_embedding: bool = True
+    """Learn from the embedding output."""
+    check_every: SameResult[int] = 100
+    """Compare the transport plans with the exact network simplex on the host every N steps; 0: never."""
+    check_tolerance: SameResult[float] = 1e-2
+    """Warn when a plan's cost exceeds the exact one by more than this share."""
+
+    def check(self) -> None:
+        for name in ("theta", "layer_weight_entropy", "check_every", "check_tolerance"):
+            self.require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("emd_temperature", "layer_weight_learning_rate"):
+            self.require(name, getattr(self, name) > 0, "above 0")
+        self.require("epsilon", 1e-6 <= self.epsilon <= 1, "in [1e-6, 1]")
+
+    @property
+    def how(self) -> Mapping:
+        """The entry of `--mapping`."""
+        return MAPPINGS[self.mapping]
+
+    @property
+    def costs(self) -> tuple[LayerCost, ...]:
+        """The costs that are learned from, in the order of their table."""
+        if not self.how.learns:
+            return ()
+        return tuple(cost for cost in LAYER_COSTS if getattr(self, f"use_{cost.name}"))
+
+    @property
+    def mapped_costs(self) -> tuple[LayerCost, ...]:
+        """Those of `costs` that the mapping has a plan for."""
+        return tuple(cost for cost in self.costs if cost.is_mapped)
+
+    @property
+    def transports(self) -> bool:
+        """Whether transport plans between layer weights are solved."""
+        return self.how.transports and bool(self.mapped_costs)
+
+    @property
+    def trains_layer_weights(self) -> bool:
+        """Whether the optimizer moves the layer weights."""
+        return self.transports and WEIGHT_RULES[self.layer_weight_rule].is_trained
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class PredictionConfig(Config):
+    """How much the teacher's predictions and its layers weigh."""
+
+    alpha: float = 1.0
+    """Prediction loss: weight of the teacher's soft labels; 1 - alpha is that of the true labels."""
+    beta: float = 0.01
+    """Weight of everything learned from the teacher's layers."""
+    temperature: float = 1.0
+    """Temperature of the soft labels."""
+    objective: Literal["joint", "intermediate", "prediction"] = "joint"
+    """Learn from layers and predictions together, or from one of them alone."""
+
+    def check(self) -> None:
+        self.require("alpha", 0 <= self.alpha <= 1, "in [0, 1]")
+        self.require("beta", self.beta >= 0, "at least 0")
+        self.require("temperature", self.temperature > 0, "above 0")
+
+    @property
+    def learns_predictions(self) -> bool:
+        return self.objective != "intermediate"
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class DistillConfig(TrainingConfig):
+    """What is distilled."""
+
+    pair: TeacherAndStudentConfig
+    task: TaskConfig
+    aug_train: bool = False
+    """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
+    teacher_cache: SameResult[Literal["auto", "memory", "disk", "off"]] = "auto"
+    """Compute the teacher's outputs for the training rows once, and keep them in bfloat16: in memory, on disk
+    in --cache_dir for other runs too, or where there is room for as long as the run lasts (auto, on CPUs)."""
+    preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
+    """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
+    prediction: PredictionConfig = PredictionConfig()
+    layers: MappingConfig = MappingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(num_train_epochs=10)
+
+    @property
+    def learned_layers(self) -> MappingConfig:
+        """`layers`, with the mapping none if the objective leaves nothing to learn from them."""
+        if self.prediction.objective == "prediction" or self.prediction.beta == 0:
+            return self.layers.replace(mapping="none")
+        return self.layers
+
+    def sources(self) -> dict[str, str]:
+        """As for all configs, and "preset NAME" for what a preset has set."""
+        of_preset = preset_values(self.preset, self.task.task_name) if self.preset else {}
+        flags = self.flags()
+        return super().sources() | {
+            name: f"preset {self.preset}" if value == flags[name] else "given"
+            for name, value in of_preset.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class GeneralDistillConfig(TrainingConfig):
+    """What general distillation reads, and what it measures itself on."""
+
+    pair: TeacherAndStudentConfig
+    pregenerated_data: Path
+    """Directory that run_pretrain_data.py wrote; epoch k reads its file k, over and over."""
+    masked_lm_weight: float = 0.0
+    """Weight of the student's own masked-LM loss beside the layers' losses; 0: it gets no such head."""
+    held_out_rows: int = 1000
+    """The last rows of the corpus that are not learned from, but measured on."""
+    layers: MappingConfig = MappingConfig()
+
+    def check(self) -> None:
+        self.require("masked_lm_weight", self.masked_lm_weight >= 0, "at least 0")
+        self.require("held_out_rows", self.held_out_rows >= 1, "at least 1")
+        if not self.layers.how.learns and not self.masked_lm_weight:
+            raise UserError("--mapping none with --masked_lm_weight 0: nothing to learn; change one of them")

@@ -1,0 +1,84 @@
+"""The student before training, and whether it can learn from its teacher."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.checkpoints.names import Head
+from bert_emd_jax.data.task_data import check_length
+from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import load_bert_config
+from bert_emd_jax.models.initialization import (
+    NewHead,
+    initial_params,
+    initial_projection,
+    student_from_layers,
+)
+from bert_emd_jax.transport.mappings import validate_mapping
+
+logger = logging.getLogger(__name__)
+
+
+def initial_student(
+    config: TeacherAndStudentConfig,
+    teacher: Model,
+    head: Head,
+    seed: int,
+    do_lower_case: bool | None = None,
+) -> Model:
+    """The student before training, with the projection to the teacher's width, as the flags say."""
+    new_head = NewHead(teacher.config.num_labels, seed, teacher.config.id2label)
+    if config.student_model is not None:
+        student = load_model(
+            Path(config.student_model), head=head, new_head=new_head, do_lower_case=do_lower_case
+        )
+    elif config.student_init_layers:
+        student_config, params = student_from_layers(
+            teacher.config, teacher.params, config.student_init_layers, head, seed
+        )
+        student = Model(student_config, params, teacher.tokenizer)
+    else:
+        assert config.student_config is not None  # one of the three is given: the config checks
+        student_config = dataclasses.replace(
+            load_bert_config(Path(config.student_config)),
+            num_labels=new_head.num_labels,
+            id2label=new_head.id2label,
+            classifier_activation="none",
+        )
+        params = initial_params(student_config, head, seed)
+        student = Model(student_config, params, teacher.tokenizer)
+
+    widths = student.config.hidden_size, teacher.config.hidden_size
+    if student.projection is None or student.projection["kernel"].shape != widths:
+        student = dataclasses.replace(student, projection=initial_projection(*widths, seed))
+    return student
+
+
+def check_pair(
+    mapping: str, teacher: Model, student: Model, longest: int, flag: str = "--max_seq_length"
+) -> None:
+    """Raises UserError if the student cannot learn from this teacher, and says once what is adapted.
+
+    Args:
+      longest: tokens of the longest input, which `flag` has set.
+    """
+    if student.config.vocab_size != teacher.config.vocab_size:
+        raise UserError(
+            f"the student has {student.config.vocab_size} word embeddings, the teacher"
+            f" {teacher.config.vocab_size}: both must read the same token ids;"
+            " give a student of the same vocabulary"
+        )
+    if student.tokenizer.fingerprint != teacher.tokenizer.fingerprint:
+        raise UserError(
+            "student and teacher have different tokenizers (vocabulary or lower-casing):"
+            " both must read the same token ids; give a student of the same vocabulary, or"
+            " --do_lower_case for both"
+        )
+    for model, source in ((teacher, "the teacher"), (student, "the student")):
+        check_length(longest, model.config.max_position_embeddings, source, flag)
+    validate_mapping(mapping, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    heads = student.config.num_attention_heads, teacher.config.num_attention_heads
+    if heads[0] != heads[1]:
+        logger.info("%d student and %d teacher heads: attention scores are averaged over heads", *heads)

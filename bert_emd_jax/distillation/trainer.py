@@ -1,0 +1,277 @@
+"""Distillation: the trainer whose loss is what a student learns from a teacher's layers, and that on a task."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.data.label_matching import match_labels
+from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
+from bert_emd_jax.distillation.layer_losses import (
+    LayerPlans,
+    TransportState,
+    initial_transport_state,
+    layer_losses,
+    updated_weights,
+)
+from bert_emd_jax.distillation.plan_log import check_plans, log_plans
+from bert_emd_jax.distillation.students import check_pair, initial_student
+from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
+from bert_emd_jax.distillation.teacher_outputs import given_output
+from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.heads import BertOutput, forward
+from bert_emd_jax.models.initialization import PROJECTION
+from bert_emd_jax.runs.layer_mapping import MappingHistory
+from bert_emd_jax.training.objectives import soft_loss, task_loss
+from bert_emd_jax.training.row_source import RowSource
+from bert_emd_jax.training.run import directory_of
+from bert_emd_jax.training.state import TrainState, dropout_key
+from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, task_rows
+from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
+from bert_emd_jax.training.training_config import TrainingConfig
+from bert_emd_jax.transport.layer_weights import (
+    LayerWeights,
+    initial_layer_weight_logits,
+    learned_layer_weights,
+)
+from bert_emd_jax.transport.mappings import fixed_plan
+
+LAYER_WEIGHT_LOGITS = "layer_weight_logits"
+"""Key beside a student's parameters of the trained layer weights' logits."""
+
+
+class Constants(NamedTuple):
+    """What a step needs and nobody differentiates.
+
+    teacher: its parameters; None if batches bring its outputs along. flow: the plan [S, T] of a fixed mapping.
+    """
+
+    teacher: Any
+    flow: Float[Array, "S T"] | None
+
+
+class LayerTrainer(Trainer):
+    """Distillation from a teacher's layers, with a loss of the student's own beside it.
+
+    Measurements of a step beside the losses: "plans" (`LayerPlans`, with an axis of micro-batches), and the
+    "layer_weights" that they were solved with.
+    """
+
+    program = "run_distill"
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        layers: MappingConfig,
+        student: Model,
+        teacher: Model,
+        modules: tuple[nn.Module, nn.Module],
+        rows: RowSource,
+        *,
+        layer_factor: float = 1.0,
+    ) -> None:
+        """Trains `student` to be like `teacher`.
+
+        Args:
+          layers: what is learned from layers.
+          modules: the student's and the teacher's.
+          layer_factor: weighs all that is learned from layers.
+        """
+        self.layers = layers
+        self.teacher = teacher
+        self.student_module, self.teacher_module = modules
+        self.teacher_runs = True  # in every step; else batches bring its outputs along
+        self.waits_for_step = layers.how.calls_host  # host callbacks of several steps in flight can deadlock
+        self.check_every = layers.check_every if layers.transports else 0
+        self._layer_factor = layer_factor
+        self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
+        self._history = MappingHistory(config.program.output_dir)
+        extra_params, learning_rates = {}, {}
+        if layers.trains_layer_weights:
+            extra_params[LAYER_WEIGHT_LOGITS] = {
+                cost.name: initial_layer_weight_logits(*self._layer_counts) for cost in layers.mapped_costs
+            }
+            learning_rates[LAYER_WEIGHT_LOGITS] = layers.layer_weight_learning_rate
+        super().__init__(
+            config,
+            student,
+            rows,
+            extra_params=extra_params,
+            learning_rates=learning_rates,
+            method=initial_transport_state(layers, *self._layer_counts) if layers.mapped_costs else None,
+        )
+
+    def own_loss(
+        self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Measurements]:
+        """Returns this device's share of what is learned beside layers, and its terms; `rows` on all devices."""
+        raise NotImplementedError
+
+    def loss(
+        self, params: Any, batch: Batch, step: MicroStep
+    ) -> tuple[Float[Array, ""], tuple[Measurements, LayerPlans | None]]:
+        """β (θ (A + H) + E) + the student's own loss: a share, weighed by the rows of the micro-batch."""
+        layers, logits_only = self.layers, not self.layers.costs
+        teacher = given_output(batch) or forward(
+            self.teacher_module, step.constants.teacher, batch, logits_only=logits_only
+        )
+        key = dropout_key(step.state, step.index)
+        student = forward(self.student_module, params, batch, key, logits_only=logits_only)
+        loss, terms, plans = jnp.zeros(()), {}, None
+        if layers.costs:
+            start = self._transport_state(params, step.state.method)
+            outputs = params.get(PROJECTION), student, teacher
+            loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers)
+        own, own_terms = self.own_loss(student, teacher, batch, jnp.maximum(step.rows[step.index], 1))
+        loss = self._layer_factor * loss + own
+        shares = {"loss": loss, **terms, **own_terms}
+        share = step.rows[step.index] / jnp.maximum(step.rows.sum(), 1)
+        loss, shares = jax.tree.map(lambda value: value * share, (loss, shares))
+        return loss, (shares, plans)
+
+    def after_update(
+        self, before: TrainState, after: TrainState, kept: LayerPlans | None, rows: Float[Array, " micro"]
+    ) -> tuple[TrainState, Measurements]:
+        """Cost attention; the next step's plans start where those of the last micro-batch ended."""
+        if kept is None:
+            return after, {}
+        weights: tuple[LayerWeights, ...] = before.method.weights
+        measurements = {"plans": kept, "layer_weights": weights}
+        if self.layers.transports:
+            shares = rows / jnp.maximum(rows.sum(), 1)
+            weights = updated_weights(weights, kept, shares, self.layers)
+        method = TransportState(weights, tuple(kept.potentials[-1]))
+        method = self._transport_state(after.params, method)
+        return after.replace(method=method), measurements  # pyright: ignore[reportAttributeAccessIssue]
+
+    def constants(self, epoch: int) -> Constants:
+        flow = None
+        if self.layers.how.layers is not None:
+            seed = self.config.optimizer.seed
+            flow = replicate(fixed_plan(self.layers.mapping, *self._layer_counts, seed, epoch))
+        return Constants(self._replicated_teacher if self.teacher_runs else None, flow)
+
+    @property
+    def models(self) -> dict[str, Model]:
+        return {"student": self.model, "teacher": self.teacher}
+
+    def mapping_facts(self) -> dict[str, Any]:
+        students, teachers = self._layer_counts
+        return {
+            "name": self.layers.mapping,
+            "student_layers": students,
+            "teacher_layers": teachers,
+            "layer_weight_rule": self.layers.layer_weight_rule if self.layers.transports else None,
+        }
+
+    def resume(self, step: int) -> None:
+        self._history.resume(step)
+
+    def log(self, step: int, measurements: Measurements) -> dict[str, Any]:
+        if "plans" not in measurements or measurements["bad_steps"]:
+            return {}
+        return log_plans(self._history, step, self.layers.mapped_costs, measurements["plans"])
+
+    def check(self, step: int, measurements: Measurements) -> dict[str, Any]:
+        solved = measurements["plans"], measurements["layer_weights"]
+        return check_plans(step, self.layers.mapped_costs, *solved, self.layers.check_tolerance)
+
+    def before_checkpoint(self) -> None:
+        if hosts.is_main():
+            self._history.write()
+
+    def _transport_state(self, params: Any, state: TransportState | None) -> TransportState | None:
+        """The state, with the layer weights that are trained, if they are."""
+        if state is None or not self.layers.trains_layer_weights:
+            return state
+        logits = [params[LAYER_WEIGHT_LOGITS][cost.name] for cost in self.layers.mapped_costs]
+        weights = learned_layer_weights(logits, self.layers.separate_layer_weights)
+        return TransportState(weights, state.potentials)
+
+    @functools.cached_property
+    def _replicated_teacher(self) -> Any:
+        return replicate(self.teacher.params)
+
+
+class DistillTrainer(LayerTrainer):
+    """Distillation on a task: layers, the teacher's predictions and the true labels."""
+
+    config: DistillConfig
+
+    def __init__(self, config: DistillConfig, student: Model, teacher: Model, data: TaskData) -> None:
+        """Takes models whose labels are those of the task, in its order."""
+        dtype = config.program.dtype
+        modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
+        super().__init__(
+            config,
+            config.learned_layers,
+            student,
+            teacher,
+            modules,
+            task_rows(data, config.optimizer),
+            layer_factor=config.prediction.beta,
+        )
+        self.data = data
+        self.primary_metric = data.task.metrics[0]
+        self._evaluation = TaskEvaluation(
+            data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
+        )
+
+    @classmethod
+    def from_config(cls, config: DistillConfig) -> Self:
+        """The trainer of `run_distill.py`.
+
+        Raises:
+          UserError: a flag, file or row that the user can put right, or models that do not go together.
+        """
+        hosts.initialize(config.hosts)
+        task, lower = task_of(config.task), config.task.do_lower_case
+        teacher_source = config.pair.teacher_model
+        teacher = load_model(Path(teacher_source), do_lower_case=lower)
+        teacher = match_labels(teacher, task, f"--teacher_model {teacher_source}")
+        student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
+        check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
+        steps_on = config.optimizer.steps_on
+        data = load_task_data(config.task, task, student.tokenizer, steps_on, aug_train=config.aug_train)
+        return cls(config, student, teacher, data)
+
+    def own_loss(
+        self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Measurements]:
+        """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
+        prediction, regression = self.config.prediction, self.data.task.is_regression
+        if not prediction.learns_predictions:
+            return jnp.zeros(()), {}
+
+        def share(per_example: Array) -> Array:
+            return jnp.sum(per_example * batch["weights"]) / rows
+
+        soft = soft_loss(student.logits, teacher.logits, prediction.temperature, regression)
+        hard = task_loss(student.logits, batch["labels"], regression)
+        terms = {"soft_loss": share(soft), "hard_loss": share(hard)}
+        loss = prediction.alpha * terms["soft_loss"] + (1 - prediction.alpha) * terms["hard_loss"]
+        return loss, terms | {"prediction_loss": loss}
+
+    def prepare(self) -> dict[str, Any]:
+        """Decides where the teacher's outputs for the training rows are kept, if they are."""
+        rows, data, teacher = self.rows, self.data.train, self.teacher
+        before = directory_of(self.config, self.program).facts_before()
+        place_before = None if before is None else before.get("teacher_cache", "off")
+        rows, place = rows_with_teacher(self.config, rows, data, teacher, self.teacher_module, place_before)
+        if not self.config.run.dry_run:  # its few steps run the teacher themselves
+            self.rows, self.teacher_runs = rows, place == "off"
+        return {"teacher_cache": place}
+
+    def evaluate(self) -> dict[str, float]:
+        return self._evaluation.metrics(self.state.params)
+
+    def results(self, model: Model) -> dict[str, Any]:
+        return self._evaluation.results({"student": model, "teacher": self.teacher})

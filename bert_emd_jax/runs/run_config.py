@@ -1,0 +1,54 @@
+"""The flags that say what a run measures and keeps. No JAX here."""
+
+import dataclasses
+import importlib.util
+from typing import Annotated
+
+import tyro
+
+from bert_emd_jax.configs import Config, SameResult
+from bert_emd_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class RunConfig(Config):
+    """What a run measures and keeps, and how it starts, goes on and ends."""
+
+    dry_run: SameResult[bool] = False
+    """Print what would happen (rows, steps, memory, an estimate of the time), and write nothing."""
+    eval_batch_size: SameResult[int] = 64
+    """Examples per evaluation batch, over all devices."""
+    eval_steps: int = 0
+    """Evaluate every N steps; 0: after every epoch."""
+    save_steps: SameResult[int] = 0
+    """Checkpoint every N steps beside those of evaluations; 0: only those."""
+    log_steps: SameResult[int] = 10
+    """Write a row of metrics.jsonl every N steps."""
+    wandb: SameResult[Annotated[str | None, tyro.conf.arg(metavar="PROJECT")]] = None
+    """Log to this project of Weights & Biases too, with the key and mode of its own environment variables."""
+    mirror_dir: SameResult[Annotated[str | None, tyro.conf.arg(metavar="URL")]] = None
+    """Keep a copy of --output_dir there, as gs://bucket/run; --resume fetches it if --output_dir is gone."""
+    max_bad_steps: SameResult[int] = 20
+    """End the run after so many steps in a row whose loss or gradient is not finite (they are skipped)."""
+    overwrite: SameResult[bool] = False
+    """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
+    resume: SameResult[bool] = False
+    """Go on from the last checkpoint in --output_dir."""
+
+    def check(self) -> None:
+        for name in ("eval_batch_size", "log_steps", "max_bad_steps"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("eval_steps", "save_steps"):
+            self.require(name, getattr(self, name) >= 0, "at least 0")
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite: choose one")
+        if self.wandb is not None and not _is_installed("wandb"):
+            raise UserError(
+                "--wandb: Weights & Biases is not installed; pip install 'bert_emd_jax[wandb]' brings it"
+            )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; a directory of its name is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None

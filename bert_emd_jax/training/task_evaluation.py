@@ -1,0 +1,95 @@
+"""Training on a task: its rows, its metrics on the dev sets, and what is measured of the result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bert_emd_jax import layout
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.data.batching import BatchSchedule
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
+from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.training.row_source import TaskRows
+from bert_emd_jax.training.training_config import OptimizerConfig
+
+
+def classifier(config: BertConfig, dtype: str, remat: bool = False) -> nn.Module:
+    """The module of a model, computing in `dtype`; see `BertEncoder` for `remat`."""
+    return BertForSequenceClassification(config, jnp.dtype(dtype), remat)
+
+
+def task_rows(data: TaskData, config: OptimizerConfig) -> TaskRows:
+    """The training rows of a task in the order of the seed."""
+    lengths, batch_size = data.train.lengths, config.train_batch_size
+    return TaskRows(data.train, BatchSchedule(lengths, data.bucket_lengths, batch_size, config.seed))
+
+
+class TaskEvaluation:
+    """The scores of a model under training on a task's dev sets."""
+
+    def __init__(
+        self, data: TaskData, module: nn.Module, dtype: str, batch_size: int, directory: Path
+    ) -> None:
+        """Scores parameters of `module`; `directory` is that of the run."""
+        self._data, self._dtype, self._batch_size = data, dtype, batch_size
+        self._predictor = Predictor(module)
+        self._directory = directory
+
+    def metrics(self, params: Any) -> dict[str, float]:
+        """The task's metrics on the first dev set, for replicated parameters."""
+        return self._scores(self._data.dev, self._logits(self._predictor, params, self._data.dev))
+
+    def results(self, models: Mapping[str, Model]) -> dict[str, Any]:
+        """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
+
+        Writes what they predict on the first dev set to the run's directory.
+        """
+        data = self._data
+        modules = {name: classifier(model.config, self._dtype) for name, model in models.items()}
+        latency = milliseconds_per_sentence(
+            {name: (modules[name], model.params) for name, model in models.items()},
+            data.dev,
+            data.bucket_lengths,
+        )
+        measured, predictions = {}, {}
+        for name, model in models.items():
+            predictor, params = Predictor(modules[name]), replicate(model.params)
+            metrics = {}
+            for suffix, dev in {"": data.dev, **data.more_dev}.items():
+                logits = self._logits(predictor, params, dev)
+                metrics |= {metric + suffix: score for metric, score in self._scores(dev, logits).items()}
+                if dev is data.dev:
+                    predictions[name] = logits
+            measured[name] = {
+                "metrics": metrics,
+                **size_of(model.config, model.params),
+                "flops_per_sentence": flops_per_sentence(model.config, data.dev.lengths),
+                "milliseconds_per_sentence": latency[name],
+            }
+        path = self._directory / layout.DEV_PREDICTIONS
+        write_dev_predictions(path, data.task, data.dev_examples, predictions)
+        return {"task": data.task.name, "split": "dev", "labels": data.task.labels, **measured}
+
+    def _logits(
+        self, predictor: Predictor, params: Any, dev: EncodedDataset
+    ) -> Float[np.ndarray, "rows labels"]:
+        return predictor.logits(params, dev, self._data.bucket_lengths, self._batch_size)
+
+    def _scores(self, dev: EncodedDataset, logits: Float[np.ndarray, "rows labels"]) -> dict[str, float]:
+        assert dev.labels is not None  # read_split refuses train and dev rows without a label
+        if not np.isfinite(logits).all():
+            raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
+        return compute_metrics(self._data.task.metrics, logits, dev.labels)

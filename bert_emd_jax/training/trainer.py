@@ -1,0 +1,234 @@
+"""A kind of training as one object: its state, its compiled step, and what is measured, logged and left."""
+
+import abc
+import contextlib
+import functools
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
+from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.initialization import PROJECTION
+from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.prefetch import prefetched
+from bert_emd_jax.training.row_source import RowSource
+from bert_emd_jax.training.run import Run
+from bert_emd_jax.training.state import TrainState, apply_gradients, create_state, unless_nonfinite
+from bert_emd_jax.training.training_config import TrainingConfig
+
+Measurements = dict[str, Any]
+
+
+class MicroStep(NamedTuple):
+    """What a loss may read beside parameters and batch: nothing of it is differentiated.
+
+    index: of the micro-batch. rows: real rows of each micro-batch over all devices. constants: see
+    `Trainer.constants`.
+    """
+
+    index: Any
+    rows: Float[Array, " micro"]
+    state: TrainState
+    constants: Any
+
+
+class Trainer(abc.ABC):
+    """A kind of training. `step` makes one optimizer step, `train` a whole run of them.
+
+    primary_metric: the one of `evaluate` that chooses the best step, by its lowest value if `lower_is_better`.
+    evaluates_at_start: also before the first step. waits_for_step: a step is finished before the next one is
+    started. check_every: steps between two calls of `check`; 0: never.
+    """
+
+    program: ClassVar[str]
+    primary_metric: str
+    lower_is_better: bool = False
+    evaluates_at_start: bool = False
+    waits_for_step: bool = False
+    check_every: int = 0
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: Model,
+        rows: RowSource,
+        *,
+        extra_params: Mapping[str, Any] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
+        method: Any = None,
+    ) -> None:
+        """Trains `model` on `rows`.
+
+        Args:
+          extra_params: trained beside the model's parameters, and no part of what is saved.
+          learning_rates: peak rates of top-level parameters that do not take --learning_rate.
+          method: what the train state holds beside parameters and optimizer state at the start.
+        """
+        self.config = config
+        self.model = model
+        self.rows = rows
+        self.total_steps = config.optimizer.steps(rows.steps_per_epoch)
+        self.learning_rate = learning_rate_schedule(config.optimizer, self.total_steps)
+        self.optimizer = make_optimizer(config.optimizer, self.learning_rate, learning_rates)
+        self._extra_params = dict(extra_params or {})
+        self._method = method
+        self._constants: tuple[int, Any] | None = None
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Any, batch: Batch, step: MicroStep
+    ) -> tuple[Float[Array, ""], tuple[Measurements, Any]]:
+        """Returns (this device's share of the loss, (shares of what is measured, what else the step keeps)).
+
+        Over all devices and micro-batches shares add up to the values of the step; "loss" is among them. What
+        else is kept is equal on all devices, and gets an axis of micro-batches.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """The metrics of the parameters as they are."""
+
+    @abc.abstractmethod
+    def results(self, model: Model) -> dict[str, Any]:
+        """What `eval_results.json` says of the best model; called in the main process."""
+
+    def constants(self, epoch: int) -> Any:
+        """What the step needs in an epoch and nobody differentiates, on all devices."""
+        return None
+
+    def after_update(
+        self, before: TrainState, after: TrainState, kept: Any, rows: Float[Array, " micro"]
+    ) -> tuple[TrainState, Measurements]:
+        """The state with what the kind of training keeps, and measurements of it; inside the compiled step."""
+        return after, {}
+
+    def prepare(self) -> dict[str, Any]:
+        """Gets ready for a run; returns what `run_config.json` says of it beside the flags."""
+        return {}
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The "student", which is trained, and perhaps its "teacher"."""
+        return {"student": self.model}
+
+    def mapping_facts(self) -> dict[str, Any] | None:
+        """What a dry run says of the mapping of layers, if there is one."""
+        return None
+
+    def resume(self, step: int) -> None:
+        """Takes over what an earlier run has logged up to a step; 0 for a new run."""
+
+    def log(self, step: int, measurements: Measurements) -> dict[str, Any]:
+        """What a logged step's row of `metrics.jsonl` holds beside means of the scalars; plans as arrays."""
+        return {}
+
+    def check(self, step: int, measurements: Measurements) -> dict[str, Any]:
+        """The row of `metrics.jsonl` of a check."""
+        return {}
+
+    def before_checkpoint(self) -> None:
+        """Writes what must not lag behind a checkpoint."""
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The train state, replicated over the devices."""
+        return replicate(self.initial_state())
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on the host."""
+        trained = dict(self.model.params) | self._extra_params
+        if self.model.projection is not None:
+            trained[PROJECTION] = self.model.projection
+        return create_state(trained, self.optimizer, self.config.optimizer.seed, self._method)
+
+    @functools.cached_property
+    def compiled_step(self) -> Any:
+        """`update` over all devices of all hosts: (state, constants, batch) -> (state, measurements)."""
+        return pmap_step(self.update)
+
+    def batches(self, first: int, last: int) -> contextlib.closing[Generator[tuple[int, Batch]]]:
+        """(rows, arrays for `step`) of the steps from `first` up to `last`, made one step ahead."""
+        optimizer = self.config.optimizer
+        micro_batches = optimizer.gradient_accumulation_steps
+        padded_rows = rows_for_devices(optimizer.train_batch_size, jax.device_count(), micro_batches)
+        return contextlib.closing(prefetched(self.rows, first, last, padded_rows, micro_batches))
+
+    def step(self, batch: Batch, epoch: int = 0) -> Measurements:
+        """Makes one optimizer step: `state` moves on; returns what was measured, still on the devices.
+
+        Args:
+          batch: one of `batches`, [local devices, micro-batches, rows, …].
+        """
+        if self._constants is None or self._constants[0] != epoch:
+            self._constants = epoch, self.constants(epoch)
+        self.state, measurements = self.compiled_step(self.state, self._constants[1], batch)
+        return measurements
+
+    def update(self, state: TrainState, constants: Any, batch: Batch) -> tuple[TrainState, Measurements]:
+        """One optimizer step on one device of `DEVICES`: a pure function, which `compiled_step` compiles.
+
+        The sums over micro-batches are here, those over devices are one psum and the loss's own.
+        """
+        rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
+        gradient = jax.grad(self.loss, has_aux=True)
+        if rows.shape[0] == 1:  # the usual case, without a loop around the model
+            micro_step = MicroStep(0, rows, state, constants)
+            gradients, (shares, kept) = gradient(state.params, _micro_batch(batch, 0), micro_step)
+            kept = jax.tree.map(lambda value: value[None], kept)
+        else:
+
+            def one(index: Any) -> Any:
+                micro_step = MicroStep(index, rows, state, constants)
+                return gradient(state.params, _micro_batch(batch, index), micro_step)
+
+            def accumulate(sums: Any, index: Any) -> tuple[Any, Any]:
+                gradients, (shares, kept) = one(index)
+                return jax.tree.map(jnp.add, sums, (gradients, shares)), kept
+
+            shapes = jax.eval_shape(one, jnp.asarray(0))
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0]))
+            (gradients, shares), kept = jax.lax.scan(accumulate, zeros, jnp.arange(rows.shape[0]))
+        gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
+        after = apply_gradients(state, gradients, self.optimizer)
+        after, measurements = self.after_update(state, after, kept, rows)
+        gradient_norm = optax.tree.norm(gradients)
+        after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
+        return after, {
+            **shares,
+            **measurements,
+            "gradient_norm": gradient_norm,
+            "bad_steps": after.bad_steps,
+        }
+
+    def train(self) -> dict[str, Any]:
+        """Trains to the last step, from the last checkpoint if there is one and `--resume` is given.
+
+        Leaves everything in the output directory, and returns what `eval_results.json` holds.
+
+        Raises:
+          UserError: the directory cannot be used, no checkpoint is intact, or too many steps were not finite.
+          Interrupted: a signal came; the run can be resumed.
+        """
+        run = Run(self)
+        if (results := run.finished_results()) is not None:
+            return results
+        with run:
+            for epoch, batch in run.steps():
+                run.after_step(self.step(batch, epoch))
+            return run.finish()
+
+    def best_model(self, state: TrainState) -> Model:
+        """The model that a state on the host holds, as it is saved."""
+        params = {name: values for name, values in state.params.items() if name not in self._extra_params}
+        projection = params.pop(PROJECTION, None)
+        return Model(self.model.config, params, self.model.tokenizer, projection)
+
+
+def _micro_batch(batch: Batch, index: Any) -> Batch:
+    return jax.tree.map(lambda values: values[index], batch)

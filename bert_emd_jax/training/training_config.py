@@ -1,0 +1,80 @@
+"""The configs of training, whatever is trained, and of fine-tuning. No JAX here."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from bert_emd_jax.configs import Config, ProgramConfig
+from bert_emd_jax.data.task_config import TaskConfig
+from bert_emd_jax.devices.device_config import MultiHostConfig, SpeedConfig
+from bert_emd_jax.runs.run_config import RunConfig
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class OptimizerConfig(Config):
+    """How long and how fast the model learns."""
+
+    train_batch_size: int = 32
+    """Examples per optimizer step, over all devices and hosts."""
+    num_train_epochs: int = 3
+    """Passes over the training data."""
+    max_steps: int = 0
+    """End after this many optimizer steps; 0: when the epochs are done."""
+    learning_rate: float = 3e-5
+    """Peak learning rate of AdamW."""
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    """Warm up, then fall linearly to 0, or stay constant after the warmup."""
+    warmup_proportion: float = 0.1
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases and LayerNorm have none."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per optimizer step; each holds train_batch_size / N examples."""
+    seed: int = 42
+    """Seed of the data order, dropout and new weights."""
+
+    def check(self) -> None:
+        for name in ("train_batch_size", "num_train_epochs"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("max_steps", "seed", "weight_decay"):
+            self.require(name, getattr(self, name) >= 0, "at least 0")
+        self.require("learning_rate", self.learning_rate > 0, "above 0")
+        self.require("max_grad_norm", self.max_grad_norm > 0, "above 0")
+        self.require("warmup_proportion", 0 <= self.warmup_proportion < 1, "in [0, 1)")
+        self.require(
+            "gradient_accumulation_steps",
+            self.gradient_accumulation_steps >= 1
+            and self.train_batch_size % self.gradient_accumulation_steps == 0,
+            f"a divisor of --train_batch_size {self.train_batch_size}",
+        )
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of a whole run."""
+        steps = self.num_train_epochs * steps_per_epoch
+        return min(steps, self.max_steps or steps)
+
+    def steps_on(self, rows: int) -> int:
+        """Optimizer steps of a whole run on so many training rows."""
+        return self.steps(-(-rows // self.train_batch_size))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class TrainingConfig(Config):
+    """What the training programs share."""
+
+    program: ProgramConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+    speed: SpeedConfig = SpeedConfig()
+    hosts: MultiHostConfig = MultiHostConfig()
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class FinetuneConfig(TrainingConfig):
+    """What is fine-tuned."""
+
+    bert_model: Path
+    """The model to fine-tune: a model directory or a Hugging Face directory."""
+    task: TaskConfig
