@@ -21,7 +21,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The bytes of a weights file, read-only.
+    """Maps the bytes of a weights file, read-only.
 
     Arrays over it keep it open. They follow the file: it must not be overwritten in place while they live
     (replacing it by a rename is harmless).
@@ -44,7 +44,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def quoted(text: str) -> str:
-    """Text from a file, fit for a one-line message."""
+    """Returns text from a file, fit for a one-line message."""
     return ascii(text[:80])
 
 

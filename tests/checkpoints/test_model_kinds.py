@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 from torch_reference import random_batch, tiny_torch_model, torch_outputs
 
-from bert_emd_jax.checkpoints import model_directory
+from bert_emd_jax.checkpoints import checkpoint_files, model_directory
 from bert_emd_jax.checkpoints.model_directory import (
     load_model,
     load_whole_model,
@@ -20,6 +20,7 @@ from bert_emd_jax.checkpoints.model_directory import (
 )
 from bert_emd_jax.checkpoints.verification import differences_from_torch
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.models.params import flatten
@@ -262,6 +263,30 @@ def test_a_weights_file_takes_config_and_vocabulary_from_beside_it(tmp_path):
     model = load_model(tmp_path / "model.safetensors")
     assert model.tokenizer.vocab_size == len(WORDS)
     assert model.config == load_model(tmp_path).config
+
+
+@pytest.mark.parametrize("file", ["", "model.safetensors"])
+def test_the_config_is_read_once_and_the_weights_are_found_once(tmp_path, monkeypatch, file):
+    torch_directory(tmp_path, "classifier")
+    calls = []
+
+    def counted(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, **options: calls.append(name) or function(*args, **options)
+        )
+
+    counted(BertConfig, "from_dict")
+    for module in (model_directory, checkpoint_files):
+        counted(module, "find_weights")
+    for load in (load_model, load_whole_model):
+        load(tmp_path / file)
+        assert sorted(calls) == ["find_weights", "from_dict"]
+        calls.clear()
+    save_model(tmp_path / "ours", load_whole_model(tmp_path), with_pytorch=False)
+    calls.clear()
+    load_model(tmp_path / "ours")
+    assert calls == ["from_dict"]
 
 
 def test_a_hub_id_is_resolved(tmp_path, monkeypatch):
