@@ -43,45 +43,40 @@ def resolve_model(name_or_path: Path | str) -> Path:
     require_local(path)
     if path.exists() or tensorflow_index(path) is not None:
         return path
-    name = str(name_or_path)
+    name, absent = str(name_or_path), "no such file or directory"
     hub_id = None if name.endswith(_FILE_ENDINGS) else _HUB_ID.fullmatch(name)
     if hub_id is None:
-        raise UserError(f"{name}: no such file or directory")
+        raise UserError(f"{name}: {absent}")
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(
-            f"{name}: no such file or directory; for a model of the hub: pip install huggingface_hub"
-        ) from None
+        raise UserError(f"{name}: {absent}; for a model of the hub: pip install huggingface_hub") from None
     from huggingface_hub import errors
 
     repo, revision = hub_id["repo"], hub_id["revision"]
+    refusals = {  # the first is a kind of the second
+        errors.GatedRepoError: "needs its owner's permission; ask for it on the hub, then `hf auth login`",
+        errors.RepositoryNotFoundError: f"{absent}, and no such model on the Hugging Face hub",
+        errors.RevisionNotFoundError: "the model has no such revision on the Hugging Face hub",
+        errors.HFValidationError: absent,
+    }
     try:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
         patterns = _needed_files(name, [file.rfilename for file in info.siblings or ()])
         return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
-    except errors.GatedRepoError:
-        raise UserError(
-            f"{name}: needs its owner's permission; ask for it on the hub, then `hf auth login`"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{name}: no such file or directory, and no such model on the Hugging Face hub"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(f"{name}: the model has no such revision on the Hugging Face hub") from None
-    except errors.HFValidationError:
-        raise UserError(f"{name}: no such file or directory") from None
     except Exception as error:  # the library's transports raise their own classes, which change with it
+        for kind, refusal in refusals.items():
+            if isinstance(error, kind):
+                raise UserError(f"{name}: {refusal}") from None
         cached = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision)
         directory = Path(cached).parent if isinstance(cached, str) else None
         if directory is not None and any((directory / file).is_file() for file in WEIGHTS_FILES):
             logger.info("%s: the hub is not reachable; using the copy in its local cache", name)
             return directory
         raise UserError(
-            f"{name}: no such file or directory, and the Hugging Face hub is not reachable"
+            f"{name}: {absent}, and the Hugging Face hub is not reachable"
             f" ({type(error).__name__}); download the model elsewhere and give its directory"
         ) from None
 

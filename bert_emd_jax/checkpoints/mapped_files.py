@@ -9,12 +9,9 @@ import numpy as np
 from bert_emd_jax.errors import UserError
 
 DTYPES: dict[str, np.dtype] = {
-    **{
-        name: np.dtype(name)
-        for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-    },
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
+    name: np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+} | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 """The types that tensors of a BERT file have."""
 
 _POINTER = b"version https://git-lfs"

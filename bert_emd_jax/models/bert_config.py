@@ -102,7 +102,9 @@ class BertConfig:
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         labels = _label_names(values, source)
         if labels is not None:
-            chosen |= {"num_labels": len(labels), "id2label": _informative(labels)}
+            # transformers' automatic names LABEL_n say no more than the index.
+            automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+            chosen |= {"num_labels": len(labels), "id2label": None if automatic else labels}
         elif values.get("num_labels") is not None:
             chosen["num_labels"] = values["num_labels"]
         try:
@@ -160,11 +162,9 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
-    for key, model_type in (
-        ("model_type", values.get("model_type") or "bert"),
-        ("architectures", _type_of_classes(values.get("architectures")) or "bert"),
-    ):
-        if model_type != "bert":
+    of_class = _type_of_classes(values.get("architectures"))
+    for key, model_type in (("model_type", values.get("model_type")), ("architectures", of_class)):
+        if model_type and model_type != "bert":
             reason = DIFFERENCES.get(model_type) if isinstance(model_type, str) else None
             raise UserError(
                 f"{source}: {key} says {model_type!r}, which is not BERT" + (f" ({reason})" if reason else "")
@@ -173,8 +173,7 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
         values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514
     ):
         raise UserError(
-            f"{source}: one segment and 514 positions are RoBERTa's sizes"
-            f" ({DIFFERENCES['roberta']});"
+            f"{source}: one segment and 514 positions are RoBERTa's sizes ({DIFFERENCES['roberta']});"
             ' if the model is a BERT, add "model_type": "bert"'
         )
     position_type = values.get("position_embedding_type", "absolute")
@@ -217,9 +216,3 @@ def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | No
     if sorted(by_index) != list(range(len(by_index))):
         raise UserError(f"{source}: id2label must number its labels 0, 1, …, not {sorted(by_index)}")
     return tuple(by_index[index] for index in range(len(by_index)))
-
-
-def _informative(labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Returns None for transformers' automatic names LABEL_n, which say no more than the index."""
-    automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-    return None if automatic else labels

@@ -100,7 +100,7 @@ def test_no_bert_looks_foreign(tmp_path, kind):
 def test_a_config_without_model_type_is_known_by_its_class(tmp_path, family, model_type):
     config = getattr(transformers, f"{family}Config")(architectures=[f"{family}Model"])
     config.save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     for changed in (values, values | {"model_type": None}, values | {"model_type": "bert"}):
         with pytest.raises(UserError, match=f"'{model_type}', which is not BERT"):
             BertConfig.from_dict(changed)

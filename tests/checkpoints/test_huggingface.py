@@ -126,9 +126,9 @@ def test_classifier_of_another_size_is_replaced_only_where_one_is_trained(tmp_pa
 
 def test_label_count_is_the_rows_of_the_classifier(tmp_path):
     tiny_torch_model(tmp_path, num_labels=4)
-    values = json.loads((tmp_path / "config.json").read_text())
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     values.pop("id2label")
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     assert load(tmp_path)[0].num_labels == 4
 
 

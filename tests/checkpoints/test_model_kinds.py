@@ -37,7 +37,7 @@ TINYBERT_CONFIG = {  # the keys of the released General_TinyBERT_4L_312D: no mod
 def torch_directory(directory: Path, kind: str, **config):
     """A tiny transformers model with a vocabulary."""
     model = tiny_torch_model(directory, kind=kind, **config)
-    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return model
 
 
@@ -51,14 +51,16 @@ def tinybert_directory(directory: Path, kind: str, *, projections: tuple[str, ..
     }
     (directory / "model.safetensors").unlink()
     torch.save(tensors, directory / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    (directory / "config.json").write_text(json.dumps(TINYBERT_CONFIG))
+    (directory / "config.json").write_text(json.dumps(TINYBERT_CONFIG), encoding="utf-8")
     return model
 
 
 def edit_config(directory: Path, **changes) -> None:
     path = directory / "config.json"
-    values = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    values = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(
+        json.dumps({key: value for key, value in values.items() if value is not None}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("kind", ["classifier", "masked_lm", "encoder", "pretraining"])
@@ -71,7 +73,7 @@ def test_there_and_back_is_bit_identical(tmp_path, kind):
     assert stored.config == model.config
     save_huggingface(tmp_path / "back", stored)
 
-    classes = json.loads((tmp_path / "back" / "config.json").read_text())["architectures"]
+    classes = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))["architectures"]
     exported = {"pretraining": "BertForMaskedLM"}.get(kind, type(theirs).__name__)
     assert classes == [exported]
     back, report = getattr(transformers, exported).from_pretrained(

@@ -115,17 +115,14 @@ def _ordered_dict(args: tuple[Any, ...]) -> dict[str, Any]:
     """`OrderedDict()`, or Python 2's `OrderedDict([[key, value], …])`."""
     if not args:
         return {}
-    if len(args) != 1 or not isinstance(args[0], list):
-        raise PickleError("an OrderedDict with the wrong arguments")
     pairs = args[0]
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+    if (
+        len(args) != 1
+        or not isinstance(pairs, list)
+        or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+    ):
         raise PickleError("an OrderedDict with the wrong arguments")
     return {key: value for key, value in pairs if isinstance(key, str)}
-
-
-def _default_dict(args: tuple[Any, ...]) -> dict[str, Any]:
-    """`defaultdict(factory)`; the factory is of no interest."""
-    return {}
 
 
 def _shape(args: tuple[Any, ...]) -> Any:
@@ -136,18 +133,11 @@ def _shape(args: tuple[Any, ...]) -> Any:
 
 
 _STORAGE_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
+    **{"FloatStorage": "float32", "DoubleStorage": "float64"},
+    **{"HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
+    **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
+    **{"ByteStorage": "uint8", "BoolStorage": "bool"},
+    **{"ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"},
 }
 _DTYPES = (
     *_STORAGE_DTYPES.values(),
@@ -176,8 +166,8 @@ KNOWN_NAMES: dict[str, Any] = {
     "torch._tensor _rebuild_from_type_v2": Function(_tensor_of_type),
     "torch Size": Function(_shape),
     "collections OrderedDict": Function(_ordered_dict),
-    "collections defaultdict": Function(_default_dict),
-    "collections Counter": Function(_default_dict),
+    "collections defaultdict": Function(lambda args: {}),
+    "collections Counter": Function(lambda args: {}),
     "torch.storage UntypedStorage": StorageType(None),
     **{f"torch {name}": StorageType(dtype) for name, dtype in _STORAGE_DTYPES.items()},
     **{f"torch {name}": Dtype(name) for name in _DTYPES},

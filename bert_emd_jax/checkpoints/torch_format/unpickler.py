@@ -189,10 +189,6 @@ class TorchUnpickler:
             )
         self._push(known)
 
-    def _stack_global(self) -> None:
-        name = self._pop()
-        self._global(self._pop(), name)
-
     def _call(self) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(arguments, tuple):
@@ -228,14 +224,12 @@ class TorchUnpickler:
         kind, key, size = saved[1], saved[2], saved[4]
         if not isinstance(kind, StorageType) or not isinstance(key, str) or not _is_count(size):
             raise PickleError("a storage with the wrong description")
-        start, view_size = 0, size
-        if len(saved) == 6 and saved[5] is not None:
-            view = saved[5]
-            if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1], view[2]):
-                raise PickleError("a view of a storage with the wrong description")
-            _, start, view_size = view
-            if start + view_size > size:
-                raise PickleError(f"a view beyond the end of its storage {quoted(key)}")
+        view = saved[5] if len(saved) == 6 and saved[5] is not None else (key, 0, size)
+        if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1], view[2]):
+            raise PickleError("a view of a storage with the wrong description")
+        _, start, view_size = view
+        if start + view_size > size:
+            raise PickleError(f"a view beyond the end of its storage {quoted(key)}")
         storage = StorageReference(key, kind.dtype, size, start, view_size)
         known = self.storages.setdefault(key, storage)
         if (known.dtype, known.total) != (storage.dtype, storage.total):
@@ -309,7 +303,7 @@ _INSTRUCTIONS: dict[int, Callable[[TorchUnpickler], object]] = {
         "j": lambda p: p._recall(p._number("<I")),
         # Names and calls.
         "c": lambda p: p._global(p._line(), p._line()),
-        "\x93": lambda p: p._stack_global(),
+        "\x93": lambda p: p._global(*[p._pop(), p._pop()][::-1]),
         "R": lambda p: p._call(),
         "\x81": lambda p: p._new_object(),
         "b": lambda p: p._build(),
