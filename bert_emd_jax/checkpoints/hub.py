@@ -43,22 +43,26 @@ def resolve_model(name_or_path: Path | str) -> Path:
     require_local(path)
     if path.exists() or tensorflow_index(path) is not None:
         return path
-    name, absent = str(name_or_path), "no such file or directory"
+    name = str(name_or_path)
     hub_id = None if name.endswith(_FILE_ENDINGS) else _HUB_ID.fullmatch(name)
     if hub_id is None:
-        raise UserError(f"{name}: {absent}")
+        raise UserError(f"{name}: no such file or directory")
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(f"{name}: {absent}; for a model of the hub: pip install huggingface_hub") from None
+        raise UserError(
+            f"{name}: no such file or directory; for a model of the hub: pip install huggingface_hub"
+        ) from None
     from huggingface_hub import errors
 
     repo, revision = hub_id["repo"], hub_id["revision"]
     refusals = {  # the first is a kind of the second
-        errors.GatedRepoError: "needs its owner's permission; ask for it on the hub, then `hf auth login`",
-        errors.RepositoryNotFoundError: f"{absent}, and no such model on the Hugging Face hub",
-        errors.RevisionNotFoundError: "the model has no such revision on the Hugging Face hub",
-        errors.HFValidationError: absent,
+        errors.GatedRepoError: f"{name}: needs its owner's permission; ask for it on the hub,"
+        " then `hf auth login`",
+        errors.RepositoryNotFoundError: f"{name}: no such file or directory, and no such model on the"
+        " Hugging Face hub",
+        errors.RevisionNotFoundError: f"{name}: the model has no such revision on the Hugging Face hub",
+        errors.HFValidationError: f"{name}: no such file or directory",
     }
     try:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
@@ -69,14 +73,14 @@ def resolve_model(name_or_path: Path | str) -> Path:
     except Exception as error:  # the library's transports raise their own classes, which change with it
         for kind, refusal in refusals.items():
             if isinstance(error, kind):
-                raise UserError(f"{name}: {refusal}") from None
+                raise UserError(refusal) from None
         cached = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision)
         directory = Path(cached).parent if isinstance(cached, str) else None
         if directory is not None and any((directory / file).is_file() for file in WEIGHTS_FILES):
             logger.info("%s: the hub is not reachable; using the copy in its local cache", name)
             return directory
         raise UserError(
-            f"{name}: {absent}, and the Hugging Face hub is not reachable"
+            f"{name}: no such file or directory, and the Hugging Face hub is not reachable"
             f" ({type(error).__name__}); download the model elsewhere and give its directory"
         ) from None
 
