@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bert_emd_jax.checkpoints.model_directory import Model, load_model
-from bert_emd_jax.checkpoints.names import Head
 from bert_emd_jax.data.task_data import check_length
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.distill_step import LAYER_WEIGHT_LOGITS
 from bert_emd_jax.distillation.plan_check import LayerObserver
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import load_bert_config
+from bert_emd_jax.models.bert_config import Head, load_bert_config
 from bert_emd_jax.models.initialization import (
     NewHead,
     initial_params,
