@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.runs.layer_mapping import SIDES
+from bert_emd_jax.runs.layer_mapping import COST_KINDS
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
 from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS
@@ -298,7 +298,8 @@ def _transported(run: Record) -> str:
         return _ABSENT
     flow, cost = run.mapping["flow"], run.mapping["cost"]
     return ", ".join(
-        f"{np.sum(np.multiply(flow[side], cost[side])):.2f}" if side in flow else _ABSENT for side in SIDES
+        f"{np.sum(np.multiply(flow[side], cost[side])):.2f}" if side in flow else _ABSENT
+        for side in COST_KINDS
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bert_emd_jax.report.tables import ABSENT
-from bert_emd_jax.runs.layer_mapping import SIDES, Mapping
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping
 
 DEEP = 0.72  # from this shade on white text has more contrast than black; see --heat in the style sheet
 FAINT = 5e-4  # less mass than this is shown as 0
@@ -46,7 +46,7 @@ class Grid:
     column_sums: Sequence[str] = ()
 
 
-def plan_grid(mapping: Mapping, side: str) -> Grid:
+def plan_grid(mapping: LayerMapping, side: str) -> Grid:
     """The plan of the last moment, in percent of the mass; shaded like the pictures of `moments`."""
     flow = mapping.flow[side][-1]
     brightest = _largest(mapping.flow[side])
@@ -71,7 +71,7 @@ def plan_grid(mapping: Mapping, side: str) -> Grid:
     )
 
 
-def cost_grid(mapping: Mapping, side: str) -> Grid:
+def cost_grid(mapping: LayerMapping, side: str) -> Grid:
     """The costs of the last moment; each row's cheapest teacher layer is marked."""
     cost = mapping.cost[side][-1]
     largest = _largest(cost)
@@ -90,7 +90,7 @@ def cost_grid(mapping: Mapping, side: str) -> Grid:
     return Grid(cells, *_layer_names(cost))
 
 
-def moments(mapping: Mapping, side: str, count: int = 6) -> list[tuple[int, list[list[float]]]]:
+def moments(mapping: LayerMapping, side: str, count: int = 6) -> list[tuple[int, list[list[float]]]]:
     """(step, shades [student layers, teacher layers]) of `count` moments, first and last among them."""
     flow = mapping.flow[side]
     brightest = _largest(flow)
@@ -100,7 +100,7 @@ def moments(mapping: Mapping, side: str, count: int = 6) -> list[tuple[int, list
     ]
 
 
-def player(mapping: Mapping) -> dict[str, Any] | None:
+def player(mapping: LayerMapping) -> dict[str, Any] | None:
     """What the slider shows, ready for JSON: the plans of many moments; None where there is one moment."""
     cells = sum(flow[0].size for flow in mapping.flow.values())
     chosen = _evenly(len(mapping.steps), min(_MOST_MOMENTS, max(_MOST_CELLS // cells, 2)))
@@ -120,7 +120,7 @@ def player(mapping: Mapping) -> dict[str, Any] | None:
                 "largest": whole(_largest(flow)),
                 "flow": [[[whole(value) for value in row] for row in flow[k]] for k in chosen],
             }
-            for side, flow in ((side, mapping.flow[side]) for side in SIDES if side in mapping.flow)
+            for side, flow in ((side, mapping.flow[side]) for side in COST_KINDS if side in mapping.flow)
         },
     }
 

@@ -10,7 +10,7 @@ from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
 from bert_emd_jax.report.run_files import HELD_OUT_LOSS, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
-from bert_emd_jax.runs.layer_mapping import SIDES
+from bert_emd_jax.runs.layer_mapping import COST_KINDS
 
 
 def write_report(run_dir: Path) -> Path:
@@ -145,7 +145,7 @@ def _plans(files: RunFiles) -> list[dict[str, Any]]:
             "cost": heatmaps.cost_grid(files.mapping, side) if side in files.mapping.cost else None,
             "moments": heatmaps.moments(files.mapping, side),
         }
-        for side in SIDES
+        for side in COST_KINDS
         if side in files.mapping.flow
     ]
 
@@ -240,6 +240,6 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
     elif len(files.mapping.steps) == 0:
         lines.append("layer_mapping.npz has no steps yet: plans and layer weights are left out.")
     else:
-        absent = [side for side in SIDES if side not in files.mapping.flow]
+        absent = [side for side in COST_KINDS if side not in files.mapping.flow]
         lines += [f"layer_mapping.npz has no {side}_flow: the {side} plan is left out." for side in absent]
     return lines

@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report.predictions import Predictions, read_predictions
-from bert_emd_jax.runs.layer_mapping import Mapping, read_mapping
+from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
 HELD_OUT_LOSS = "held_out_loss"
 """What decides in general distillation, where there is no task."""
@@ -73,7 +73,7 @@ class RunFiles:
     config: dict[str, Any]
     command_line: str | None
     metrics: Metrics | None
-    mapping: Mapping | None
+    mapping: LayerMapping | None
     results: Results | None
     predictions: Predictions | None
 

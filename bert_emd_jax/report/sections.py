@@ -10,7 +10,7 @@ from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_M
 from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter
 from bert_emd_jax.report.predictions import Predictions
 from bert_emd_jax.report.run_files import HELD_OUT_LOSS, Curve, RunFiles
-from bert_emd_jax.runs.layer_mapping import SIDES, Mapping, entropy
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping, entropy
 
 GAP_FLOOR = 1e-8  # a gap of 0 has no place on a logarithmic axis
 
@@ -120,10 +120,10 @@ def mapping_panels(files: RunFiles) -> list[Panel]:
     return panels if gap is None else [*panels, gap]
 
 
-def _weight_panels(mapping: Mapping) -> list[Panel]:
+def _weight_panels(mapping: LayerMapping) -> list[Panel]:
     panels = []
     for role, weights in (("student", mapping.student_weights), ("teacher", mapping.teacher_weights)):
-        sides = [side for side in SIDES if side in weights]
+        sides = [side for side in COST_KINDS if side in weights]
         # They are sums over the plans: the same weights may differ by a rounding error.
         shared = len(sides) == 2 and np.allclose(
             weights[sides[0]], weights[sides[1]], rtol=0, atol=1e-5, equal_nan=True
@@ -148,14 +148,14 @@ def _weight_panels(mapping: Mapping) -> list[Panel]:
     return panels
 
 
-def _entropy_panels(mapping: Mapping) -> list[Panel]:
+def _entropy_panels(mapping: LayerMapping) -> list[Panel]:
     students, teachers = next(iter(mapping.flow.values())).shape[1:] if mapping.flow else (1, 1)
     panel = _curves(
         "entropy",
         "Entropy of the plans",
         [
             (side, side, _finite(Curve(mapping.steps, entropy(mapping.flow[side]))))
-            for side in SIDES
+            for side in COST_KINDS
             if side in mapping.flow
         ],
         "nats",
@@ -171,7 +171,7 @@ def _gap_panel(files: RunFiles) -> Panel | None:
         return None
     series = []
     for kind, word in ((files.metrics.train, "certified"), (files.metrics.check, "true")):
-        for side in SIDES:
+        for side in COST_KINDS:
             curve = kind.get(f"{side}_gap")
             if curve is not None:
                 curve = Curve(curve.steps, np.maximum(curve.values, GAP_FLOOR))

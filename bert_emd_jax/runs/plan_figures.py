@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bert_emd_jax.runs.layer_mapping import SIDES
-from bert_emd_jax.runs.layer_mapping import Mapping as LayerMapping
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping
 
 _MOST_NUMBERED = 12  # layers of a side: more cells have no room for a number
 _LEAST_SHOWN = 5e-3  # what rounds to a percent
@@ -53,7 +52,7 @@ def draw_plans(plans: Mapping[str, Float[np.ndarray, "S T"]], title: str = "") -
 def draw_plans_of(mapping: LayerMapping, step: int | None = None) -> NotebookFigure:
     """The plans of a run at the recorded moment nearest to `step`, at the end without one."""
     moment = -1 if step is None else int(np.abs(mapping.steps - step).argmin())
-    plans = {side: mapping.flow[side][moment] for side in SIDES if side in mapping.flow}
+    plans = {side: mapping.flow[side][moment] for side in COST_KINDS if side in mapping.flow}
     return draw_plans(plans, f"percent of the mass at step {mapping.steps[moment]}")
 
 
@@ -61,7 +60,7 @@ def draw_layer_weights_of(mapping: LayerMapping) -> NotebookFigure:
     """The layer weights of both sides over the training steps, a line for each layer."""
     weights = {
         f"{owner} layers, {side}": values[side]
-        for side in SIDES
+        for side in COST_KINDS
         for owner, values in (("student", mapping.student_weights), ("teacher", mapping.teacher_weights))
         if side in values
     }
