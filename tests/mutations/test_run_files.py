@@ -15,7 +15,7 @@ from report import synthetic_run
 
 from bert_emd_jax.report.compare import group_runs, read_compared_run
 from bert_emd_jax.report.html import render
-from bert_emd_jax.report.run_files import read_run
+from bert_emd_jax.report.run_reader import read_run
 from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMappingWriter
 from bert_emd_jax.runs.run_directory import MetricsLog, prepare_run_directory
 from bert_emd_jax.training.config import FinetuneConfig, flags_of
