@@ -48,6 +48,9 @@ class Findings:
     def of_kind(self, kind: str) -> list[Record]:
         return [record for record in self.records if record.kind == kind]
 
+    def first_run(self, pair: Pair, method: str) -> Record | None:
+        return next(iter(self.finals.get(pair, {}).get(method, {}).values()), None)
+
     @property
     def methods(self) -> list[str]:
         """Those with a run, in the order of the tables."""

@@ -37,41 +37,39 @@ def write_page(findings: Findings, page: Path) -> None:
     pictures = draw(findings, parts)
     write_log(parts / LOG, findings.plan, findings.records)
     words = _WORDS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
-    text = "\n\n".join(_sections(findings, pictures, parts.name, words[1] if words else ""))
-    write_text(page, text + "\n")
+    sections = _sections(findings, pictures, parts.name, words[1] if words else "")
+    write_text(page, "\n\n".join(filter(None, sections)) + "\n")
 
 
 def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: str) -> Iterable[str]:
-    def picture(name: str) -> Iterable[str]:
-        return [f"![{pictures[name]}]({folder}/{name}.svg)"] if name in pictures else []
+    def picture(name: str) -> str:
+        return f"![{pictures[name]}]({folder}/{name}.svg)" if name in pictures else ""
 
     yield f"# Results: {_count(findings.plan.epochs, 'epoch')}"
     yield f"<!-- words -->\n{words}<!-- end of words -->"
     yield _introduction(findings, folder)
     yield "## Methods, over all pairs"
     yield _pooled(findings)
-    yield from picture("differences")
-    if single_changes := _single_changes(findings):
-        yield single_changes
+    yield picture("differences")
+    yield _single_changes(findings)
     yield "## Tasks, teachers and students"
     yield _tasks(findings)
     yield _students(findings)
-    if augmented := _augmented_rows(findings):
-        yield augmented
+    yield _augmented_rows(findings)
     yield "## Scores"
     yield (
         "Mean ± standard deviation over seeds, in points. Differences are paired by seed, with their 95 %"
         f" interval over new seeds (t), and above {METHODS[BASELINE].title} over other dev sets of the same"
         " size (bootstrap over rows, the seeds as they are)."
     )
-    yield from picture("scores")
+    yield picture("scores")
     for pair in findings.finals:
         yield f"### {pair.title}"
         yield _scores(findings, pair)
     if "curves" in pictures:
         yield "## Learning from the teacher's predictions"
         yield "The loss on the teacher's predictions over training, the mean over seeds."
-        yield from picture("curves")
+        yield picture("curves")
     yield "## Tuning"
     yield _tuning(findings)
     if costs := _transported_costs(findings):
@@ -80,12 +78,12 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
             "Of the first seed and the first task that has a run: the weights of the teacher's layers over"
             " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
         )
-        yield from (*picture("layer_weights"), *picture("plans"), costs)
+        yield from (picture("layer_weights"), picture("plans"), costs)
     yield "## Time and machine"
     yield _time(findings)
-    if findings.missing():
+    if missing := _missing(findings):
         yield "## Not run yet"
-        yield _missing(findings)
+        yield missing
 
 
 def _missing(findings: Findings) -> str:
@@ -236,7 +234,7 @@ def _scores(findings: Findings, pair: Pair) -> str:
         rows.append(
             [
                 METHODS[method].title,
-                _setting(next(iter(by_seed.values()))),
+                _setting(findings.first_run(pair, method)),
                 _mean(findings.scores(pair, method)),
                 str(len(by_seed)),
                 _above(findings, pair, method, BASELINE),
@@ -278,8 +276,7 @@ def _transported_costs(findings: Findings) -> str:
     """Returns the transported costs, methods down, pairs across; empty if no run has plans."""
     rows = []
     for method in findings.methods:
-        firsts = [next(iter(runs.get(method, {}).values()), None) for runs in findings.finals.values()]
-        cells = [_ABSENT if run is None else _transported(run) for run in firsts]
+        cells = [_transported(findings.first_run(pair, method)) for pair in findings.finals]
         if set(cells) != {_ABSENT}:
             rows.append([METHODS[method].title, *cells])
     if not rows:
@@ -291,8 +288,8 @@ def _transported_costs(findings: Findings) -> str:
     )
 
 
-def _transported(run: Record) -> str:
-    if run.mapping is None:
+def _transported(run: Record | None) -> str:
+    if run is None or run.mapping is None:
         return _ABSENT
     flow, cost = run.mapping["flow"], run.mapping["cost"]
     return ", ".join(
@@ -341,8 +338,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _setting(run: Record) -> str:
-    if run.setting is None:
+def _setting(run: Record | None) -> str:
+    if run is None or run.setting is None:
         return _ABSENT
     flag, value = run.setting
     return f"{flag.replace('beta', 'β').replace('_', ' ')} {value:g}"

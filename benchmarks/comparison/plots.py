@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bert_emd_jax.files import write_text
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 from comparison.findings import Findings, Pair, mean_and_deviation
-from comparison.methods import BASELINE, METHODS
+from comparison.methods import BASELINE, DEFAULT, METHODS
 from comparison.records import Record
 from comparison.tasks import TASKS
 
@@ -197,8 +197,8 @@ def _layer_weights(findings: Findings) -> Figure | None:
 def _plans(findings: Findings) -> Figure | None:
     """Draws the last plans of EMD on the first task that has them: attention above hidden states."""
     runs: dict[str, Record] = {}
-    for pair, by_method in findings.finals.items():
-        run = next(iter(by_method.get("emd", {}).values()), None)
+    for pair in findings.finals:
+        run = findings.first_run(pair, DEFAULT)
         if run is not None and run.mapping is not None:
             runs.setdefault(pair.student, run)
     if not runs:

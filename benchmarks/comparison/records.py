@@ -102,7 +102,7 @@ def read_record(directory: Path) -> Record:
     """Reads the record of a run that is done. Raises UserError if it is damaged."""
     path = directory / RECORD
     try:
-        return _from_values(_read(path))
+        return Record(**_fields(_read(path)))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the record of a run ({error}); delete it to run it again") from error
 
@@ -140,9 +140,9 @@ def read_log(path: Path) -> tuple[Plan, list[Record]]:
         try:
             values = json.loads(line)
             if number == 1:
-                plan = _plan_from(values["plan"])
+                plan = Plan(**_fields(values["plan"]))
             else:
-                records.append(_from_values(values))
+                records.append(Record(**_fields(values)))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a line of a study ({error})") from error
     if plan is None:
@@ -157,28 +157,18 @@ def write_plan(path: Path, plan: Plan) -> None:
 def read_plan(path: Path) -> Plan:
     """Reads the plan that a study was begun with. Raises UserError if the file is damaged."""
     try:
-        return _plan_from(_read(path))
-    except TypeError as error:
+        return Plan(**_fields(_read(path)))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the plan of a study ({error})") from error
 
 
-def _plan_from(values: dict[str, Any]) -> Plan:
-    """Returns a plan from JSON, its lists as tuples."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Plan(**fields)
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a plan or a record from JSON, lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(values).items()}
 
 
 def _to_values(record: Record) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(record).items() if value not in (None, {}, [])}
-
-
-def _from_values(values: dict[str, Any]) -> Record:
-    """Raises ValueError or TypeError if the values are not those of a record."""
-    fields = dict(values)
-    if "setting" in fields:
-        flag, value = fields["setting"]
-        fields["setting"] = (flag, value)
-    return Record(**fields)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,10 +220,11 @@ def _environment(config: dict[str, Any]) -> dict[str, Any]:
     """Returns machine, devices, versions and revision of a run, from its config."""
     versions = {name: config["versions"].get(name) for name in ("python", "jax", "flax", "optax")}
     facts = {"devices": config["devices"], "git_revision": config.get("git_revision")}
-    return {"machine": _processor(), "versions": versions, **facts}
+    return {"machine": processor(), "versions": versions, **facts}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the processor and the number of cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -130,36 +130,35 @@ def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
     )
     batches = sorted({batch for run in runs for batch in run.student.milliseconds_per_sentence})
 
-    def line(group: Group) -> list[str]:
-        scores = [group.values(lambda run, name=name: run.student.metrics.get(name)) for name in metrics]
+    def score(metric: str) -> Callable[[Group], str]:
+        return lambda group: mean_text(group.values(lambda run: run.student.metrics.get(metric)))
+
+    def share(group: Group) -> str:
         shares = group.values(lambda run: tables.retained_share(run.results, run.results.primary_metric))
-        speeds = [
-            group.values(lambda run, batch=batch: run.student.milliseconds_per_sentence.get(batch))
-            for batch in batches
-        ]
-        return [
-            group.name,
-            str(len(group.runs)),
-            *map(mean_text, scores),
-            mean_text([100 * share for share in shares], 1),
-            _mean_in_millions(group.values(lambda run: run.student.parameters)),
-            _mean_in_millions(group.values(lambda run: run.student.flops_per_sentence)),
-            *(f"{statistics.median(speed):.3g}" if speed else tables.ABSENT for speed in speeds),
-        ]
+        return mean_text([100 * share for share in shares], 1)
 
-    head = [
-        "configuration",
-        "runs",
-        *(name.replace("_", " ") for name in metrics),
-        "% retained",
-        "M parameters",
-        "M FLOPs",
-        *(f"ms, batch {batch}" for batch in batches),
+    def speed(batch: int) -> Callable[[Group], str]:
+        return lambda group: _median(
+            group.values(lambda run: run.student.milliseconds_per_sentence.get(batch))
+        )
+
+    columns: list[tuple[str, Callable[[Group], str]]] = [
+        ("configuration", lambda group: group.name),
+        ("runs", lambda group: str(len(group.runs))),
+        *((metric.replace("_", " "), score(metric)) for metric in metrics),
+        ("% retained", share),
+        ("M parameters", lambda group: _millions(group.values(lambda run: run.student.parameters))),
+        ("M FLOPs", lambda group: _millions(group.values(lambda run: run.student.flops_per_sentence))),
+        *((f"ms, batch {batch}", speed(batch)) for batch in batches),
     ]
-    return [head, *map(line, groups)]
+    return [[head for head, _ in columns], *([text(group) for _, text in columns] for group in groups)]
 
 
-def _mean_in_millions(values: Sequence[float]) -> str:
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g}" if values else tables.ABSENT
+
+
+def _millions(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values) / 1e6:,.1f}" if values else tables.ABSENT
 
 

@@ -285,24 +285,20 @@ def _set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
 
 
 def _svg(name: str, figure: Figure, description: str) -> Markup:
+    """Returns the figure as an element of a page, its ids prefixed with `name`."""
     buffer = io.StringIO()
     # With a date or a version in the file, two reports of one run would differ.
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)
-    return Markup(embeddable(name, buffer.getvalue(), description))
-
-
-def embeddable(name: str, svg: str, description: str) -> str:
-    """Returns an SVG document of Matplotlib's as an element of a page, its ids prefixed with `name`."""
-    svg = svg[svg.index("<svg") :]
-    body = svg[svg.index(">") + 1 :]
+    document = buffer.getvalue()
+    body = document[document.index(">", document.index("<svg")) + 1 :]
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # nothing refers to groups
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = body.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
     body = re.sub(r'\bd="([^"]*)"', _short_path, body)
     label = Markup.escape(description)
     opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-    return opening + with_variables(body)
+    return Markup(opening + with_variables(body))
 
 
 def _short_path(match: re.Match[str]) -> str:

@@ -13,44 +13,30 @@ from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Curve, Predictions, Ru
 from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping, entropy
 
 GAP_FLOOR = 1e-8  # a logarithmic axis has no 0
-# name, title, y label, curves as {name in metrics.jsonl: (label, color)}, options of draw_curves
-_TRAINING: tuple[tuple[str, str, str, dict[str, tuple[str, str]], dict[str, Any]], ...] = (
-    ("loss", "Total loss", "loss", {"loss": ("total", "loss")}, {"smooth": "values"}),
-    (
-        *("layer-losses", "Losses between layers", "loss, before its factor"),
-        {
-            "attention_loss": ("attention (EMD)", "attention"),
-            "hidden_loss": ("hidden states (EMD)", "hidden"),
-            "embedding_loss": ("embeddings", "embedding"),
-        },
-        {"smooth": "values"},
-    ),
-    (
-        *("prediction-losses", "Prediction losses", "loss"),
-        {
-            "prediction_loss": ("prediction", "prediction"),
-            "soft_loss": ("soft: teacher's logits", "soft"),
-            "hard_loss": ("hard: labels", "hard"),
-            "masked_lm_loss": ("masked words", "third"),
-        },
-        {"smooth": "values"},
-    ),
-    (
-        *("learning-rate", "Learning rate", "learning rate"),
-        {"learning_rate": ("learning rate", "muted")},
-        {"scale": "linear"},
-    ),
-    (
-        *("gradient-norm", "Norm of the gradient", "l2 norm"),
-        {"gradient_norm": ("norm", "muted")},
-        {"smooth": "values"},
-    ),
-    (
-        *("throughput", "Throughput", "examples / s"),
-        {"examples_per_second": ("examples per second", "muted")},
-        {"scale": "linear", "smooth": "values"},
-    ),
-)
+_SMOOTH = {"smooth": "values"}
+# Panels by name: title, y label, options of `draw_curves`.
+_TRAINING_PANELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "loss": ("Total loss", "loss", _SMOOTH),
+    "layer-losses": ("Losses between layers", "loss, before its factor", _SMOOTH),
+    "prediction-losses": ("Prediction losses", "loss", _SMOOTH),
+    "learning-rate": ("Learning rate", "learning rate", {"scale": "linear"}),
+    "gradient-norm": ("Norm of the gradient", "l2 norm", _SMOOTH),
+    "throughput": ("Throughput", "examples / s", _SMOOTH | {"scale": "linear"}),
+}
+# Their curves by name in metrics.jsonl: panel, label, color.
+_TRAINING_CURVES = {
+    "loss": ("loss", "total", "loss"),
+    "attention_loss": ("layer-losses", "attention (EMD)", "attention"),
+    "hidden_loss": ("layer-losses", "hidden states (EMD)", "hidden"),
+    "embedding_loss": ("layer-losses", "embeddings", "embedding"),
+    "prediction_loss": ("prediction-losses", "prediction", "prediction"),
+    "soft_loss": ("prediction-losses", "soft: teacher's logits", "soft"),
+    "hard_loss": ("prediction-losses", "hard: labels", "hard"),
+    "masked_lm_loss": ("prediction-losses", "masked words", "third"),
+    "learning_rate": ("learning-rate", "learning rate", "muted"),
+    "gradient_norm": ("gradient-norm", "norm", "muted"),
+    "examples_per_second": ("throughput", "examples per second", "muted"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,8 +53,12 @@ def training_panels(files: RunFiles) -> list[Panel]:
     """Returns losses by term, the learning rate, the norm of the gradient and the throughput."""
     train = {} if files.metrics is None else files.metrics.train
     panels = []
-    for name, title, y_label, curves, options in _TRAINING:
-        series = [Series(label, color, train[key]) for key, (label, color) in curves.items() if key in train]
+    for name, (title, y_label, options) in _TRAINING_PANELS.items():
+        series = [
+            Series(label, color, train[key])
+            for key, (panel, label, color) in _TRAINING_CURVES.items()
+            if panel == name and key in train
+        ]
         panels += _panels(name, title, series, y_label, **options)
     return panels
 

@@ -61,10 +61,10 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
         rows.append(_row(name.replace("_", " "), scores, score_text, retained, important=name == metric))
     for label, field, text, words in (
         ("layers", "layers", str, ("fewer", "more")),
-        ("hidden size", "hidden_size", _grouped, ("smaller", "larger")),
+        ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
         ("attention heads", "heads", str, ("fewer", "more")),
-        ("intermediate size", "intermediate_size", _grouped, ("smaller", "larger")),
-        ("parameters", "parameters", _grouped, ("smaller", "larger")),
+        ("intermediate size", "intermediate_size", "{:,}".format, ("smaller", "larger")),
+        ("parameters", "parameters", "{:,}".format, ("smaller", "larger")),
         ("weights file", "file_bytes", _megabytes, ("smaller", "larger")),
         ("FLOPs per sentence", "flops_per_sentence", _operations, ("fewer", "more")),
     ):
@@ -90,10 +90,6 @@ def _row(
 
 def _milliseconds(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
-
-
-def _grouped(value: float) -> str:
-    return f"{value:,}"
 
 
 def _megabytes(size: float) -> str:
