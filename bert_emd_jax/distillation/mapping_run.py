@@ -19,7 +19,7 @@ from bert_emd_jax.models.initialization import (
     initial_projection,
     student_from_layers,
 )
-from bert_emd_jax.runs.run_directory import MappingHistory
+from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.config import MappingConfig
 from bert_emd_jax.training.run import Method
 from bert_emd_jax.transport.layer_weights import initial_layer_weight_logits, uniform_layer_weights
@@ -101,7 +101,7 @@ def mapping_method(
     Args:
       teacher_runs: the step computes the teacher's outputs; otherwise its batches bring them along.
     """
-    history = MappingHistory(config.output_dir)
+    history = LayerMappingWriter(config.output_dir)
     observer = LayerObserver(history, config.check_tolerance)
     layers = student.config.num_hidden_layers, teacher.config.num_hidden_layers
     extra_params, learning_rates = {}, {}

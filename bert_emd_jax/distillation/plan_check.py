@@ -6,18 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.runs.run_directory import MappingHistory
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMappingWriter
 from bert_emd_jax.transport.simplex import network_simplex
 
 logger = logging.getLogger(__name__)
-
-KINDS = ("attention", "hidden")
 
 
 class LayerObserver:
     """Looks at the costs and plans that a step returned, on the host."""
 
-    def __init__(self, history: MappingHistory, tolerance: float) -> None:
+    def __init__(self, history: LayerMappingWriter, tolerance: float) -> None:
         """`tolerance`: relative excess over the exact cost from which `check` warns."""
         self._history = history
         self._tolerance = tolerance
@@ -27,18 +25,15 @@ class LayerObserver:
 
         Returns their certified gaps, and the plans themselves, for pictures.
         """
-        kinds = [kind for kind in KINDS if f"{kind}_flow" in measurements]
+        kinds = [kind for kind in COST_KINDS if f"{kind}_flow" in measurements]
         if not kinds or measurements["bad_steps"]:
             return {}
-        arrays: dict[str, np.ndarray] = {}
-        for kind in kinds:
-            for what in ("flow", "cost"):
-                arrays[f"{kind}_{what}"] = measurements[f"{kind}_{what}"].mean(axis=0)
-            arrays[f"{kind}_student_weights"] = arrays[f"{kind}_flow"].sum(axis=1)
-            arrays[f"{kind}_teacher_weights"] = arrays[f"{kind}_flow"].sum(axis=0)
-        self._history.add(step, arrays)
+        flow, cost = (
+            {kind: measurements[f"{kind}_{part}"].mean(axis=0) for kind in kinds} for part in ("flow", "cost")
+        )
+        self._history.add(step, flow, cost)
         gaps = {f"{kind}_gap": float(measurements[f"{kind}_gap"].max()) for kind in kinds}
-        return gaps | {f"{kind}_flow": arrays[f"{kind}_flow"] for kind in kinds}
+        return gaps | {f"{kind}_flow": plan for kind, plan in flow.items()}
 
     def check(self, step: int, measurements: Mapping[str, Any]) -> dict[str, Any]:
         """Solves every plan of the step again with the network simplex, on the step's own cost matrices.
@@ -47,7 +42,7 @@ class LayerObserver:
         gap; warns where that exceeds the tolerance.
         """
         row: dict[str, Any] = {}
-        for kind in KINDS:
+        for kind in COST_KINDS:
             if f"{kind}_flow" not in measurements or not np.isfinite(measurements[f"{kind}_cost"]).all():
                 continue
             student = getattr(measurements["layer_weights"], f"{kind}_student")

@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import logging
 import platform
 import shutil
 import subprocess
@@ -18,8 +17,6 @@ from bert_emd_jax.devices.hosts import is_main, on_main
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.runs.trackers import EVENTS, WANDB, TensorBoard, Tracker, WeightsAndBiases
 from bert_emd_jax.training.config import TrainingConfig, flags_of
-
-logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 RUN_CONFIG = "run_config.json"
@@ -228,39 +225,6 @@ def _logged_step(line: str) -> int | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) else None
-
-
-class MappingHistory:
-    """Plans, costs and layer weights over time, for `layer_mapping.npz`: every array is [rows, …]."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / MAPPING
-        self._rows: dict[str, list[np.ndarray]] = {}
-
-    def resume(self, resume_step: int) -> None:
-        """Takes over the rows up to `resume_step`; later ones belong to steps that will be run again."""
-        if not resume_step or not self._path.is_file():
-            return
-        try:
-            with np.load(self._path) as stored:
-                keep = stored["steps"] <= resume_step
-                self._rows = {name: list(stored[name][keep]) for name in stored.files}
-        except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
-            logger.warning(
-                "%s: damaged (%s); the mapping before step %d is lost", self._path, error, resume_step
-            )
-
-    def add(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, value in {"steps": np.int64(step), **arrays}.items():
-            self._rows.setdefault(name, []).append(np.asarray(value))
-
-    def write(self) -> None:
-        """Writes the file anew (aside, then renamed), in the main process."""
-        if not self._rows or not is_main():
-            return
-        aside = self._path.with_name(f".{self._path.name}.writing.npz")
-        np.savez(aside, **{name: np.stack(rows) for name, rows in self._rows.items()})  # pyright: ignore
-        aside.replace(self._path)
 
 
 def _check_same_run(path: Path, program: str, flags: Mapping[str, Any]) -> None:
