@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.model_directory import Model, load_model, read_stored
-from bert_emd_jax.data.batching import Batch, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import pmap_forward, rows_for_devices, split_for_prediction
 from bert_emd_jax.errors import UserError
@@ -81,12 +81,12 @@ class WordPredictor:
         buckets = choose_bucket_lengths(lengths, self._max_length, count)
         padded_rows = rows_for_devices(batch_size, jax.local_device_count())
 
-        def collect(batch: Batch, pieces: jax.Array) -> None:
+        def collect(batch: BatchRows, pieces: jax.Array) -> None:
             results[batch.rows] = np.asarray(pieces).reshape(padded_rows, -1)[: len(batch.rows)]
             progress(len(batch.rows))
 
         # While the devices work on one batch, the host puts the next together.
-        under_way: tuple[Batch, jax.Array] | None = None
+        under_way: tuple[BatchRows, jax.Array] | None = None
         for batch in evaluation_batches(lengths, buckets, batch_size):
             arrays = self._masked(inputs, rows[batch.rows], positions[batch.rows], batch.length, padded_rows)
             pieces = self._likeliest(params, split_for_prediction(arrays))

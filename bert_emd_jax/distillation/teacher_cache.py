@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
@@ -69,10 +69,10 @@ class RowsWithTeacher:
         if self.directory is not None and self.temporary:
             shutil.rmtree(self.directory.parent, ignore_errors=True)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.rows.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         kept = self.outputs.collate(batch.rows, batch.length, padded_rows)
         return self.rows.arrays(step, batch, padded_rows) | kept
 

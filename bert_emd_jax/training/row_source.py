@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from bert_emd_jax.corpus.dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
-from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 
 
@@ -22,11 +22,11 @@ class RowSource(Protocol):
         """Around the training: makes ready what its steps need, which may take long, and puts it away."""
         ...
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         """The rows of a step, counted from 0, and the length that they are padded to."""
         ...
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         """The model's inputs and what it learns from, [padded_rows, …]."""
         ...
 
@@ -45,10 +45,10 @@ class TaskRows:
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.schedule.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         return self.dataset.collate(batch.rows, batch.length, padded_rows)
 
 
@@ -78,10 +78,10 @@ class CorpusRows:
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self._open(step // self.steps_per_epoch)[1].batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         dataset, _ = self._open(step // self.steps_per_epoch)
         return corpus_arrays(dataset, batch.rows, batch.length, padded_rows)
 
