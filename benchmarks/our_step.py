@@ -106,7 +106,7 @@ def rows_of(dataset: EncodedDataset, rows: np.ndarray) -> EncodedDataset:
         dataset,
         token_ids=np.concatenate(token_ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        first_lengths=dataset.first_lengths[rows],
+        segment_a_lengths=dataset.segment_a_lengths[rows],
         labels=None,
     )
 

@@ -75,12 +75,12 @@ def find_words(
     words = array("q")
     token_ids = array("i")
     lengths = np.zeros(len(texts), np.int64)
-    first_lengths = np.zeros(len(texts), np.int32)
+    segment_a_lengths = np.zeros(len(texts), np.int32)
     for number, (text, encoding) in enumerate(zip(texts, _encodings(tokenizer, texts), strict=True)):
         first = [tokenizer.cls_id, *encoding.ids[: max_length - 2], tokenizer.sep_id]
         row = [*first, *encoding.ids, tokenizer.sep_id][:max_length]
         token_ids.extend(row)
-        lengths[number], first_lengths[number] = len(row), len(first)
+        lengths[number], segment_a_lengths[number] = len(row), len(first)
         for begin, end, start, stop in _pieces_of_words(text, encoding):
             if not is_content_word(text[start:stop]) or unicodedata.combining(text[stop : stop + 1] or " "):
                 continue
@@ -89,7 +89,7 @@ def find_words(
             words.extend((number, start, stop, position))
     table = np.array(words, np.int64).reshape(-1, 4).T
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    inputs = EncodedDataset(np.array(token_ids, np.int32), offsets, first_lengths, None, tokenizer.pad_id)
+    inputs = EncodedDataset(np.array(token_ids, np.int32), offsets, segment_a_lengths, None, tokenizer.pad_id)
     return ReplaceableWords(*table), inputs
 
 
@@ -129,7 +129,7 @@ def proposable_words(tokenizer: Tokenizer) -> list[str]:
     mark = tokenizer.word_start
     special = set(tokenizer.special_tokens.values())
     words = []
-    for piece in tokenizer.pieces():
+    for piece in tokenizer.tokens():
         word = piece if mark is None else piece.removeprefix(mark) * piece.startswith(mark)
         words.append(word if word.isalpha() and piece not in special else "")
     return words

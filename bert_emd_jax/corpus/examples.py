@@ -62,7 +62,7 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
         specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        return cls(tokenizer.pieces(), *specials, tokenizer.word_start)
+        return cls(tokenizer.tokens(), *specials, tokenizer.word_start)
 
 
 @dataclass(frozen=True)

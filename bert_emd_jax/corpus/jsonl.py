@@ -53,7 +53,7 @@ def records(
     Raises UserError with file and line for a damaged record, a token that is not in the vocabulary,
     and an example longer than `max_seq_len`.
     """
-    ids = {piece: index for index, piece in enumerate(tokenizer.pieces())}
+    ids = {piece: index for index, piece in enumerate(tokenizer.tokens())}
     ids[tokenizer.special_tokens["unk_token"]] = tokenizer.unk_id  # ids of no piece are called so, too
     if not path.is_file():
         raise UserError(f"{path}: no such file, but there are metrics of it; make the data again")

@@ -33,7 +33,7 @@ def describe(
 
 def vocabulary_fingerprint(tokenizer: Tokenizer) -> str:
     """A sha256 of the piece of every id: equal where ids mean the same."""
-    return hashlib.sha256(json.dumps(tokenizer.pieces()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(tokenizer.tokens()).encode()).hexdigest()
 
 
 def write_description(directory: Path, description: dict[str, Any]) -> None:

@@ -97,7 +97,9 @@ class BatchSchedule:
         return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def evaluation_batches(lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int) -> list[BatchRows]:
+def evaluation_batches(
+    lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int
+) -> list[BatchRows]:
     """Returns batches that cover every row once, shortest bucket first, in row order within a bucket."""
     if batch_size < 1:
         raise ValueError("batch size must be at least 1")

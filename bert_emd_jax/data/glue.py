@@ -8,11 +8,11 @@ from bert_emd_jax.data.task import SplitFile, Task
 def _glue_splits(
     text_a: str, text_b: str | None, label: str, *, identifier: str = "index", suffixes: Sequence[str] = ("",)
 ) -> dict[str, SplitFile]:
-    """The usual GLUE files: headers name the columns and test files have no labels."""
+    """Returns the usual GLUE files: headers name the columns, and test files have no labels."""
     splits = {"train": SplitFile("train.tsv", text_a, text_b, label)}
     for kind in ("dev", "test"):
         for suffix in suffixes:
-            # The matched set is the one that is meant where nothing is said.
+            # The matched set is the default one.
             split = kind + suffix.removeprefix("_matched")
             known = label if kind == "dev" else None
             splits[split] = SplitFile(f"{kind}{suffix}.tsv", text_a, text_b, known, identifier)

@@ -212,7 +212,8 @@ def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset
     parameters = {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)
     }
-    arrays = {name: getattr(dataset, name) for name in ("token_ids", "offsets", "first_lengths")}
+    arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
+    arrays["first_lengths"] = dataset.segment_a_lengths
     for name, values in sorted((parameters | arrays).items()):
         values = np.ascontiguousarray(values)
         digest.update(f"{name} {values.dtype} {values.shape}".encode())

@@ -73,7 +73,7 @@ def expected_batch(records, ids, length, padded_rows):
     + [("one_seq", "one_seq_jsonl")],
 )
 def test_batches_are_the_records(generated, tokenizer, name, records_of):
-    ids = {piece: index for index, piece in enumerate(tokenizer.pieces())}
+    ids = {piece: index for index, piece in enumerate(tokenizer.tokens())}
     data = PregeneratedData.open(generated / name, tokenizer)
     assert data.epochs == 2
     assert data.max_seq_len == 48
@@ -142,7 +142,7 @@ def test_the_originals_own_files(generated, tokenizer, tmp_path):
     (tmp_path / "epoch_0.json").write_text(json.dumps(record) + "\n")
     (tmp_path / "epoch_0_metrics.json").write_text('{"num_training_examples": 1, "max_seq_len": 128}')
     batch = PregeneratedData.open(tmp_path, tokenizer).epoch(3).collate(np.array([0]), 8)
-    the, cat, sat = (piece[0] for piece in tokenizer.encode_pieces(["the", "cat", "sat"]))
+    the, cat, sat = (piece[0] for piece in tokenizer.encode(["the", "cat", "sat"]))
     assert batch["input_ids"].tolist() == [[2, the, 4, 3, sat, 3, 0, 0]]
     assert batch["lm_labels"].tolist() == [[-1, -1, cat, -1, -1, -1, -1, -1]]
 

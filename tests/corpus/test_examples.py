@@ -60,7 +60,7 @@ def test_corpus_structure(tmp_path, tokenizer, on_disk):
     lines = []
     corpus = tokenize_corpus(path, tokenizer, directory, progress=lines.append)
     documents = [["the cat", "sat"], ["a dog on"], ["the mat"]]
-    sentences = tokenizer.encode_pieces(list(itertools.chain.from_iterable(documents)))
+    sentences = tokenizer.encode(list(itertools.chain.from_iterable(documents)))
     assert corpus.document_offsets.tolist() == [0, 2, 3, 4]
     assert corpus.sentence_offsets.tolist() == [0, *np.cumsum([len(sentence) for sentence in sentences])]
     assert corpus.tokens.tolist() == list(itertools.chain.from_iterable(sentences))
