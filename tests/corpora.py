@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_emd_jax.corpus.corpus import Corpus
-from bert_emd_jax.corpus.examples import Vocabulary
+from bert_emd_jax.corpus.pretraining_examples import Vocabulary
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 FIRST_WORD = len(SPECIALS)

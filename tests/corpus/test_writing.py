@@ -9,7 +9,7 @@ import pytest
 from corpora import numbered_corpus, write_corpus
 
 from bert_emd_jax.commands.pretrain_data import main
-from bert_emd_jax.corpus.examples import ExampleSettings
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings
 from bert_emd_jax.corpus.writing import write_epochs
 
 

@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_emd_jax.corpus.corpus import tokenize_corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary, block_examples, corpus_blocks
+from bert_emd_jax.corpus.pretraining_examples import (
+    ExampleSettings,
+    Vocabulary,
+    block_examples,
+    corpus_blocks,
+)
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
