@@ -1,4 +1,4 @@
-"""run_augment.py: TinyBERT's data augmentation, training rows with words replaced by likely others."""
+"""run_augment.py: TinyBERT's data augmentation, which replaces words of training rows by likely others."""
 
 import dataclasses
 import os
@@ -82,7 +82,7 @@ class AugmentConfig(CustomTaskConfig, ReplacementConfig):
 
 
 def run(config: AugmentConfig) -> None:
-    """Reads the train file, asks the model and the word vectors for candidates, and writes the variants."""
+    """Reads the train file, finds candidates for its words, and writes rows with replaced words."""
     from tqdm import tqdm
 
     from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, write_rows
@@ -164,13 +164,13 @@ def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
 
 
 def _check_target(target: Path, config: AugmentConfig) -> None:
-    """Says before the long work what would keep the file from being written."""
+    """Raises UserError, before the long computation, if the file cannot be written."""
     if target.parent.exists() and not target.parent.is_dir():
         raise UserError(f"--output_dir {target.parent}: is a file; name a directory")
     if target.exists() and not config.overwrite:
         raise UserError(f"{target}: is there already; --overwrite replaces it")
-    there = next(parent for parent in target.absolute().parents if parent.exists())
-    if not os.access(there, os.W_OK):
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    if not os.access(existing, os.W_OK):
         raise UserError(f"{target.parent}: cannot be written to; name another directory with --output_dir")
 
 
@@ -182,7 +182,7 @@ def _augmented_rows(
     probability: float,
     seed: int,
 ) -> "Iterator[Cells]":
-    """Every row, then itself with variants of its first text, then itself with variants of its second."""
+    """Yields every row, then copies with variants of its first text, then with variants of its second."""
     import numpy as np
 
     from bert_emd_jax.augmentation.words import sample_variants
@@ -190,7 +190,7 @@ def _augmented_rows(
     for number, row in enumerate(rows):
         yield row
         for side, column in enumerate(columns):
-            # A generator of its own: what a row becomes does not depend on the rows before it.
+            # With its own generator a row does not depend on the rows before it.
             generator = np.random.default_rng((seed, number, side))
             words = replacements.of(row[column])
             for variant in sample_variants(row[column], words, samples, probability, generator):

@@ -1,4 +1,4 @@
-"""A text corpus to pretraining examples, for general distillation."""
+"""run_pretrain_data.py: makes pretraining examples from a text corpus, for general distillation."""
 
 import re
 import shutil
@@ -106,15 +106,7 @@ def pretrain_data(config: PretrainDataConfig) -> None:
     if not config.train_corpus.is_file():
         problem = "a directory; give one text file" if config.train_corpus.is_dir() else "no such file"
         raise UserError(f"--train_corpus {config.train_corpus}: {problem}")
-    settings = ExampleSettings(
-        max_seq_len=config.max_seq_len,
-        short_seq_prob=config.short_seq_prob,
-        masked_lm_prob=config.masked_lm_prob,
-        max_predictions_per_seq=config.max_predictions_per_seq,
-        do_whole_word_mask=config.do_whole_word_mask,
-        one_seq=config.one_seq,
-        seed=config.seed,
-    )
+    settings = ExampleSettings(**{name: getattr(config, name) for name in ExampleConfig.__annotations__})
     directory = config.output_dir
     if shard[1] > 1:
         directory = directory / f"shard_{shard[0]}_of_{shard[1]}"
@@ -127,7 +119,7 @@ def pretrain_data(config: PretrainDataConfig) -> None:
     except OSError as error:
         if error.filename is not None:
             raise
-        # A write that fails has no name, as when the disk is full.
+        # A failed write has no file name, as when the disk is full.
         raise UserError(
             f"--output_dir {directory}: {error.strerror or error}; put that right and go on with --resume"
         ) from error
@@ -184,7 +176,7 @@ def _write_missing(
 
 
 def _tokenized(config: PretrainDataConfig, tokenizer: "Tokenizer", temporary: Path | None) -> "Corpus":
-    """The corpus as token ids, from an interrupted run where that finished them."""
+    """Returns the corpus as token ids, those of an interrupted run if it had finished them."""
     from tqdm import tqdm
 
     from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
@@ -219,13 +211,8 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 
 def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[str, object]) -> None:
-    """Makes the directory, or checks that what it holds may be continued or replaced."""
-    from bert_emd_jax.corpus.manifest import (
-        MANIFEST_FILE,
-        differing_entries,
-        read_manifest,
-        write_manifest,
-    )
+    """Creates the directory, or checks that its contents may be continued or replaced."""
+    from bert_emd_jax.corpus.manifest import MANIFEST_FILE, differing_entries, read_manifest, write_manifest
 
     if config.resume and config.overwrite:
         raise UserError("--resume goes on with what --overwrite removes; give one of them")
@@ -257,7 +244,7 @@ def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[
 
 
 def _remove_output(directory: Path) -> None:
-    """Removes what an earlier run of this program wrote, so that its epochs do not mix with the new ones."""
+    """Removes what an earlier run of this program wrote."""
     from bert_emd_jax.corpus.manifest import MANIFEST_FILE
 
     (directory / MANIFEST_FILE).unlink(missing_ok=True)

@@ -85,11 +85,7 @@ def tokenize_corpus(
 
 
 def _tokenize_file(
-    path: Path,
-    tokenizer: Tokenizer,
-    directory: Path | None,
-    workers: int,
-    progress: Callable[[int], object],
+    path: Path, tokenizer: Tokenizer, directory: Path | None, workers: int, progress: Callable[[int], object]
 ) -> Corpus:
     types = {name: np.dtype(np.int64) for name in _FILES} | {
         "tokens": np.dtype(token_type(tokenizer.vocab_size))

@@ -17,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 _FEWEST_ROWS = 20_000  # fewer are tokenised as fast as they would be read
 _VERSION = 1  # of the stored arrays and of the assembly of rows
-_FILES = {
-    "token_ids": "token_ids.npy",
-    "offsets": "offsets.npy",
-    "segment_a_lengths": "first_lengths.npy",
-}
+_FILES = {"token_ids": "token_ids.npy", "offsets": "offsets.npy", "segment_a_lengths": "first_lengths.npy"}
 
 
 def cached_encoding(

@@ -238,12 +238,7 @@ def test_a_fast_file_with_other_pairs(tmp_path, said):
     source = tmp_path / "source"
     plain = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2, "unk_piece": "<unk>"}
     train(
-        source,
-        "sentencepiece.bpe.model",
-        **plain,
-        bos_piece="<s>",
-        eos_piece="</s>",
-        user_defined_symbols=[],
+        source, "sentencepiece.bpe.model", **plain, bos_piece="<s>", eos_piece="</s>", user_defined_symbols=[]
     )
     theirs = transformers.XLMRobertaTokenizer.from_pretrained(source)
     theirs.backend_tokenizer.enable_truncation(3)
@@ -308,8 +303,8 @@ def test_damaged_bytes_are_refused(tmp_path):
     generator = np.random.default_rng(0)
     for _ in range(150):
         content = bytearray(whole)
-        for place in generator.integers(0, len(whole), 3):
-            content[place] = generator.integers(0, 256)
+        for position in generator.integers(0, len(whole), 3):
+            content[position] = generator.integers(0, 256)
         (tmp_path / "spiece.model").write_bytes(content)
         try:
             Tokenizer.from_directory(tmp_path).encode(["the cat", ""])

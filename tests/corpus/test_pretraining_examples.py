@@ -214,7 +214,7 @@ def test_masks(share, most):
     corpus, vocabulary = numbered_corpus([30] * 60, [3, 11, 1, 6, 25])
     settings = ExampleSettings(max_seq_len=64, masked_lm_prob=share, max_predictions_per_seq=most)
     fates = Counter()
-    places = []
+    positions = []
     for ids, _, _, original, masked in all_examples(corpus, vocabulary, settings):
         candidates = int((original >= FIRST_WORD).sum())
         assert masked.sum() == min(quota_of(len(ids), settings) if most else 0, candidates)
@@ -222,12 +222,12 @@ def test_masks(share, most):
         assert (ids[~masked] == original[~masked]).all()
         for new, old in zip(ids[masked], original[masked], strict=True):
             fates["mask" if new == 4 else "same" if new == old else "other"] += 1
-        places += (np.flatnonzero(masked) / len(ids)).tolist()
+        positions += (np.flatnonzero(masked) / len(ids)).tolist()
     total = sum(fates.values())
     if most and total > 1000:
         for fate, expected in (("mask", 0.8), ("same", 0.1), ("other", 0.1)):
             assert abs(fates[fate] - expected * total) < 4 * (expected * (1 - expected) * total) ** 0.5
-        assert abs(np.mean(places) - 0.5) < 0.02
+        assert abs(np.mean(positions) - 0.5) < 0.02
     if not most:
         assert total == 0
 
@@ -242,13 +242,13 @@ def test_whole_words_are_masked_or_left():
     partly = 0
     for ids, _, _, original, masked in all_examples(corpus, vocabulary, settings):
         words: list[list[int]] = []
-        for place, token in enumerate(original):
+        for position, token in enumerate(original):
             if token < FIRST_WORD:
                 continue
-            if is_tail[token] and original[place - 1] >= FIRST_WORD:
-                words[-1].append(place)
+            if is_tail[token] and original[position - 1] >= FIRST_WORD:
+                words[-1].append(position)
             else:
-                words.append([place])
+                words.append([position])
         assert all(len(set(masked[word])) == 1 for word in words)
         quota = quota_of(len(ids), settings)
         room = quota - masked.sum()
