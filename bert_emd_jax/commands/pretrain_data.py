@@ -5,18 +5,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
+from tqdm import tqdm
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
+from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest, differing_entries, read_manifest
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.writing import example_count, write_epochs
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_json
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 from bert_emd_jax.training.config import OptionalBool
-
-if TYPE_CHECKING:
-    from bert_emd_jax.corpus.corpus import Corpus
-    from bert_emd_jax.corpus.pretraining_examples import ExampleSettings
-    from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _TEMPORARY = ".corpus"  # the tokenised corpus until the program is done
 
@@ -95,10 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain_data(config: PretrainDataConfig) -> None:
     """Tokenises the corpus and writes the files of every epoch."""
-    from bert_emd_jax.corpus.manifest import create_manifest
-    from bert_emd_jax.corpus.pretraining_examples import ExampleSettings
-    from bert_emd_jax.corpus.writing import example_count
-    from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
     _check(config)
     shard = _parse_shard(config.shard)
@@ -132,13 +130,9 @@ def _write_missing(
     config: PretrainDataConfig,
     directory: Path,
     shard: tuple[int, int],
-    tokenizer: "Tokenizer",
-    settings: "ExampleSettings",
+    tokenizer: Tokenizer,
+    settings: ExampleSettings,
 ) -> None:
-    from tqdm import tqdm
-
-    from bert_emd_jax.corpus.pretraining_examples import Vocabulary
-    from bert_emd_jax.corpus.writing import write_epochs
 
     temporary = None
     if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
@@ -175,11 +169,8 @@ def _write_missing(
     shutil.rmtree(directory / _TEMPORARY, ignore_errors=True)
 
 
-def _tokenized(config: PretrainDataConfig, tokenizer: "Tokenizer", temporary: Path | None) -> "Corpus":
+def _tokenized(config: PretrainDataConfig, tokenizer: Tokenizer, temporary: Path | None) -> Corpus:
     """Returns the corpus as token ids, those of an interrupted run if it had finished them."""
-    from tqdm import tqdm
-
-    from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
 
     if temporary is not None and Corpus.is_complete(temporary):
         return Corpus.open(temporary)
@@ -212,7 +203,6 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[str, object]) -> None:
     """Creates the directory, or checks that its contents may be continued or replaced."""
-    from bert_emd_jax.corpus.manifest import MANIFEST_FILE, differing_entries, read_manifest, write_manifest
 
     if config.resume and config.overwrite:
         raise UserError("--resume goes on with what --overwrite removes; give one of them")
@@ -240,12 +230,11 @@ def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[
         print(f"--resume: {directory} holds nothing yet, starting from the beginning")
     directory.mkdir(parents=True, exist_ok=True)
     _remove_output(directory)
-    write_manifest(directory, manifest)
+    write_json(directory / MANIFEST_FILE, manifest)
 
 
 def _remove_output(directory: Path) -> None:
     """Removes what an earlier run of this program wrote."""
-    from bert_emd_jax.corpus.manifest import MANIFEST_FILE
 
     (directory / MANIFEST_FILE).unlink(missing_ok=True)
     shutil.rmtree(directory / _TEMPORARY, ignore_errors=True)

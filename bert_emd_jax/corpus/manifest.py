@@ -9,7 +9,7 @@ from typing import Any
 from bert_emd_jax import __version__
 from bert_emd_jax.corpus.pretraining_examples import ExampleSettings
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.files import read_json, write_json
+from bert_emd_jax.files import read_json
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 MANIFEST_FILE = "pretraining_data.json"
@@ -35,11 +35,6 @@ def create_manifest(
 def vocabulary_fingerprint(tokenizer: Tokenizer) -> str:
     """Returns a sha256 of the token of every id: equal if equal ids mean the same."""
     return hashlib.sha256(json.dumps(tokenizer.tokens()).encode()).hexdigest()
-
-
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Writes a manifest into the directory of the data."""
-    write_json(directory / MANIFEST_FILE, manifest)
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:

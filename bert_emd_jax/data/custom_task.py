@@ -14,8 +14,6 @@ _SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 _SHARD_DIRECTORIES = (".", "data")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 _STEMS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
-_ACCURACY = ("accuracy",)
-_CORRELATION = ("pearson_and_spearman", "pearson", "spearman")
 
 
 def custom_task(
@@ -44,10 +42,10 @@ def custom_task(
         )
     if not regression:
         names = _check_labels(labels) if labels else _infer_labels(directory, splits)
-        return Task("custom", names, _ACCURACY, text_pair_column is not None, splits)
+        return Task("custom", names, ("accuracy",), splits)
     if labels:
         raise UserError("a regression task has no labels: give either --labels or --regression")
-    return Task("custom", None, _CORRELATION, text_pair_column is not None, splits)
+    return Task("custom", None, ("pearson_and_spearman", "pearson", "spearman"), splits)
 
 
 def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:

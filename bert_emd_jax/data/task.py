@@ -43,10 +43,14 @@ class Task:
     name: str
     labels: tuple[str, ...] | None
     metrics: tuple[str, ...]
-    pair: bool
     splits: Mapping[str, SplitFile]
     label_names: tuple[tuple[str, ...], ...] = ()
     skips_malformed_rows: bool = False
+
+    @property
+    def pair(self) -> bool:
+        """Whether examples have two texts."""
+        return any(file.text_b is not None for file in self.splits.values())
 
     @property
     def is_regression(self) -> bool:

@@ -113,7 +113,7 @@ def test_a_tokenised_corpus_is_kept(tmp_path, corpus, vocabulary_directory, monk
     arguments = flags(corpus, vocabulary_directory, output, "--reduce_memory")
     run_and_kill(tmp_path, 1, arguments)
     assert (output / ".corpus" / "tokens.bin").is_file()
-    monkeypatch.setattr("bert_emd_jax.corpus.corpus.tokenize_corpus", None)
+    monkeypatch.setattr("bert_emd_jax.commands.pretrain_data.tokenize_corpus", None)
     assert main([*arguments, "--resume"]) == 0
     assert not (output / ".corpus").exists()
 

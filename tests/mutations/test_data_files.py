@@ -17,7 +17,7 @@ from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, writ
 from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.corpus.corpus import tokenize_corpus
 from bert_emd_jax.corpus.dataset import PregeneratedData
-from bert_emd_jax.corpus.manifest import create_manifest, write_manifest
+from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest
 from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
 from bert_emd_jax.corpus.writing import write_epochs
 from bert_emd_jax.data import token_cache
@@ -27,6 +27,7 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task import SplitFile
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.files import write_json
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 WORDS = (
@@ -162,7 +163,7 @@ def pregenerated(tmp_path: Path, tokenizer: Tokenizer) -> dict[str, dict[str, by
     for form in ("jsonl", "arrays"):
         directory = tmp_path / f"as {form}"
         directory.mkdir()
-        write_manifest(directory, create_manifest(path, tokenizer, SETTINGS, form, (0, 1)))
+        write_json(directory / MANIFEST_FILE, create_manifest(path, tokenizer, SETTINGS, form, (0, 1)))
         corpus = tokenize_corpus(path, tokenizer)
         write_epochs(corpus, Vocabulary.of(tokenizer), SETTINGS, [0, 1], directory, format_name=form)
         found[form] = read_files(directory)
