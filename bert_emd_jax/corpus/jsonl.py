@@ -1,7 +1,7 @@
 """Reads `epoch_N.json` and its metrics, which the original's program writes too."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,14 +38,6 @@ def read_metrics(path: Path) -> Metrics:
         ) from None
 
 
-class _Example(NamedTuple):
-    token_ids: list[int]
-    segment_a_length: int
-    is_random_next: bool
-    masked_positions: list[int]
-    masked_labels: list[int]
-
-
 def read_examples(
     path: Path, tokenizer: Tokenizer, max_seq_len: int, chunk_size: int
 ) -> Iterator[ExampleArrays]:
@@ -58,10 +50,10 @@ def read_examples(
     ids[tokenizer.special_tokens["unk_token"]] = tokenizer.unk_id  # ids without a token are named so, too
     if not path.is_file():
         raise UserError(f"{path}: no such file, but there are metrics of it; make the data again")
-    examples: list[_Example] = []
+    examples: list[tuple[list[int], ...]] = []
     for number, text in decoded_lines(path):
         try:
-            example = _parse(json.loads(text), ids)
+            example = token_ids, *_ = _parse(json.loads(text), ids)
         except _UnknownTokenError as error:
             raise UserError(
                 f"{path}:{number}: the model's vocabulary has no token {str(error)[:40]!r}; make the data "
@@ -72,25 +64,33 @@ def read_examples(
                 f"{path}:{number}: no record with tokens, segment_ids, is_random_next, masked_lm_positions "
                 f"and masked_lm_labels that fit together; make the data again"
             ) from None
-        if len(example.token_ids) > max_seq_len:
+        if len(token_ids) > max_seq_len:
             raise UserError(
-                f"{path}:{number}: {len(example.token_ids)} tokens, but the metrics say max_seq_len "
+                f"{path}:{number}: {len(token_ids)} tokens, but the metrics say max_seq_len "
                 f"{max_seq_len}; make the data again"
             )
         examples.append(example)
         if len(examples) == chunk_size:
-            yield _as_arrays(examples)
+            yield _concatenated(examples)
             examples = []
     if examples:
-        yield _as_arrays(examples)
+        yield _concatenated(examples)
+
+
+def _concatenated(examples: list[tuple[list[int], ...]]) -> ExampleArrays:
+    lists_by_name = zip(*examples, strict=True)
+    return ExampleArrays(*(np.fromiter(chain.from_iterable(lists), np.int64) for lists in lists_by_name))
 
 
 class _UnknownTokenError(Exception):
     pass
 
 
-def _parse(value: Any, ids: dict[str, int]) -> _Example:
-    """Returns the example of a JSON object. Raises ValueError, TypeError or KeyError if it is none."""
+def _parse(value: Any, ids: dict[str, int]) -> tuple[list[int], ...]:
+    """Returns the values of one example for each of the `ExampleArrays`.
+
+    Raises ValueError, TypeError or KeyError if a JSON value is no example.
+    """
     tokens, segments = value["tokens"], value["segment_ids"]
     positions, labels = value["masked_lm_positions"], value["masked_lm_labels"]
     is_random_next = value["is_random_next"]
@@ -107,20 +107,5 @@ def _parse(value: Any, ids: dict[str, int]) -> _Example:
         token_ids, label_ids = [ids[token] for token in tokens], [ids[label] for label in labels]
     except KeyError as error:
         raise _UnknownTokenError(*error.args) from None
-    return _Example(token_ids, segment_a_length, is_random_next, positions, label_ids)
-
-
-def _as_arrays(examples: Sequence[_Example]) -> ExampleArrays:
-    def concatenated(lists: Iterable[list[int]]) -> np.ndarray:
-        return np.fromiter(chain.from_iterable(lists), np.int64)
-
-    token_ids, segment_a_lengths, is_random_next, positions, labels = zip(*examples, strict=True)
-    return ExampleArrays(
-        concatenated(token_ids),
-        np.array([len(ids) for ids in token_ids]),
-        np.array(segment_a_lengths),
-        np.array(is_random_next),
-        np.array([len(masked) for masked in positions]),
-        concatenated(positions),
-        concatenated(labels),
-    )
+    one_each = [len(tokens)], [segment_a_length], [is_random_next], [len(positions)]
+    return token_ids, *one_each, positions, label_ids
