@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Integer
 
 from bert_emd_jax.corpus.workers import results_in_order, worker_pool
 from bert_emd_jax.data.rows import decoded_lines
@@ -30,9 +31,9 @@ class Corpus:
     from `document_offsets[d]` up to `document_offsets[d + 1]`. None of them is empty.
     """
 
-    tokens: np.ndarray
-    sentence_offsets: np.ndarray
-    document_offsets: np.ndarray
+    tokens: Integer[np.ndarray, " tokens"]
+    sentence_offsets: Int[np.ndarray, " sentences+1"]
+    document_offsets: Int[np.ndarray, " documents+1"]
 
     @property
     def sentence_count(self) -> int:

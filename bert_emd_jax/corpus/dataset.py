@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from bert_emd_jax.corpus.formats import ArraysFormat, ExampleArrays
 from bert_emd_jax.corpus.jsonl import read_examples, read_metrics
@@ -44,23 +45,23 @@ class PretrainingDataset:
         return int(self._first_rows[-1])
 
     @cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of every example, int32 `[rows]`."""
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        """Tokens of every example, int32."""
         return np.concatenate([part.lengths for part in self._parts], dtype=np.int32)
 
     @cached_property
-    def segment_a_lengths(self) -> np.ndarray:
-        """Tokens of segment 0 of every example, int32 `[rows]`."""
+    def segment_a_lengths(self) -> Int[np.ndarray, " rows"]:
+        """Tokens of segment 0 of every example, int32."""
         return np.concatenate([part.segment_a_lengths for part in self._parts], dtype=np.int32)
 
     @cached_property
-    def masked_counts(self) -> np.ndarray:
-        """Masked tokens of every example, int32 `[rows]`."""
+    def masked_counts(self) -> Int[np.ndarray, " rows"]:
+        """Masked tokens of every example, int32."""
         return np.concatenate([part.masked_counts for part in self._parts], dtype=np.int32)
 
     @property
-    def is_random_next(self) -> np.ndarray:
-        """Whether the second text of every example does not follow its first one, bool `[rows]`."""
+    def is_random_next(self) -> Bool[np.ndarray, " rows"]:
+        """Whether the second text of every example is a random one."""
         return np.concatenate([part.is_random_next for part in self._parts])
 
     @property
@@ -74,7 +75,7 @@ class PretrainingDataset:
         return int(self.masked_counts.max(initial=0))
 
     def collate(
-        self, rows: np.ndarray, length: int, rows_padded_to: int | None = None
+        self, rows: Int[np.ndarray, " rows"], length: int, rows_padded_to: int | None = None
     ) -> dict[str, np.ndarray]:
         """Returns a batch of the given rows, padded to `length` tokens and `rows_padded_to` rows.
 

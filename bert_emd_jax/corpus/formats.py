@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Integer
 
 from bert_emd_jax.corpus.corpus import token_type
 from bert_emd_jax.corpus.pretraining_examples import ExampleBatch, Vocabulary
@@ -65,20 +66,19 @@ class JsonLinesFormat:
 
 
 class ExampleArrays(NamedTuple):
-    """Examples as one-dimensional arrays.
+    """Examples as concatenated arrays.
 
-    `token_ids` has the tokens of all examples, concatenated, masks applied; `lengths`, `segment_a_lengths`
-    (tokens of segment 0), `is_random_next` and `masked_counts` have one value per example;
-    `masked_positions` (within the example) and `masked_labels` (the original token) one per masked token.
+    `token_ids` have the masks applied; `segment_a_lengths` count the tokens of segment 0;
+    `masked_positions` are those within the example, and `masked_labels` the original tokens.
     """
 
-    token_ids: np.ndarray
-    lengths: np.ndarray
-    segment_a_lengths: np.ndarray
-    is_random_next: np.ndarray
-    masked_counts: np.ndarray
-    masked_positions: np.ndarray
-    masked_labels: np.ndarray
+    token_ids: Integer[np.ndarray, " tokens"]
+    lengths: Integer[np.ndarray, " examples"]
+    segment_a_lengths: Integer[np.ndarray, " examples"]
+    is_random_next: Bool[np.ndarray, " examples"]
+    masked_counts: Integer[np.ndarray, " examples"]
+    masked_positions: Integer[np.ndarray, " masked"]
+    masked_labels: Integer[np.ndarray, " masked"]
 
 
 class ArraysFormat:

@@ -1,7 +1,7 @@
 """Reads `epoch_N.json` and its metrics, which the original's program writes too."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ def read_examples(
     ids[tokenizer.special_tokens["unk_token"]] = tokenizer.unk_id  # ids without a token are named so, too
     if not path.is_file():
         raise UserError(f"{path}: no such file, but there are metrics of it; make the data again")
-    examples: list[tuple[list[int], ...]] = []
+    examples: list[tuple[Sequence[int], ...]] = []
     for number, text in decoded_lines(path):
         try:
             example = token_ids, *_ = _parse(json.loads(text), ids)
@@ -77,7 +77,7 @@ def read_examples(
         yield _concatenated(examples)
 
 
-def _concatenated(examples: list[tuple[list[int], ...]]) -> ExampleArrays:
+def _concatenated(examples: list[tuple[Sequence[int], ...]]) -> ExampleArrays:
     lists_by_name = zip(*examples, strict=True)
     return ExampleArrays(*(np.fromiter(chain.from_iterable(lists), np.int64) for lists in lists_by_name))
 
@@ -86,7 +86,7 @@ class _UnknownTokenError(Exception):
     pass
 
 
-def _parse(value: Any, ids: dict[str, int]) -> tuple[list[int], ...]:
+def _parse(value: Any, ids: dict[str, int]) -> tuple[Sequence[int], ...]:
     """Returns the values of one example for each of the `ExampleArrays`.
 
     Raises ValueError, TypeError or KeyError if a JSON value is no example.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from bert_emd_jax.corpus.corpus import Corpus
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -54,8 +55,8 @@ class Vocabulary:
     word_start: str | None = None
 
     @cached_property
-    def continues_word(self) -> np.ndarray:
-        """Whether each token is a word's second or later one, bool `[vocabulary]`."""
+    def continues_word(self) -> Bool[np.ndarray, " vocab"]:
+        """Whether each token is a word's second or later one."""
         if self.word_start is None:
             return np.array([token.startswith("##") for token in self.tokens])
         return np.array([not token.startswith(self.word_start) for token in self.tokens])
@@ -69,17 +70,17 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """Examples as arrays, `[n]` or `[n, length]`; the latter are zero beyond each row's length.
+    """Examples as arrays, zero beyond each row's length.
 
     `input_ids` have the masks applied, `original_ids` do not; `masked` marks the positions to predict.
     """
 
-    input_ids: np.ndarray
-    original_ids: np.ndarray
-    masked: np.ndarray
-    lengths: np.ndarray
-    segment_a_lengths: np.ndarray
-    is_random_next: np.ndarray
+    input_ids: Int[np.ndarray, "rows length"]
+    original_ids: Int[np.ndarray, "rows length"]
+    masked: Bool[np.ndarray, "rows length"]
+    lengths: Int[np.ndarray, " rows"]
+    segment_a_lengths: Int[np.ndarray, " rows"]
+    is_random_next: Bool[np.ndarray, " rows"]
 
 
 def corpus_blocks(corpus: Corpus) -> list[tuple[int, int]]:

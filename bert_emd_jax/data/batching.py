@@ -3,17 +3,18 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 
 class BatchRows(NamedTuple):
-    """The rows of one batch, int64 `[rows]`, and the length in tokens that they are padded to."""
+    """The rows of one batch and the length in tokens that they are padded to."""
 
-    rows: np.ndarray
+    rows: Int[np.ndarray, " rows"]
     length: int
 
 
 def choose_bucket_lengths(
-    lengths: np.ndarray, max_length: int, count: int = 4, multiple: int | None = None
+    lengths: Int[np.ndarray, " rows"], max_length: int, count: int = 4, multiple: int | None = None
 ) -> tuple[int, ...]:
     """Returns at most `count` increasing padded lengths that give the fewest padding tokens.
 
@@ -63,7 +64,9 @@ class BatchSchedule:
     from a bucket move up to the next longer one, so that at most one batch of an epoch is not full.
     """
 
-    def __init__(self, lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int, seed: int):
+    def __init__(
+        self, lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...], batch_size: int, seed: int
+    ):
         """Assigns every row to a bucket.
 
         Args:
@@ -98,7 +101,7 @@ class BatchSchedule:
 
 
 def evaluation_batches(
-    lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int
+    lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...], batch_size: int
 ) -> list[BatchRows]:
     """Returns batches that cover every row once, shortest bucket first, in row order within a bucket."""
     if batch_size < 1:
@@ -108,7 +111,7 @@ def evaluation_batches(
     )
 
 
-def _bucket_of(lengths: np.ndarray, bucket_lengths: tuple[int, ...]) -> np.ndarray:
+def _bucket_of(lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...]) -> np.ndarray:
     """Returns the index of the first bucket that holds each row."""
     if list(bucket_lengths) != sorted(set(bucket_lengths)):
         raise ValueError(f"bucket lengths must increase: {bucket_lengths}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.errors import UserError
@@ -27,26 +28,26 @@ def truncated_lengths(length_a: int, length_b: int, budget: int) -> tuple[int, i
 class EncodedDataset:
     """Rows of token ids, special tokens included, concatenated.
 
-    `token_ids` int32 `[tokens]`; row r is `token_ids[offsets[r]:offsets[r + 1]]`, and its first
-    `segment_a_lengths[r]` tokens are segment 0. `labels` int32 or float32 `[rows]`, or None.
+    Row r is `token_ids[offsets[r]:offsets[r + 1]]`, and its first `segment_a_lengths[r]` tokens are
+    segment 0. Labels are int32 or float32.
     """
 
-    token_ids: np.ndarray
-    offsets: np.ndarray
-    segment_a_lengths: np.ndarray
-    labels: np.ndarray | None
+    token_ids: Int[np.ndarray, " tokens"]
+    offsets: Int[np.ndarray, " rows+1"]
+    segment_a_lengths: Int[np.ndarray, " rows"]
+    labels: Shaped[np.ndarray, " rows"] | None
     pad_id: int
 
     def __len__(self) -> int:
         return len(self.segment_a_lengths)
 
     @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of every row, int32 `[rows]`."""
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        """Tokens of every row."""
         return np.diff(self.offsets).astype(np.int32)
 
     def collate(
-        self, rows: np.ndarray, length: int, rows_padded_to: int | None = None
+        self, rows: Int[np.ndarray, " rows"], length: int, rows_padded_to: int | None = None
     ) -> dict[str, np.ndarray]:
         """Returns a batch of the given rows, padded to `length` tokens and `rows_padded_to` rows.
 
@@ -64,7 +65,11 @@ class EncodedDataset:
 
 
 def padded_batch(
-    lengths: np.ndarray, segment_a_lengths: np.ndarray, length: int, rows_padded_to: int | None, pad_id: int
+    lengths: Int[np.ndarray, " rows"],
+    segment_a_lengths: Int[np.ndarray, " rows"],
+    length: int,
+    rows_padded_to: int | None,
+    pad_id: int,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of a batch whose `input_ids` are still to be filled in.
 
@@ -72,8 +77,8 @@ def padded_batch(
     `[R]`, 1 for real rows. Rows beyond the given ones are padding with a mask and weight of zero.
 
     Args:
-      lengths: tokens of every row, `[rows]`.
-      segment_a_lengths: how many of them are segment 0, `[rows]`.
+      lengths: tokens of every row.
+      segment_a_lengths: how many of them are segment 0.
       length: tokens that rows are padded to.
       rows_padded_to: R; None: no rows are added.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Examples:
 
     texts_a: list[str]
     texts_b: list[str] | None
-    labels: np.ndarray | None
-    lines: np.ndarray
+    labels: Shaped[np.ndarray, " rows"] | None
+    lines: Int[np.ndarray, " rows"]
     identifiers: list[str]
     path: Path
     skipped_lines: tuple[int, ...] = ()

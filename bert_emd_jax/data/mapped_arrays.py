@@ -4,11 +4,12 @@ import tokenize
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer
 
 from bert_emd_jax.errors import one_line
 
 
-def map_integers(path: Path) -> np.ndarray:
+def map_integers(path: Path) -> Integer[np.ndarray, " values"]:
     """Maps the one-dimensional array of integers or booleans in a file.
 
     Raises OSError if the file cannot be read and ValueError if it holds anything else.

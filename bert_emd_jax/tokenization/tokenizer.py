@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from jaxtyping import Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_emd_jax.errors import UserError, one_line
@@ -188,7 +189,9 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_flat(
+        self, texts: Sequence[str]
+    ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " texts"]]:
         """Returns the token ids of all texts, concatenated, int32, and their number in each text, int64."""
         if self._words is not None:
             return self._words.encode_flat(texts)

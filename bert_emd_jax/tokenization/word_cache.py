@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tokenizers
+from jaxtyping import Int
 from tokenizers import models, normalizers, pre_tokenizers
 
 _MOST_WORDS = 1 << 20
@@ -61,7 +62,9 @@ class WordCache:
         ends = [0, *np.cumsum(counts).tolist()]
         return [ids[start:end] for start, end in itertools.pairwise(ends)]
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_flat(
+        self, texts: Sequence[str]
+    ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " texts"]]:
         """Returns the token ids of all texts, concatenated, int32, and their number in each text, int64."""
         parts = [self._encode_chunk(chunk) for chunk in _chunks(texts)]
         if not parts:
