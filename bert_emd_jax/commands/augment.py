@@ -1,4 +1,4 @@
-"""run_augment.py: TinyBERT's data augmentation, training rows with words replaced by likely others."""
+"""run_augment.py: TinyBERT's data augmentation, which replaces words of training rows by likely others."""
 
 import dataclasses
 import os
@@ -7,17 +7,23 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
+from tqdm import tqdm
 
+from bert_emd_jax.augmentation.augmented_file import Cells, header_of, whole_rows, write_rows
+from bert_emd_jax.augmentation.word_vectors import WordVectors
+from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT, sample_variants
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.data.readers import read_split
+from bert_emd_jax.data.rows import Column
+from bert_emd_jax.data.task import TFDS, Task, augmented
+from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.training.config import CustomTaskConfig, Dtype, OptionalBool
 
 if TYPE_CHECKING:
-    from bert_emd_jax.augmentation.augmented_file import Cells
     from bert_emd_jax.augmentation.word_replacements import WordReplacements
-    from bert_emd_jax.data.rows import Column
-    from bert_emd_jax.data.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +88,7 @@ class AugmentConfig(CustomTaskConfig, ReplacementConfig):
 
 
 def run(config: AugmentConfig) -> None:
-    """Reads the train file, asks the model and the word vectors for candidates, and writes the variants."""
-    from tqdm import tqdm
-
-    from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, write_rows
-    from bert_emd_jax.augmentation.word_vectors import WordVectors
-    from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT
-    from bert_emd_jax.data.readers import read_split
-    from bert_emd_jax.data.task import augmented
+    """Reads the train file, finds candidates for its words, and writes rows with replaced words."""
 
     task, data_dir = _task_of(config)
     examples = read_split(task, data_dir, "train")
@@ -101,6 +100,7 @@ def run(config: AugmentConfig) -> None:
         vectors = WordVectors.from_file(config.glove_embs, config.max_vectors)
         print(f"{config.glove_embs}: vectors of {len(vectors)} words")
 
+    # Loads JAX: not before the flags and rows are known to be right.
     from bert_emd_jax.augmentation.masked_lm import load_masked_lm
     from bert_emd_jax.augmentation.word_replacements import WordReplacements
 
@@ -141,9 +141,7 @@ def run(config: AugmentConfig) -> None:
     print(f"{target}: {len(examples)} rows became {written}")
 
 
-def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
-    from bert_emd_jax.data.task import TFDS
-    from bert_emd_jax.data.tasks import get_task
+def _task_of(config: AugmentConfig) -> tuple[Task, Path]:
 
     if str(config.data_dir) == TFDS:
         raise UserError("--data_dir tfds: augmented rows are a file; name a directory of the task's files")
@@ -164,33 +162,30 @@ def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
 
 
 def _check_target(target: Path, config: AugmentConfig) -> None:
-    """Says before the long work what would keep the file from being written."""
+    """Raises UserError, before the long computation, if the file cannot be written."""
     if target.parent.exists() and not target.parent.is_dir():
         raise UserError(f"--output_dir {target.parent}: is a file; name a directory")
     if target.exists() and not config.overwrite:
         raise UserError(f"{target}: is there already; --overwrite replaces it")
-    there = next(parent for parent in target.absolute().parents if parent.exists())
-    if not os.access(there, os.W_OK):
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    if not os.access(existing, os.W_OK):
         raise UserError(f"{target.parent}: cannot be written to; name another directory with --output_dir")
 
 
 def _augmented_rows(
-    rows: "Iterable[Cells]",
-    columns: "Sequence[Column]",
+    rows: Iterable[Cells],
+    columns: Sequence[Column],
     replacements: "WordReplacements",
     samples: int,
     probability: float,
     seed: int,
-) -> "Iterator[Cells]":
-    """Every row, then itself with variants of its first text, then itself with variants of its second."""
-    import numpy as np
-
-    from bert_emd_jax.augmentation.words import sample_variants
+) -> Iterator[Cells]:
+    """Yields every row, then copies with variants of its first text, then with variants of its second."""
 
     for number, row in enumerate(rows):
         yield row
         for side, column in enumerate(columns):
-            # A generator of its own: what a row becomes does not depend on the rows before it.
+            # With its own generator a row does not depend on the rows before it.
             generator = np.random.default_rng((seed, number, side))
             words = replacements.of(row[column])
             for variant in sample_variants(row[column], words, samples, probability, generator):

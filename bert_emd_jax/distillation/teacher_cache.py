@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
@@ -69,10 +69,10 @@ class RowsWithTeacher:
         if self.directory is not None and self.temporary:
             shutil.rmtree(self.directory.parent, ignore_errors=True)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.rows.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         kept = self.outputs.collate(batch.rows, batch.length, padded_rows)
         return self.rows.arrays(step, batch, padded_rows) | kept
 
@@ -212,7 +212,8 @@ def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset
     parameters = {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)
     }
-    arrays = {name: getattr(dataset, name) for name in ("token_ids", "offsets", "first_lengths")}
+    arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
+    arrays["first_lengths"] = dataset.segment_a_lengths
     for name, values in sorted((parameters | arrays).items()):
         values = np.ascontiguousarray(values)
         digest.update(f"{name} {values.dtype} {values.shape}".encode())

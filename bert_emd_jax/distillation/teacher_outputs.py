@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import Batch, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import pmap_forward, replicate, rows_for_devices, split_for_prediction
 from bert_emd_jax.errors import UserError
@@ -156,7 +156,7 @@ class TeacherOutputs:
         compute = pmap_forward(lambda params, batch: batch_of(forward(module, params, batch), self._kinds))
         device_params = replicate(params)
 
-        def without_padding(batch: Batch, outputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        def without_padding(batch: BatchRows, outputs: dict[str, Any]) -> dict[str, np.ndarray]:
             found = {}
             for kind in self._kinds:
                 values = np.asarray(outputs[PREFIX + kind])
@@ -167,7 +167,7 @@ class TeacherOutputs:
             return found
 
         # While the devices work on one batch, the host puts away the one before.
-        under_way: tuple[int, Batch, dict[str, Any]] | None = None
+        under_way: tuple[int, BatchRows, dict[str, Any]] | None = None
         rows_before = sum(len(batch.rows) for batch in self._batches[:first])
         with tqdm(
             total=len(self._dataset), initial=rows_before, desc="teacher", unit="row", disable=None

@@ -16,7 +16,6 @@ from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.training.config import GeneralDistillConfig
 from bert_emd_jax.training.gradients import Batch
 from bert_emd_jax.training.objectives import masked_lm_sums
-from bert_emd_jax.training.row_source import corpus_arrays
 from bert_emd_jax.transport.costs import attention_cost_sums, embedding_cost_sums, hidden_cost_sums
 from bert_emd_jax.transport.mappings import fixed_plan
 from bert_emd_jax.transport.names import FIXED_MAPPINGS
@@ -69,7 +68,7 @@ class HeldOutLoss:
         lengths = self._dataset.lengths[self._rows]
         totals: dict[str, list[Any]] = {}
         for batch in evaluation_batches(lengths, self._bucket_lengths, config.eval_batch_size):
-            arrays = corpus_arrays(self._dataset, self._rows[batch.rows], batch.length, padded_rows)
+            arrays = self._dataset.collate(self._rows[batch.rows], batch.length, padded_rows)
             sums = jax.device_get(self._sums((params, self._teacher_params), split_for_prediction(arrays)))
             for name, parts in sums.items():
                 total = totals.setdefault(name, [0.0, 0.0])

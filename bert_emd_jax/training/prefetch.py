@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.devices.parallel import rows_of_this_host, split_for_training
 from bert_emd_jax.training.row_source import RowSource
 
 
 def step_inputs(
     source: RowSource, first: int, last: int, padded_rows: int, micro_batches: int
-) -> Generator[tuple[Batch, dict[str, np.ndarray]]]:
+) -> Generator[tuple[BatchRows, dict[str, np.ndarray]]]:
     """The rows of all hosts and this host's arrays, for the steps from `first` up to `last`.
 
     Args:
@@ -23,10 +23,10 @@ def step_inputs(
     """
     places = rows_of_this_host(padded_rows, micro_batches)
 
-    def inputs(step: int) -> tuple[Batch, dict[str, np.ndarray]]:
+    def inputs(step: int) -> tuple[BatchRows, dict[str, np.ndarray]]:
         batch = source.batch(step)
         # Only these rows are read, tokenised or parsed here.
-        mine = Batch(batch.rows[places[places < len(batch.rows)]], batch.length)
+        mine = BatchRows(batch.rows[places[places < len(batch.rows)]], batch.length)
         return batch, split_for_training(source.arrays(step, mine, len(places)), micro_batches)
 
     with ThreadPoolExecutor(1, "step_inputs") as worker:

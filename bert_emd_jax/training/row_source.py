@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bert_emd_jax.corpus.dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
-from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.corpus.dataset import PregeneratedData, PretrainingDataset
+from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 
 
@@ -22,11 +22,11 @@ class RowSource(Protocol):
         """Around the training: makes ready what its steps need, which may take long, and puts it away."""
         ...
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         """The rows of a step, counted from 0, and the length that they are padded to."""
         ...
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         """The model's inputs and what it learns from, [padded_rows, …]."""
         ...
 
@@ -45,10 +45,10 @@ class TaskRows:
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self.schedule.batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         return self.dataset.collate(batch.rows, batch.length, padded_rows)
 
 
@@ -78,12 +78,12 @@ class CorpusRows:
     def prepared(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> BatchRows:
         return self._open(step // self.steps_per_epoch)[1].batch(step)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         dataset, _ = self._open(step // self.steps_per_epoch)
-        return corpus_arrays(dataset, batch.rows, batch.length, padded_rows)
+        return dataset.collate(batch.rows, batch.length, padded_rows)
 
     def _open(self, epoch: int) -> tuple[PretrainingDataset, BatchSchedule]:
         opened = self._opened  # at once: another thread may ask for another epoch
@@ -93,26 +93,3 @@ class CorpusRows:
             schedule = BatchSchedule(lengths, self._bucket_lengths, self._batch_size, self._seed)
             opened = self._opened = epoch, dataset, schedule
         return opened[1:]
-
-
-def corpus_arrays(
-    dataset: PretrainingDataset, rows: np.ndarray, length: int, padded_rows: int
-) -> dict[str, np.ndarray]:
-    """Inputs of pregenerated rows, and their masked tokens as `masked_positions` and `masked_labels`.
-
-    Both are int32 [rows, most masked tokens of a row in the epoch]; where a row has fewer, labels are -1 and
-    positions 0. They are absent where nothing is masked.
-    """
-    arrays = dataset.collate(rows, length, padded_rows)
-    labels = arrays.pop("lm_labels")
-    del arrays["is_random_next"]
-    if not dataset.most_masked:
-        return arrays
-    # A multiple of 4, so that the epochs share compiled programs.
-    width = min(-(-dataset.most_masked // 4) * 4, length)
-    order = np.argsort(labels == NOT_MASKED, axis=1, kind="stable")[:, :width]
-    masked_labels = np.take_along_axis(labels, order, axis=1)
-    return arrays | {
-        "masked_positions": np.where(masked_labels == NOT_MASKED, 0, order).astype(np.int32),
-        "masked_labels": masked_labels,
-    }

@@ -59,8 +59,8 @@ def shapes_once(monkeypatch: pytest.MonkeyPatch):
 
 def use_tokenizer(directory: Path) -> None:
     tokenizer = Tokenizer.from_directory(directory)
-    largest = max(max(ids, default=0) for ids in tokenizer.encode_pieces(TEXTS))
-    assert largest < tokenizer.vocab_size == len(tokenizer.pieces())
+    largest = max(max(ids, default=0) for ids in tokenizer.encode(TEXTS))
+    assert largest < tokenizer.vocab_size == len(tokenizer.tokens())
     assert tokenizer.fingerprint
 
 
