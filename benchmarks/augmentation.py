@@ -83,8 +83,8 @@ def main() -> None:
     )
     results = {name: way() for name, way in ways.items()}  # compiles
     batched = results.pop("batched")[tenth]
-    for name, pieces in results.items():
-        same = (pieces == batched).all(axis=1).mean()
+    for name, token_ids in results.items():
+        same = (token_ids == batched).all(axis=1).mean()
         print(f"{name}: {same:.1%} of the words get the same {CANDIDATES} candidates in the same order")
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):

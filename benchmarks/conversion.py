@@ -61,7 +61,7 @@ def write(directory: Path) -> None:
     config = BertConfig()
     write_huggingface_weights(directory / "model", initial_params(config, "classifier", seed=0), config)
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    (directory / "model" / "vocab.txt").write_text("\n".join(words) + "\n")
+    (directory / "model" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
 
 
 def save(directory: Path) -> float:

@@ -1,7 +1,6 @@
-"""What the benchmark programs share: the models, the texts, FLOPs, and timing several things in turn."""
+"""Shared by the benchmark programs: models, texts, FLOPs, and timing several calls in turn."""
 
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from comparison.records import processor
 
 from bert_emd_jax.commands import demo, demo_assets
 from bert_emd_jax.models.bert_config import BertConfig
@@ -25,16 +25,10 @@ SMALL_STUDENT = BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_he
 
 
 def machine() -> str:
-    """Processor, cores and accelerator in words."""
-    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    """Returns processor, cores, load and accelerator in words."""
     device = jax.devices()[0]
-    text = f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    text = f"{processor()}, load {os.getloadavg()[0]:.1f}"
     return text if device.platform == "cpu" else f"{text}, {jax.device_count()} x {device.device_kind}"
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
 
 
 Clock = Callable[[], float]
@@ -43,7 +37,7 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def seconds(call: Callable[[], object], clock: Clock = time.perf_counter) -> float:
-    """How long a call takes; it must not return before its work is done."""
+    """Returns how long a call takes; it must not return before its work is done."""
     start = clock()
     call()
     return clock() - start
@@ -52,7 +46,7 @@ def seconds(call: Callable[[], object], clock: Clock = time.perf_counter) -> flo
 def seconds_in_turn(
     calls: Mapping[Any, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
 ) -> dict[Any, list[float]]:
-    """Seconds of every call in every round, one after the other: a noisy moment hits all of them."""
+    """Returns the seconds of every call in every round; the calls take turns, so that noise hits them all."""
     times: dict[Any, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -65,12 +59,12 @@ def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
 
 
 def median_ratio(above: list[float], below: list[float]) -> float:
-    """Median over the rounds of a quotient: both were timed within moments of each other."""
+    """Returns the median over the rounds of a quotient; in a round both were timed one after the other."""
     return statistics.median(one / other for one, other in zip(above, below, strict=True))
 
 
 def matmul_call(dtype: str = "float32") -> tuple[Callable[[], object], float]:
-    """(one large compiled matrix product, its FLOPs): the most that a device of this machine can do."""
+    """Returns one large compiled matrix product, which reaches the peak of a device, and its FLOPs."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul)
@@ -79,7 +73,7 @@ def matmul_call(dtype: str = "float32") -> tuple[Callable[[], object], float]:
 
 
 def forward_flops(config: BertConfig, rows: int, length: int) -> float:
-    """Multiplications and additions of the matrix products of a forward pass, padding included."""
+    """Returns multiplications and additions of the matrix products of a forward pass, padding included."""
     width, tokens = config.hidden_size, rows * length
     dense = 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size)
     per_layer = dense + 4 * tokens * length * width
@@ -89,7 +83,7 @@ def forward_flops(config: BertConfig, rows: int, length: int) -> float:
 def step_flops(
     student: BertConfig, teacher: BertConfig, rows: int, length: int, *, with_teacher: bool = True
 ) -> float:
-    """Of a distillation step: the teacher, the student forward and backward, projection, cost matrices."""
+    """Returns the FLOPs of a distillation step: teacher, student forward and backward, projection, costs."""
     tokens = rows * length
     pairs = student.num_hidden_layers * teacher.num_hidden_layers
     projection = 2 * tokens * (student.num_hidden_layers + 1) * student.hidden_size * teacher.hidden_size
@@ -100,7 +94,7 @@ def step_flops(
 
 
 def uncased_tokenizer(vocab_file: Path | None) -> Tokenizer:
-    """The tokenizer of a vocabulary; without one, of BERT's uncased one as the demo's teacher has it."""
+    """Returns the tokenizer of a vocabulary; without one, that of the demo's teacher (BERT, uncased)."""
     with tempfile.TemporaryDirectory() as directory:
         if vocab_file is None:
             demo_assets.unpack_minilm(Path(directory))

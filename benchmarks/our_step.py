@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, split_for_training
@@ -71,14 +71,14 @@ class Ours:
         self.frozen = replicate({"teacher": None if kept else teacher.params, "flow": flow})
         self.measurements: dict[str, Any] = {}
 
-    def arrays(self, batch: Batch) -> dict[str, np.ndarray]:
+    def arrays(self, batch: BatchRows) -> dict[str, np.ndarray]:
         """A batch as the loop hands it to the step."""
         rows = self.data.train.collate(batch.rows, batch.length, self.config.train_batch_size)
         if self.kept is not None:
             rows |= self.kept.collate(batch, self.config.train_batch_size)
         return split_for_training(rows)
 
-    def train(self, batches: list[Batch]) -> None:
+    def train(self, batches: list[BatchRows]) -> None:
         """Steps on these batches, the host one ahead of the device as in the loop."""
         for batch in batches:
             self.state, self.measurements = self.step(self.state, self.frozen, self.arrays(batch))
@@ -94,7 +94,7 @@ class KeptOutputs:
         self._outputs = TeacherOutputs(teacher.config, rows_of(dataset, rows))
         self._outputs.fill_files(directory, BertForSequenceClassification(teacher.config), teacher.params)
 
-    def collate(self, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def collate(self, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         return self._outputs.collate(self._places[batch.rows], batch.length, padded_rows)
 
 
@@ -106,12 +106,12 @@ def rows_of(dataset: EncodedDataset, rows: np.ndarray) -> EncodedDataset:
         dataset,
         token_ids=np.concatenate(token_ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        first_lengths=dataset.first_lengths[rows],
+        segment_a_lengths=dataset.segment_a_lengths[rows],
         labels=None,
     )
 
 
-def parts_of_a_step(ours: Ours, batch: Batch) -> dict[str, Callable[[], object]]:
+def parts_of_a_step(ours: Ours, batch: BatchRows) -> dict[str, Callable[[], object]]:
     """The parts of a step as programs of their own, compiled, on one batch."""
     arrays = ours.arrays(batch)
     config = ours.config

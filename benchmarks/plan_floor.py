@@ -25,9 +25,10 @@ Distances = Float[np.ndarray, "T T"]
 
 
 def spread(distances: Distances, flow: Float[np.ndarray, "S T"]) -> Float[np.ndarray, "S T"]:
-    """Squared distances of the teacher's layers from the mean that each student layer gets by the plan.
+    """Returns squared distances of the teacher's layers from the mean that the plan gives each student layer.
 
-    distances: squared, between the teacher's layers.
+    Args:
+      distances: squared, between the teacher's layers.
     """
     shares = flow / flow.sum(axis=1, keepdims=True)
     to_shared = shares @ distances
@@ -35,7 +36,7 @@ def spread(distances: Distances, flow: Float[np.ndarray, "S T"]) -> Float[np.nda
 
 
 def least_spread(distances: Distances, student_layers: int, searches: int, seed: int = 0) -> float:
-    """The least Σ F·spread that was found among plans F with equal layer weights."""
+    """Returns the least Σ F·spread that was found among plans F with equal layer weights."""
     rng = np.random.default_rng(seed)
     student = np.full(student_layers, 1 / student_layers)
     teacher = np.full(len(distances), 1 / len(distances))
@@ -51,7 +52,7 @@ def least_spread(distances: Distances, student_layers: int, searches: int, seed:
 
 
 def layer_distances(args: argparse.Namespace) -> dict[str, Distances]:
-    """Mean squared differences between the teacher's layers, of attention scores and of hidden states."""
+    """Returns mean squared differences between teacher layers, of attention scores and of hidden states."""
     model = load_model(args.teacher_model, head="none")
     examples = read_split(get_task(args.task_name, data_dir=args.data_dir), args.data_dir, "train")
     dataset = encode_examples(model.tokenizer, examples, args.max_seq_length)

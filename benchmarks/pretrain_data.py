@@ -1,4 +1,4 @@
-"""Sentences per second and core of the pretraining data, beside the same work in pure Python.
+"""Sentences per second and core of the pretraining data, compared with pure Python.
 
 `python benchmarks/pretrain_data.py [--rounds 3] [--reviews 25000] [--epochs 1]` takes the IMDB reviews and
 the vocabulary of the demo. The baseline does what TinyBERT's pregenerate_training_data.py does, the way it
@@ -24,7 +24,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the baseline has one core, too
 
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.corpus.corpus import tokenize_corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
 from bert_emd_jax.corpus.writing import write_epochs
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -45,16 +45,16 @@ def main() -> None:
         demo_assets.unpack_minilm(model)
         ways: dict[str, Callable[[Path, Path, int, Path], None]] = {
             "pure Python, jsonl": pure_python,
-            "jsonl": lambda *given: vectorised(*given, form="jsonl"),
-            "arrays": lambda *given: vectorised(*given, form="arrays"),
+            "jsonl": lambda *given: vectorised(*given, format_name="jsonl"),
+            "arrays": lambda *given: vectorised(*given, format_name="arrays"),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for round_number in range(args.rounds):
-            for way, work in ways.items():
+            for way, write in ways.items():
                 output = directory / f"{way} {round_number}"
                 output.mkdir()
                 start = time.process_time()
-                work(corpus, model, args.epochs, output)
+                write(corpus, model, args.epochs, output)
                 seconds[way].append(time.process_time() - start)
     baseline = seconds["pure Python, jsonl"]
     print(f"{sentences} sentences, {args.epochs} epoch(s), median of {args.rounds} round(s)")
@@ -64,11 +64,13 @@ def main() -> None:
         print(f"{way:20} {median:7.2f} s  {sentences / median:9.0f} sentences/s  {ratio:5.1f} times")
 
 
-def vectorised(corpus: Path, model: Path, epochs: int, output: Path, form: str) -> None:
+def vectorised(corpus: Path, model: Path, epochs: int, output: Path, format_name: str) -> None:
     """What run_pretrain_data.py does."""
     tokenizer = Tokenizer.from_directory(model)
     tokenized = tokenize_corpus(corpus, tokenizer)
-    write_epochs(tokenized, Vocabulary.of(tokenizer), SETTINGS, range(epochs), output, form=form)
+    write_epochs(
+        tokenized, Vocabulary.of(tokenizer), SETTINGS, range(epochs), output, format_name=format_name
+    )
 
 
 # --- the same in pure Python
@@ -76,8 +78,8 @@ def vectorised(corpus: Path, model: Path, epochs: int, output: Path, form: str) 
 
 def pure_python(corpus: Path, model: Path, epochs: int, output: Path) -> None:
     random.seed(SETTINGS.seed)
-    pieces = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    tokenizer = PythonTokenizer(pieces)
+    vocabulary = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    tokenizer = PythonTokenizer(vocabulary)
     documents = Documents()
     document: list[list[str]] = []
     with corpus.open(encoding="utf-8") as lines:
@@ -94,7 +96,7 @@ def pure_python(corpus: Path, model: Path, epochs: int, output: Path) -> None:
         count = 0
         with (output / f"epoch_{epoch}.json").open("w") as target:
             for index in range(len(documents)):
-                for instance in document_instances(documents, index, pieces):
+                for instance in document_instances(documents, index, vocabulary):
                     target.write(json.dumps(instance) + "\n")
                     count += 1
         metrics = {"num_training_examples": count, "max_seq_len": SETTINGS.max_seq_len}
@@ -102,16 +104,16 @@ def pure_python(corpus: Path, model: Path, epochs: int, output: Path) -> None:
 
 
 class PythonTokenizer:
-    """BERT's uncased tokenizer: words by walking over the characters, then the longest pieces first."""
+    """BERT's uncased tokenizer: words by walking over the characters, then the longest tokens first."""
 
-    def __init__(self, pieces: list[str]):
-        self.vocabulary = collections.OrderedDict((piece, index) for index, piece in enumerate(pieces))
+    def __init__(self, tokens: list[str]):
+        self.vocabulary = collections.OrderedDict((token, index) for index, token in enumerate(tokens))
 
     def tokenize(self, text: str) -> list[str]:
-        pieces = []
+        tokens = []
         for word in self.words(text):
-            pieces.extend(self.pieces_of(word))
-        return pieces
+            tokens.extend(self.tokens_of(word))
+        return tokens
 
     def words(self, text: str) -> list[str]:
         text = self.spaced_chinese(self.clean(text))
@@ -183,25 +185,25 @@ class PythonTokenizer:
                 output[-1].append(character)
         return ["".join(characters) for characters in output]
 
-    def pieces_of(self, word: str) -> list[str]:
+    def tokens_of(self, word: str) -> list[str]:
         if len(word) > 100:
             return ["[UNK]"]
-        pieces = []
+        tokens = []
         start = 0
         while start < len(word):
             end = len(word)
             while start < end:
-                piece = word[start:end]
+                token = word[start:end]
                 if start > 0:
-                    piece = "##" + piece
-                if piece in self.vocabulary:
+                    token = "##" + token
+                if token in self.vocabulary:
                     break
                 end -= 1
             if start == end:
                 return ["[UNK]"]
-            pieces.append(piece)
+            tokens.append(token)
             start = end
-        return pieces
+        return tokens
 
 
 class Documents(list):
@@ -216,7 +218,7 @@ class Documents(list):
         return self[int(np.searchsorted(self.ends, sentence, side="right"))]
 
 
-def document_instances(documents: Documents, index: int, pieces: list[str]) -> Iterator[dict]:
+def document_instances(documents: Documents, index: int, vocabulary: list[str]) -> Iterator[dict]:
     """Examples of a document, sentence by sentence."""
     document = documents[index]
     budget = SETTINGS.max_seq_len - 3
@@ -225,23 +227,23 @@ def document_instances(documents: Documents, index: int, pieces: list[str]) -> I
         target = random.randint(2, budget)
     chunk: list[list[str]] = []
     length = 0
-    place = 0
-    while place < len(document):
-        chunk.append(document[place])
-        length += len(document[place])
-        if place == len(document) - 1 or length >= target:
+    position = 0
+    while position < len(document):
+        chunk.append(document[position])
+        length += len(document[position])
+        if position == len(document) - 1 or length >= target:
             split = random.randrange(1, len(chunk)) if len(chunk) >= 2 else 1
-            a = [piece for sentence in chunk[:split] for piece in sentence]
+            a = [token for sentence in chunk[:split] for token in sentence]
             is_random = len(chunk) == 1 or random.random() < 0.5
             if is_random:
                 b = random_next(documents, index, target - len(a))
-                place -= len(chunk) - split
+                position -= len(chunk) - split
             else:
-                b = [piece for sentence in chunk[split:] for piece in sentence]
+                b = [token for sentence in chunk[split:] for token in sentence]
             truncate(a, b, budget)
             tokens = ["[CLS]", *a, "[SEP]", *b, "[SEP]"]
             segment_ids = [0] * (len(a) + 2) + [1] * (len(b) + 1)
-            tokens, positions, labels = mask(tokens, pieces)
+            tokens, positions, labels = mask(tokens, vocabulary)
             yield {
                 "tokens": tokens,
                 "segment_ids": segment_ids,
@@ -251,7 +253,7 @@ def document_instances(documents: Documents, index: int, pieces: list[str]) -> I
             }
             chunk = []
             length = 0
-        place += 1
+        position += 1
 
 
 def random_next(documents: Documents, index: int, wanted: int) -> list[str]:
@@ -273,26 +275,26 @@ def truncate(a: list[str], b: list[str], budget: int) -> None:
             longer.pop()
 
 
-def mask(tokens: list[str], pieces: list[str]) -> tuple[list[str], list[int], list[str]]:
-    candidates = [[place] for place, token in enumerate(tokens) if token not in ("[CLS]", "[SEP]")]
+def mask(tokens: list[str], vocabulary: list[str]) -> tuple[list[str], list[int], list[str]]:
+    candidates = [[position] for position, token in enumerate(tokens) if token not in ("[CLS]", "[SEP]")]
     quota = min(SETTINGS.max_predictions_per_seq, max(1, round(len(tokens) * SETTINGS.masked_lm_prob)))
     random.shuffle(candidates)
     chosen = []
     for word in candidates:
         if len(chosen) >= quota:
             break
-        for place in word:
-            label = tokens[place]
+        for position in word:
+            label = tokens[position]
             if random.random() < 0.8:
                 replacement = "[MASK]"
             elif random.random() < 0.5:
-                replacement = tokens[place]
+                replacement = tokens[position]
             else:
-                replacement = random.choice(pieces)
-            chosen.append((place, label))
-            tokens[place] = replacement
+                replacement = random.choice(vocabulary)
+            chosen.append((position, label))
+            tokens[position] = replacement
     chosen.sort()
-    return tokens, [place for place, _ in chosen], [label for _, label in chosen]
+    return tokens, [position for position, _ in chosen], [label for _, label in chosen]
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from comparison.commands import Workplace, is_done, write_student_configs
+from comparison.commands import Study, is_done, write_student_configs
 from comparison.execution import ROOT, finished, perform_all
 from comparison.findings import Findings
-from comparison.matrix import FULL, SMOKE, Plan, check_names, going_on, runs_of
+from comparison.matrix import FULL, SMOKE, Plan, check_names, resumed_plan, runs_of
 from comparison.methods import METHODS, STUDENTS
 from comparison.models import write_body
 from comparison.page import write_page
@@ -28,6 +28,7 @@ from comparison.tasks import TASKS, available_tasks, write_task
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import replacing
 from bert_emd_jax.training.config import Integers, Names
 
 
@@ -90,7 +91,7 @@ class StudyConfig:
 
 
 def plan_of(config: StudyConfig) -> Plan:
-    """The plan that the flags name. Raises UserError for a name that there is not."""
+    """Returns the plan that the flags describe. Raises UserError for an unknown name."""
     tasks = config.tasks or (("rotten_tomatoes",) if config.smoke else available_tasks(config.glue_dir))
     check_names("tasks", tasks, tuple(TASKS))
     check_names("students", config.students, tuple(STUDENTS))
@@ -119,15 +120,15 @@ def _numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def run(config: StudyConfig) -> None:
-    """Makes runs and page, or what `command` says."""
-    root = config.output_dir.resolve()  # no other word of a command then looks like a path below it
+    """Performs the runs and writes the page, or does what `command` says."""
+    root = config.output_dir.resolve()  # absolute, so that no other word of a command looks like a path in it
     if config.command == "report":
         _write_up(config, *read_log(root / LOG))
         return
     plan = plan_of(config)
     stored = root / PLAN
     if stored.is_file():
-        plan = going_on(read_plan(stored), plan, root)
+        plan = resumed_plan(read_plan(stored), plan, root)
     runs = runs_of(plan)
     if config.command == "list":
         records = finished(root)
@@ -137,7 +138,7 @@ def run(config: StudyConfig) -> None:
         print(f"{sum(is_done(run, records) for run in runs)} of {len(runs)} runs are done")
         return
     deadline = time.monotonic() + 3600 * config.hours if config.hours else None
-    place = Workplace(
+    study = Study(
         root,
         plan,
         shlex.split(config.training_flags),
@@ -145,11 +146,11 @@ def run(config: StudyConfig) -> None:
         shlex.split(config.augmentation_flags),
         _environment(root, config.jobs),
     )
-    _prepare(config, place)
+    _prepare(config, study)
     # Ends the programs of this study, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        perform_all(runs, place, jobs=config.jobs, deadline=deadline)
+        perform_all(runs, study, jobs=config.jobs, deadline=deadline)
     finally:
         records = list(finished(root).values())
         write_log(root / LOG, plan, records)
@@ -165,25 +166,24 @@ def _write_up(config: StudyConfig, plan: Plan, records: Sequence[Record]) -> Non
     print(f"page: {page}")
 
 
-def _prepare(config: StudyConfig, place: Workplace) -> None:
-    """Writes what the runs read: the body, the corpus, the students' sizes, the tasks."""
-    plan, root = place.plan, place.root
+def _prepare(config: StudyConfig, study: Study) -> None:
+    """Writes what the runs read: the body, the corpus, the configs of students, the tasks."""
+    plan, root = study.plan, study.root
     if root.is_dir() and any(root.iterdir()) and not (root / PLAN).is_file():
         raise UserError(f"--output_dir {root}: holds something that is no study; choose another directory")
     root.mkdir(parents=True, exist_ok=True)
     write_plan(root / PLAN, plan)
-    write_body(place.body, plan.tiny)
-    if not place.corpus_text.is_file():
-        aside = place.corpus_text.with_suffix(".writing")
-        demo_assets.write_imdb_corpus(aside, plan.reviews)
-        aside.replace(place.corpus_text)
-    write_student_configs(place)
+    write_body(study.body, plan.tiny)
+    if not study.corpus_text.is_file():
+        with replacing(study.corpus_text) as temporary:
+            demo_assets.write_imdb_corpus(temporary, plan.reviews)
+    write_student_configs(study)
     for task in {*plan.tasks, plan.tuning_task or plan.tasks[0]}:
-        write_task(task, place.data(task), config.glue_dir, plan.train_rows, plan.tiny)
+        write_task(task, study.data(task), config.glue_dir, plan.train_rows, plan.tiny)
 
 
 def _environment(root: Path, jobs: int) -> dict[str, str]:
-    """Variables of the runs: seeds of one method share what XLA compiles; several share an accelerator."""
+    """Returns variables for the runs: a compilation cache for all, and room for several on an accelerator."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str((root / "compiled").resolve()))
     sharing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > 1 else {}
     return {"JAX_COMPILATION_CACHE_DIR": cache} | sharing

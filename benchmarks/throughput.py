@@ -54,7 +54,7 @@ from measuring import (
 from our_step import KeptOutputs, Ours, parts_of_a_step
 
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch, BatchSchedule
+from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.distillation import teacher_outputs
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
@@ -70,9 +70,9 @@ class OnceForAll(NamedTuple):
     per_row: float
 
 
-def batches_by_length(schedule: BatchSchedule) -> dict[int, list[Batch]]:
+def batches_by_length(schedule: BatchSchedule) -> dict[int, list[BatchRows]]:
     """The batches of the first epoch by padded length."""
-    by_length: dict[int, list[Batch]] = collections.defaultdict(list)
+    by_length: dict[int, list[BatchRows]] = collections.defaultdict(list)
     for step in range(schedule.steps_per_epoch):
         batch = schedule.batch(step)
         by_length[batch.length].append(batch)
@@ -170,7 +170,7 @@ def keep_outputs(
 def print_rates(
     ours: Ours,
     once: OnceForAll | None,
-    by_length: dict[int, list[Batch]],
+    by_length: dict[int, list[BatchRows]],
     per_step: dict[int, float],
     compilation: dict[int, float],
     baseline_step: float | None,
@@ -202,7 +202,7 @@ def print_rates(
         )
 
 
-def print_mapping_ratio(emd: Ours, uniform: Ours, batch: Batch, rounds: int, clock: Clock) -> None:
+def print_mapping_ratio(emd: Ours, uniform: Ours, batch: BatchRows, rounds: int, clock: Clock) -> None:
     """Prints what the optimal transport adds to a step."""
     calls = {"emd": lambda: emd.train([batch]), "uniform": lambda: uniform.train([batch])}
     uniform.train([batch])  # compiles
@@ -211,7 +211,7 @@ def print_mapping_ratio(emd: Ours, uniform: Ours, batch: Batch, rounds: int, clo
     print(f"  --mapping emd / --mapping uniform, {batch.length} tokens: {ratio:.3f}", flush=True)
 
 
-def print_breakdown(ours: Ours, batch: Batch, rounds: int, clock: Clock) -> None:
+def print_breakdown(ours: Ours, batch: BatchRows, rounds: int, clock: Clock) -> None:
     """Prints what the parts of a step take, each compiled on its own, beside the whole."""
     parts = parts_of_a_step(ours, batch)
     for call in parts.values():

@@ -96,7 +96,7 @@ def print_peak(reader: str, path: Path) -> None:
 
 def peak_resident_set() -> float:
     """In MB, from Linux; `resource.getrusage` would count the process that started this one as well."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bert_emd_jax.checkpoints.model_directory import Model
-    from bert_emd_jax.runs.layer_mapping import Mapping
+    from bert_emd_jax.runs.layer_mapping import LayerMapping
 
 Results = dict[str, Any]
 
@@ -101,7 +101,7 @@ def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results
     return score(config or EvaluationConfig(**flags))
 
 
-def mapping(run_dir: str | Path) -> "Mapping":
+def mapping(run_dir: str | Path) -> "LayerMapping":
     """The transport plans, costs and layer weights that a distillation run recorded.
 
     `flow` and `cost` are by side ("attention", "hidden") arrays [moments, student layers, teacher layers];
@@ -138,7 +138,7 @@ def plot_layer_weights(run_dir: str | Path) -> "Figure":
     return draw_layer_weights_of(_recorded(run_dir))
 
 
-def _recorded(run_dir: str | Path) -> "Mapping":
+def _recorded(run_dir: str | Path) -> "LayerMapping":
     recorded = mapping(run_dir)
     if not len(recorded.steps) or not recorded.flow:
         raise UserError(f"{run_dir}: no plan is recorded yet; --log_steps says how often one is")

@@ -60,11 +60,16 @@ def test_a_worked_example(tmp_path: Path, title: str):
 
 @pytest.mark.parametrize("title", ["A new family of checkpoints", "A new head"])
 def test_the_places_named_are_there(title: str):
-    named = re.findall(r"`((?:weights|bert|tests)/[\w/]+\.py)(?::(\w+))?`", sections()[title])
+    named = re.findall(r"`((?:checkpoints|models|tests)/[\w/]+\.py)(?::(\w+))?`", sections()[title])
     assert len(named) >= 4
     for path, name in named:
         file = ROOT / path if path.startswith("tests/") else ROOT / "bert_emd_jax" / path
         assert f"def {name}(" in file.read_text(encoding="utf-8") if name else file.is_file(), path
-    names = (ROOT / "bert_emd_jax" / "weights" / "names.py").read_text(encoding="utf-8")
-    for name in ("_IGNORED =", "_HEADS:", "def head_of(", "def canonical_name(", "Head = Literal"):
-        assert name in names
+    for path, names in {
+        "checkpoints/names.py": ("_IGNORED =", "_HEADS:", "def head_of(", "def canonical_name("),
+        "models/bert_config.py": ("Head = Literal",),
+        "models/heads.py": ("MODULES:", "class BertOutput(", "class BertForMaskedLM("),
+        "models/other_architectures.py": ("OTHER_ARCHITECTURES =",),
+    }.items():
+        text = (ROOT / "bert_emd_jax" / path).read_text(encoding="utf-8")
+        assert all(name in text for name in names), path

@@ -1,4 +1,4 @@
-"""Runs a study: programs as processes of their own, finished runs skipped, few or many at a time. No jax."""
+"""Runs a study: one process per run, several at a time, finished runs are skipped. No jax."""
 
 import concurrent.futures
 import datetime
@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from comparison.commands import Workplace, command_line, is_done, setting_of
+from bert_emd_jax import layout
+from comparison.commands import Study, command_line, is_done, setting_of
 from comparison.matrix import Run
 from comparison.records import LOG, RECORD, Record, read_record, record_of, write_log, write_record
 from comparison.tasks import training_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of a finished run; teachers and students keep what the next run loads.
-_HEAVY = ("checkpoints", "tensorboard", "pytorch", "dev_predictions.jsonl")
-_WEIGHTS = ("params", "vocab.txt", "tokenizer_config.json", "config.json")
+# What is deleted of a finished run, the weights only of runs that no other run loads.
+_HEAVY = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PYTORCH, layout.DEV_PREDICTIONS)
+_WEIGHTS = (layout.PARAMS, "vocab.txt", "tokenizer_config.json", layout.CONFIG)
 
 
 class RunFailedError(Exception):
@@ -48,8 +49,8 @@ class Programs:
         with self._lock:
             self._running.discard(process)
         if code:
-            last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
-            raise RunFailedError(f"exit code {code}: {last} (see {log})")
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunFailedError(f"exit code {code}: {lines[-1] if lines else 'no output'} (see {log})")
 
     def stop(self) -> None:
         with self._lock:
@@ -58,24 +59,24 @@ class Programs:
                 process.terminate()
 
 
-def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Callable[..., None]) -> Record:
-    """Runs one run and leaves its record. Raises RunFailedError."""
-    directory = place.path(run)
+def perform(run: Run, study: Study, records: Mapping[str, Record], start: Callable[..., None]) -> Record:
+    """Runs one run and writes its record. Raises RunFailedError."""
+    directory = study.path(run)
     if directory.exists():
         shutil.rmtree(directory)  # never finished, or of another setting
     directory.parent.mkdir(parents=True, exist_ok=True)
-    command = command_line(run, place, records)
+    command = command_line(run, study, records)
     started, since = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    start(command, directory.with_name(f"{directory.name}.log"), place.environment)
+    start(command, directory.with_name(f"{directory.name}.log"), study.environment)
     seconds = round(time.perf_counter() - since, 1)
     directory.mkdir(exist_ok=True)  # run_augment.py writes beside the task's rows
     rows = None
     if run.task is not None and run.kind in ("teacher", "augmentation"):
-        rows = training_rows(run.task, place.data(run.task), augmented=run.kind == "augmentation")
+        rows = training_rows(run.task, study.data(run.task), augmented=run.kind == "augmentation")
     record = record_of(
         run,
         directory,
-        command=shlex.join(["python", *(_as_anywhere(part, place.root) for part in command)]),
+        command=shlex.join(["python", *(_relative(part, study.root) for part in command)]),
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
         setting=setting_of(run, records),
@@ -91,34 +92,38 @@ def perform(run: Run, place: Workplace, records: Mapping[str, Record], start: Ca
     return record
 
 
-def _as_anywhere(part: str, root: Path) -> str:
-    """A part of a command; the log names no directory of this machine."""
+def _relative(part: str, root: Path) -> str:
+    """Returns a part of a command without directories of this machine."""
     path = Path(part)
     return str("study" / path.relative_to(root)) if path.is_relative_to(root) else part
 
 
 def finished(root: Path) -> dict[str, Record]:
-    """The records of all runs that are done, by name, whether the plan still has them or not."""
+    """Returns the records of all runs that are done, by name, also of those that the plan no longer has."""
     records = [read_record(path.parent) for path in sorted(root.glob(f"*/**/{RECORD}"))]
     return {record.name: record for record in records}
 
 
 def perform_all(
     runs: Sequence[Run],
-    place: Workplace,
+    study: Study,
     *,
     jobs: int = 1,
     deadline: float | None = None,
     start: Callable[..., None] | None = None,
 ) -> dict[str, Record]:
-    """Performs the runs that are not done, `jobs` at a time, in their order; returns all records.
+    """Performs the runs that are not done, in their order; returns all records.
 
-    A run for which later candidates choose another setting or teacher is performed again. No run is begun
-    after `deadline` (of time.monotonic). A failed run, and those that wait for it, are left out and said.
-    After every run the raw log is written anew.
+    A run whose best setting or teacher has changed is performed again. A failed run, and those that require
+    it, are left out; a line says so. The raw log is written anew after every run.
+
+    Args:
+      jobs: runs at a time.
+      deadline: no run starts after this time (of time.monotonic).
+      start: runs a program; called as `Programs` is.
     """
     programs = start or Programs()
-    records = finished(place.root)
+    records = finished(study.root)
     waiting = [run for run in runs if not is_done(run, records)]
     count, failed = len(waiting), 0
     print(f"{len(runs) - count} of {len(runs)} runs are done", flush=True)
@@ -129,9 +134,9 @@ def perform_all(
                 in_time = deadline is None or time.monotonic() < deadline
                 while in_time and len(pending) < jobs and (run := _next(waiting, pending.values(), records)):
                     waiting.remove(run)
-                    if is_done(run, records):  # its new trials chose what it has been run with
+                    if is_done(run, records):  # its new trials chose the same setting
                         continue
-                    pending[pool.submit(perform, run, place, dict(records), programs)] = run
+                    pending[pool.submit(perform, run, study, dict(records), programs)] = run
                 if not pending:
                     break
                 done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -147,7 +152,7 @@ def perform_all(
                         continue
                     score = "" if record.score is None else f"  {record.metric} {record.score:.4f}"
                     print(f"{position}  {record.seconds:.0f} s{score}", flush=True)
-                    write_log(place.root / LOG, place.plan, records.values())
+                    write_log(study.root / LOG, study.plan, records.values())
         except BaseException:
             if isinstance(programs, Programs):
                 programs.stop()
@@ -158,6 +163,6 @@ def perform_all(
 
 
 def _next(waiting: Sequence[Run], running: Iterable[Run], records: Mapping[str, Record]) -> Run | None:
-    """The first run whose requirements are done, none of them to be made again."""
+    """Returns the first run whose requirements are done, none of them waiting or running again."""
     ready = records.keys() - {run.name for run in (*waiting, *running)}
     return next((run for run in waiting if ready.issuperset(run.requires)), None)

@@ -1,4 +1,4 @@
-"""What the records of a study say: scores, and differences from the baseline, by task and student."""
+"""The results of a study: scores, and differences from the baseline, by task and student."""
 
 import dataclasses
 import statistics
@@ -21,10 +21,14 @@ class Pair(NamedTuple):
     task: str
     student: str
 
+    @property
+    def title(self) -> str:
+        return f"{TASKS[self.task].title}, {self.student}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The records of a study, sorted. Differences are paired by seed, above the baseline if not said else."""
+    """The records of a study, sorted. Differences are paired by seed, above the baseline by default."""
 
     plan: Plan
     records: Sequence[Record]
@@ -32,25 +36,24 @@ class Findings:
     @cached_property
     def finals(self) -> dict[Pair, dict[str, dict[int, Record]]]:
         """pair → method → seed → run, in the order of the tables."""
+        runs: dict[tuple[str | None, ...], dict[int, Record]] = {}
+        for run in sorted(self.of_kind("final"), key=lambda run: run.seed):
+            runs.setdefault((run.task, run.student, run.method), {})[run.seed] = run
         found: dict[Pair, dict[str, dict[int, Record]]] = {}
         for pair in (Pair(task, student) for task in TASKS for student in STUDENTS):
-            for method in METHODS:
-                runs = [
-                    record
-                    for record in self.of_kind("final")
-                    if (record.task, record.student, record.method) == (*pair, method)
-                ]
-                if runs:
-                    by_seed = {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
-                    found.setdefault(pair, {})[method] = by_seed
+            if by_method := {name: runs[*pair, name] for name in METHODS if (*pair, name) in runs}:
+                found[pair] = by_method
         return found
 
     def of_kind(self, kind: str) -> list[Record]:
         return [record for record in self.records if record.kind == kind]
 
+    def first_run(self, pair: Pair, method: str) -> Record | None:
+        return next(iter(self.finals.get(pair, {}).get(method, {}).values()), None)
+
     @property
     def methods(self) -> list[str]:
-        """Those that have a run, in the order of the tables."""
+        """Those with a run, in the order of the tables."""
         return [method for method in METHODS if any(method in runs for runs in self.finals.values())]
 
     @property
@@ -61,7 +64,7 @@ class Findings:
         return [run.score or 0.0 for run in self.finals[pair].get(method, {}).values()]
 
     def differences(self, pair: Pair, method: str, above: str = BASELINE) -> list[float]:
-        """Of the seeds that both methods have."""
+        """Returns the differences of scores for the seeds that both methods have."""
         ours, theirs = (self.finals[pair].get(name, {}) for name in (method, above))
         return [(ours[seed].score or 0.0) - (theirs[seed].score or 0.0) for seed in ours if seed in theirs]
 
@@ -69,7 +72,7 @@ class Findings:
         return pooled_interval([self.differences(pair, method, above)])
 
     def difference_over_rows(self, pair: Pair, method: str) -> Interval | None:
-        """By the bootstrap over dev rows; None where predictions are missing."""
+        """Returns the bootstrap interval over dev rows; None if predictions are missing."""
         ours, theirs = (self.finals[pair].get(name, {}) for name in (method, BASELINE))
         seeds = [seed for seed in ours if seed in theirs]
         labels = next((run.labels for run in self.teachers(pair.task) if run.labels), None)
@@ -80,12 +83,12 @@ class Findings:
         return bootstrap_interval(metric, _digits([labels])[0], _digits(texts[0]), _digits(texts[1]))
 
     def pooled(self, method: str, student: str | None = None, above: str = BASELINE) -> Interval:
-        """Over all pairs, or over those of a student, that have both methods."""
+        """Returns the interval over all pairs, or those of a student, that have both methods."""
         pairs = [pair for pair in self.finals if student in (None, pair.student)]
         return pooled_interval([self.differences(pair, method, above) for pair in pairs])
 
-    def rows_predicted_otherwise(self, method: str, other: str) -> float | None:
-        """The share of dev rows, over all pairs and seeds that both have; None where there are none."""
+    def rows_predicted_differently(self, method: str, other: str) -> float | None:
+        """Returns the share of dev rows, over all pairs and seeds that both have; None if there are none."""
         shares = [
             float(np.mean([ours != theirs for ours, theirs in zip(texts[0], texts[1], strict=True)]))
             for runs in self.finals.values()
@@ -96,12 +99,12 @@ class Findings:
         return statistics.mean(shares) if shares else None
 
     def teachers(self, task: str) -> list[Record]:
-        """The candidates, best first; the first of equals was taken."""
+        """Returns the candidates, best first; of equals the first was taken."""
         runs = [record for record in self.of_kind("teacher") if record.task == task]
         return sorted(runs, key=lambda run: -(run.score or 0.0))
 
     def missing(self) -> dict[Pair, dict[str, list[int]]]:
-        """pair → method → planned seeds without a run."""
+        """Returns pair → method → planned seeds without a run."""
         found: dict[Pair, dict[str, list[int]]] = {}
         for pair in (Pair(task, student) for task in self.plan.tasks for student in self.plan.students):
             for method in self.plan.methods:
@@ -111,7 +114,7 @@ class Findings:
         return found
 
     def trials(self, pair: Pair, method: str) -> list[Record]:
-        """What was tried for a method, in the order of the values."""
+        """Returns the trials of a method, in the order of the values."""
         runs = [
             record
             for record in self.of_kind("tuning")
@@ -126,7 +129,7 @@ class Findings:
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:
-    """The mean and the sample's standard deviation, None for one value."""
+    """Returns the mean and the sample standard deviation, None for one value."""
     values = list(values)
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 

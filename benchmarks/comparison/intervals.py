@@ -1,4 +1,4 @@
-"""How sure a difference is: over seeds, over several pairs of task and student, over the dev rows."""
+"""Confidence intervals of differences: over seeds, over pairs of task and student, over dev rows."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ROUNDS = 2000
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval, unbounded (infinite) where `count` differences cannot bound it."""
+    """A mean and its confidence interval; infinite if `count` differences are too few."""
 
     mean: float
     low: float
@@ -22,11 +22,11 @@ class Interval(NamedTuple):
 
 
 def pooled_interval(cells: Sequence[Sequence[float]]) -> Interval:
-    """The mean of the cells' mean differences, cells weighing the same; of one cell, the paired t.
+    """Returns the mean of the cells' mean differences, equally weighted; for one cell, the paired t interval.
 
     The variances of the cells may differ: degrees of freedom by Welch and Satterthwaite. A cell is a pair of
-    task and student; the interval speaks of these cells and of new seeds, not of new tasks. A cell of one
-    difference has no variance: the interval is unbounded then.
+    task and student; the interval holds for these cells and new seeds, not for new tasks. With a cell of one
+    difference, which has no variance, it is infinite.
     """
     filled = [np.asarray(cell, np.float64) for cell in cells if len(cell)]
     count = sum(map(len, filled))
@@ -37,7 +37,7 @@ def pooled_interval(cells: Sequence[Sequence[float]]) -> Interval:
         return Interval(mean, -math.inf, math.inf, count)
     shares = np.array([cell.var(ddof=1) / len(cell) for cell in filled]) / len(filled) ** 2
     variance = float(shares.sum())
-    if variance == 0:  # seeds that agree to the last digit say nothing of new ones
+    if variance == 0:  # seeds that agree to the last digit say nothing about new ones
         return Interval(mean, -math.inf, math.inf, count)
     freedom = variance**2 / sum(
         share**2 / (len(cell) - 1) for share, cell in zip(shares, filled, strict=True)
@@ -49,10 +49,10 @@ def pooled_interval(cells: Sequence[Sequence[float]]) -> Interval:
 def metric_of_counts(
     metric: str, counts: Float[np.ndarray, "rounds classes classes"]
 ) -> Float[np.ndarray, " rounds"]:
-    """The metric of each confusion matrix, true classes down; `accuracy_and_f1` and f1 are of class 1.
+    """Returns the metric of each confusion matrix, true classes down; f1 is that of class 1.
 
     Raises:
-      ValueError: a metric that is not of classes.
+      ValueError: it is not a metric of classes.
     """
     total = counts.sum(axis=(1, 2))
     right = np.trace(counts, axis1=1, axis2=2)
@@ -78,9 +78,9 @@ def bootstrap_interval(
     baseline: Int[np.ndarray, "runs rows"],
     seed: int = 0,
 ) -> Interval:
-    """The mean difference of the metric between runs and their baselines, over other dev sets of this size.
+    """Returns the mean difference of the metric between runs and their baselines, for dev sets of this size.
 
-    The percentile bootstrap over rows, the same rows for all runs: the runs are taken as they are.
+    The interval is that of the percentile bootstrap over rows, the same rows for all runs.
     """
     rng = np.random.default_rng(seed)
     rows, classes = len(labels), int(max(labels.max(), predictions.max(), baseline.max())) + 1

@@ -1,4 +1,4 @@
-"""The runs of a study: which, in which order, and which of them wait for which. Imports no jax."""
+"""The runs of a study, their order and their requirements. Imports no jax."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from comparison.methods import CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
 
 Kind = Literal["corpus", "student", "masked_lm", "augmentation", "teacher", "tuning", "final"]
 CORPUS, MASKED_CORPUS, MASKED_LM = "corpus", "masked_corpus", "masked_lm"
-TUNING_SEED = 0  # no seed of the comparison: what is chosen on it has not been tried on theirs
+TUNING_SEED = 0  # not a seed of the comparison, whose runs must not choose their own settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +65,19 @@ SMOKE = {
     "reviews": 200,
     "tiny": True,
 }
-# What may differ when a study is taken up again: it adds or leaves out runs. New trials may choose another
-# setting for runs that are done, new teachers another teacher; these are made again.
+# What may change when a study is resumed: it adds or leaves out runs. If new trials choose another setting
+# for runs that are done, or new teachers another teacher, these runs are performed again.
 _EXTENDABLE = (
     *("tasks", "students", "methods", "seeds", "teacher_seeds"),
     *("betas", "learning_rate_factors", "masked_lm_steps"),
 )
 
 
-def going_on(before: Plan, now: Plan, source: object) -> Plan:
-    """The plan of a study that goes on: tuned on the task that it has been tuned on.
+def resumed_plan(before: Plan, now: Plan, source: object) -> Plan:
+    """Returns the plan of a resumed study: the tuning task is the earlier one.
 
     Raises:
-      UserError: the runs of the earlier plan are not those that the new one means.
+      UserError: the earlier plan differs in a field that changes its runs.
     """
     if before.tuning_task and now.tuning_task:
         now = dataclasses.replace(now, tuning_task=before.tuning_task)
@@ -94,10 +94,10 @@ def going_on(before: Plan, now: Plan, source: object) -> Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One line of work, with a directory of its own.
+    """One run of a program, with a directory of its own.
 
-    name: the directory, below the study's. setting: the flag that is tried and its value. chosen_from: runs
-    of which the best one's setting is taken instead. requires: runs that must be done before.
+    name: the directory, relative to the study's. setting: the flag that is tried and its value. chosen_from:
+    runs whose best one gives the setting instead. requires: runs that must be done before.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Run:
 
 
 def runs_of(plan: Plan) -> list[Run]:
-    """All runs, each after those that it waits for: every method on every pair before the next seed."""
+    """Returns all runs, after those that they require: every method on every pair before the next seed."""
     runs: dict[str, Run] = {}
     for seed in plan.seeds:
         for task in plan.tasks:
@@ -124,45 +124,40 @@ def runs_of(plan: Plan) -> list[Run]:
 
 
 def teacher_names(plan: Plan, task: str) -> tuple[str, ...]:
-    """The runs of which the best on the dev set is the task's teacher."""
+    """Returns the candidates for the task's teacher, which is the best of them on the dev set."""
     return tuple(run.name for run in _teachers(plan, task))
 
 
 def _runs_for(plan: Plan, task: str, student: str, method: str, seed: int) -> list[Run]:
     tuning_task = plan.tuning_task or task
-    prepared = [*_teachers(plan, task), *_origin(student)]
+    prepared = [*_teachers(plan, task), *_general_distillation(student)]
     if METHODS[method].augmented:
         prepared += _augmentation(plan, task)
     tuning = _tuning(plan, tuning_task, student, method)
-    place = f"runs/{task}/{student}/{method}/seed{seed}"
+    name = f"runs/{task}/{student}/{method}/seed{seed}"
     trials = tuple(run.name for run in tuning)
     requires = (*(run.name for run in prepared), *trials)
     setting = None if trials else _settings(plan, student, method)[0]
-    final = Run(place, "final", task, student, method, seed, setting, trials, requires)
+    final = Run(name, "final", task, student, method, seed, setting, trials, requires)
     return [*prepared, *(_teachers(plan, tuning_task) if tuning else ()), *tuning, final]
 
 
 def _teachers(plan: Plan, task: str) -> list[Run]:
-    """A grid of learning rates on the first seed, the best of them on the others."""
+    """Returns a grid of learning rates on the first seed, the best of them on the others."""
     first, *others = plan.teacher_seeds
-    grid = [
-        Run(
-            f"teachers/{task}/learning_rate{rate:g}-seed{first}",
-            "teacher",
-            task,
-            seed=first,
-            setting=(LEARNING_RATE, rate),
-        )
+    settings = {
+        f"teachers/{task}/learning_rate{rate:g}-seed{first}": (LEARNING_RATE, rate)
         for rate in plan.teacher_learning_rates
-    ]
-    names = tuple(run.name for run in grid)
+    }
+    grid = [Run(name, "teacher", task, seed=first, setting=setting) for name, setting in settings.items()]
+    names = tuple(settings)
     return grid + [
         Run(f"teachers/{task}/seed{seed}", "teacher", task, seed=seed, chosen_from=names, requires=names)
         for seed in others
     ]
 
 
-def _origin(student: str) -> list[Run]:
+def _general_distillation(student: str) -> list[Run]:
     if not STUDENTS[student].pretraining:
         return []
     name = f"students/{student}"
@@ -170,7 +165,7 @@ def _origin(student: str) -> list[Run]:
 
 
 def _augmentation(plan: Plan, task: str) -> list[Run]:
-    """The task's augmented rows, and the model that they are made by where none is given."""
+    """Returns the run that augments rows; before it, the training of its model if none is given."""
     rows = Run(f"augmentation/{task}", "augmentation", task)
     if not plan.masked_lm_steps:
         return [rows]
@@ -187,24 +182,16 @@ def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:
 
 
 def _tuning(plan: Plan, task: str, student: str, method: str) -> list[Run]:
-    """The trials of a method; none where there is nothing to choose from."""
+    """Returns the trials of a method, none if there is one setting only."""
     method = METHODS[method].like or method
     settings = _settings(plan, student, method)
     if len(settings) < 2:
         return []
-    prepared = (*teacher_names(plan, task), *(run.name for run in _origin(student)))
+    prepared = (*teacher_names(plan, task), *(run.name for run in _general_distillation(student)))
+    trials = {f"tuning/{task}/{student}/{method}/{flag}{value:g}": (flag, value) for flag, value in settings}
     return [
-        Run(
-            f"tuning/{task}/{student}/{method}/{flag}{value:g}",
-            "tuning",
-            task,
-            student,
-            method,
-            TUNING_SEED,
-            (flag, value),
-            requires=prepared,
-        )
-        for flag, value in settings
+        Run(name, "tuning", task, student, method, TUNING_SEED, setting, requires=prepared)
+        for name, setting in trials.items()
     ]
 
 

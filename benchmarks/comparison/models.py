@@ -1,6 +1,5 @@
 """Where teachers and students start: the body of all teachers, and sizes. Run as a program, a tiny body."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,29 +7,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bert_emd_jax import layout
 from bert_emd_jax.commands import demo_assets
+from bert_emd_jax.files import read_json
 from comparison.methods import Student
 
 
 def write_body(directory: Path, tiny: bool) -> None:
-    """Writes all-MiniLM-L6-v2, or a narrow one of random weights; nothing where it is already there."""
+    """Writes all-MiniLM-L6-v2, or a narrow model of random weights, if it is not there yet."""
     if directory.is_dir():
         return
-    aside = directory.with_name(f".{directory.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    demo_assets.unpack_minilm(aside)
+    temporary = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    demo_assets.unpack_minilm(temporary)
     if tiny:
-        # Of its own process: this one must leave the accelerator to the runs.
+        # In another process: this one must leave the accelerator to the runs.
         root = Path(__file__).parents[2]
         paths = os.pathsep.join((str(root), str(root / "benchmarks")))
-        command = [sys.executable, "-m", "comparison.models", str(aside)]
+        command = [sys.executable, "-m", "comparison.models", str(temporary)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": paths})
-    aside.replace(directory)
+    temporary.replace(directory)
 
 
 def config_of(student: Student, body: Path) -> dict[str, Any]:
-    """The config.json of a student that is half as wide as the body."""
-    config = json.loads((body / "config.json").read_text())
+    """Returns the config.json of a student that is half as wide as the body."""
+    config = read_json(body / layout.CONFIG)
     half = {key: config[key] // 2 for key in ("hidden_size", "intermediate_size")}
     return {**config, **half, "num_hidden_layers": student.layers}
 

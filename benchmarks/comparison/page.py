@@ -1,7 +1,8 @@
-"""docs/results.md: tables of what a study found, around the words that somebody has written about it."""
+"""docs/results.md: tables of the results of a study; a discussion written by hand is kept."""
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_emd_jax.runs.layer_mapping import SIDES
+from bert_emd_jax.files import write_text
+from bert_emd_jax.runs.layer_mapping import COST_KINDS
 from comparison.findings import Findings, Pair, mean_and_deviation
 from comparison.intervals import Interval
 from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS
@@ -29,47 +31,45 @@ _WORDS = re.compile(r"<!-- words -->\n(.*?)<!-- end of words -->", re.S)
 def write_page(findings: Findings, page: Path) -> None:
     """Writes the page, and beside it a directory of its name with the pictures and the raw log.
 
-    What stands between the two comments about words on an earlier page is kept.
+    The text between the two comments about words is taken from the page that is there.
     """
     parts = page.with_suffix("")
     pictures = draw(findings, parts)
     write_log(parts / LOG, findings.plan, findings.records)
     words = _WORDS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
-    text = "\n\n".join(_sections(findings, pictures, parts.name, words[1] if words else ""))
-    page.write_text(text + "\n", encoding="utf-8")
+    sections = _sections(findings, pictures, parts.name, words[1] if words else "")
+    write_text(page, "\n\n".join(filter(None, sections)) + "\n")
 
 
 def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: str) -> Iterable[str]:
-    def picture(name: str) -> Iterable[str]:
-        return [f"![{pictures[name]}]({folder}/{name}.svg)"] if name in pictures else []
+    def picture(name: str) -> str:
+        return f"![{pictures[name]}]({folder}/{name}.svg)" if name in pictures else ""
 
     yield f"# Results: {_count(findings.plan.epochs, 'epoch')}"
     yield f"<!-- words -->\n{words}<!-- end of words -->"
     yield _introduction(findings, folder)
     yield "## Methods, over all pairs"
     yield _pooled(findings)
-    yield from picture("differences")
-    if one_thing := _one_thing(findings):
-        yield one_thing
+    yield picture("differences")
+    yield _single_changes(findings)
     yield "## Tasks, teachers and students"
     yield _tasks(findings)
     yield _students(findings)
-    if augmented := _augmented_rows(findings):
-        yield augmented
+    yield _augmented_rows(findings)
     yield "## Scores"
     yield (
         "Mean ± standard deviation over seeds, in points. Differences are paired by seed, with their 95 %"
         f" interval over new seeds (t), and above {METHODS[BASELINE].title} over other dev sets of the same"
         " size (bootstrap over rows, the seeds as they are)."
     )
-    yield from picture("scores")
+    yield picture("scores")
     for pair in findings.finals:
-        yield f"### {TASKS[pair.task].title}, {pair.student}"
+        yield f"### {pair.title}"
         yield _scores(findings, pair)
     if "curves" in pictures:
         yield "## Learning from the teacher's predictions"
         yield "The loss on the teacher's predictions over training, the mean over seeds."
-        yield from picture("curves")
+        yield picture("curves")
     yield "## Tuning"
     yield _tuning(findings)
     if costs := _transported_costs(findings):
@@ -78,27 +78,26 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
             "Of the first seed and the first task that has a run: the weights of the teacher's layers over"
             " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
         )
-        yield from (*picture("layer_weights"), *picture("plans"), costs)
+        yield from (picture("layer_weights"), picture("plans"), costs)
     yield "## Time and machine"
     yield _time(findings)
-    if findings.missing():
+    if missing := _missing(findings):
         yield "## Not run yet"
-        yield _missing(findings)
+        yield missing
 
 
 def _missing(findings: Findings) -> str:
-    """What the plan has and the records do not: methods, single seeds of methods, whole pairs."""
+    """Lists what the plan has and the records do not: methods, single seeds of methods, whole pairs."""
     lines, whole_pairs = [], []
     for pair, methods in findings.missing().items():
-        title = f"{TASKS[pair.task].title}, {pair.student}"
         if pair not in findings.finals:
-            whole_pairs.append(title)
+            whole_pairs.append(pair.title)
             continue
         names = [
             name if len(seeds) == len(findings.plan.seeds) else f"{name} (seed {', '.join(map(str, seeds))})"
             for name, seeds in methods.items()
         ]
-        lines.append(f"- {title}: {', '.join(names)}")
+        lines.append(f"- {pair.title}: {', '.join(names)}")
     if whole_pairs:
         lines.append(f"- no method at all: {'; '.join(whole_pairs)}")
     return "\n".join(lines)
@@ -123,7 +122,7 @@ def _introduction(findings: Findings, folder: str) -> str:
 
 
 def _pooled(findings: Findings) -> str:
-    """A table of differences for each of the methods that the others are compared with."""
+    """Returns a table of differences for each method that the others are compared with."""
     students, tables = findings.students, []
     for above in (BASELINE, WITHOUT_LAYERS, DEFAULT):
         rows = []
@@ -144,15 +143,15 @@ def _pooled(findings: Findings) -> str:
     )
 
 
-def _one_thing(findings: Findings) -> str:
-    """What differs from another method in one thing, beside that method; empty where nothing does."""
+def _single_changes(findings: Findings) -> str:
+    """Compares the methods that differ from another in one thing with that one; empty if there are none."""
     rows = []
     for method in findings.methods:
         like = METHODS[method].like
         if like is None or not (difference := findings.pooled(method, above=like)).count:
             continue
-        otherwise = findings.rows_predicted_otherwise(method, like)
-        share = _ABSENT if otherwise is None else f"{100 * otherwise:.1f} %"
+        changed = findings.rows_predicted_differently(method, like)
+        share = _ABSENT if changed is None else f"{100 * changed:.1f} %"
         titles = [METHODS[name].title for name in (method, like)]
         rows.append([*titles, _interval(difference), str(difference.count), share])
     if not rows:
@@ -215,7 +214,7 @@ def _held_out(run: Record) -> str:
 
 
 def _augmented_rows(findings: Findings) -> str:
-    """How many rows of which tasks, and what proposed their words; empty without any."""
+    """Says how many augmented rows there are and which model proposed their words; empty without any."""
     made = findings.of_kind("augmentation")
     if not made:
         return ""
@@ -231,20 +230,19 @@ def _augmented_rows(findings: Findings) -> str:
 def _scores(findings: Findings, pair: Pair) -> str:
     rows = []
     for method, by_seed in findings.finals[pair].items():
-        run = next(iter(by_seed.values()))
-        cells = [
-            METHODS[method].title,
-            _setting(run),
-            _mean(findings.scores(pair, method)),
-            str(len(by_seed)),
-        ]
         over_rows = None if method == BASELINE else findings.difference_over_rows(pair, method)
-        cells += [
-            _above(findings, pair, method, BASELINE),
-            _ABSENT if over_rows is None else _bounds(over_rows),
-            _above(findings, pair, method, WITHOUT_LAYERS),
-        ]
-        rows.append([*cells, f"{_median(run.seconds for run in by_seed.values()):.0f}"])
+        rows.append(
+            [
+                METHODS[method].title,
+                _setting(findings.first_run(pair, method)),
+                _mean(findings.scores(pair, method)),
+                str(len(by_seed)),
+                _above(findings, pair, method, BASELINE),
+                _ABSENT if over_rows is None else _bounds(over_rows),
+                _above(findings, pair, method, WITHOUT_LAYERS),
+                f"{statistics.median(run.seconds for run in by_seed.values()):.0f}",
+            ]
+        )
     above = [f"above {METHODS[name].title}" for name in (BASELINE, WITHOUT_LAYERS)]
     header = ["method", "chosen", "score", "seeds", above[0], "over dev rows", above[1], "seconds a run"]
     return _table(header, rows)
@@ -260,11 +258,9 @@ def _tuning(findings: Findings) -> str:
         for method in METHODS:
             if trials := findings.trials(pair, method):
                 best = max(trials, key=lambda run: run.score or 0.0)
-                tried = ", ".join(
-                    f"{'**' if run is best else ''}{_setting(run)}: {_points(run.score)}"
-                    f"{'**' if run is best else ''}"
-                    for run in trials
-                )
+                texts = {run.name: f"{_setting(run)}: {_points(run.score)}" for run in trials}
+                texts[best.name] = f"**{texts[best.name]}**"
+                tried = ", ".join(texts.values())
                 rows.append([TASKS[pair.task].title, pair.student, METHODS[method].title, tried])
     if not rows:
         return "Nothing was tuned."
@@ -277,28 +273,28 @@ def _tuning(findings: Findings) -> str:
 
 
 def _transported_costs(findings: Findings) -> str:
-    """What the plans leave of the costs: methods down, pairs across; empty where no run has plans."""
+    """Returns the transported costs, methods down, pairs across; empty if no run has plans."""
     rows = []
     for method in findings.methods:
-        mappings = [next(iter(runs.get(method, {}).values()), None) for runs in findings.finals.values()]
-        cells = [_ABSENT if run is None else _transported(run) for run in mappings]
+        cells = [_transported(findings.first_run(pair, method)) for pair in findings.finals]
         if set(cells) != {_ABSENT}:
             rows.append([METHODS[method].title, *cells])
     if not rows:
         return ""
-    header = ["ΣF·C", *(f"{TASKS[pair.task].title}, {pair.student}" for pair in findings.finals)]
+    header = ["ΣF·C", *(pair.title for pair in findings.finals)]
     return (
         "What these plans leave of the costs at the last step of the first seed: of attention scores and of"
         " hidden states.\n\n" + _table(header, rows)
     )
 
 
-def _transported(run: Record) -> str:
-    if run.mapping is None:
+def _transported(run: Record | None) -> str:
+    if run is None or run.mapping is None:
         return _ABSENT
     flow, cost = run.mapping["flow"], run.mapping["cost"]
     return ", ".join(
-        f"{np.sum(np.multiply(flow[side], cost[side])):.2f}" if side in flow else _ABSENT for side in SIDES
+        f"{np.sum(np.multiply(flow[kind], cost[kind])):.2f}" if kind in flow else _ABSENT
+        for kind in COST_KINDS
     )
 
 
@@ -315,8 +311,8 @@ def _time(findings: Findings) -> str:
         if runs := findings.of_kind(kind):
             seconds = [run.seconds for run in runs]
             speeds = [run.examples_per_second or 0.0 for run in runs]
-            cells = [str(len(runs)), f"{_median(seconds):.0f}", f"{sum(seconds) / 3600:.2f}"]
-            rows.append([title, *cells, f"{_median(speeds):.0f}"])
+            cells = [str(len(runs)), f"{statistics.median(seconds):.0f}", f"{sum(seconds) / 3600:.2f}"]
+            rows.append([title, *cells, f"{statistics.median(speeds):.0f}"])
     table = _table(["what", "runs", "median seconds", "hours", "examples per second"], rows)
     revisions: dict[str, Counter[str]] = {}
     for record in findings.records:
@@ -342,18 +338,11 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-def _setting(run: Record) -> str:
-    return (
-        f"{run.setting[0].replace('beta', 'β').replace('_', ' ')} {run.setting[1]:g}"
-        if run.setting
-        else _ABSENT
-    )
+def _setting(run: Record | None) -> str:
+    if run is None or run.setting is None:
+        return _ABSENT
+    flag, value = run.setting
+    return f"{flag.replace('beta', 'β').replace('_', ' ')} {value:g}"
 
 
 def _points(score: float | None) -> str:

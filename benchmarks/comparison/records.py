@@ -11,23 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.runs.layer_mapping import read_mapping
 from comparison.matrix import Plan, Run
 
 RECORD = "record.json"  # written last: a run that has it is done
 LOG = "runs.jsonl"
 PLAN = "plan.json"
-_MOMENTS = 25  # of curves, and of layer weights over time
+_LOGGED_STEPS = 25  # that are kept of curves and layer weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A finished run. seconds: of its program, from start to end. score: the task's metric on the dev set.
+    """A finished run.
 
-    setting: the flag that was tuned and its value. rows: that a teacher learned from, or that were made of
-    these by augmentation. predictions, labels: a digit for each dev row. curve: the
-    loss on the teacher's predictions over training. mapping: layer weights over time and the last plans.
+    seconds: of its program, from start to end. setting: the flag that was tuned and its value. rows: training
+    rows of a teacher, or rows made by augmentation. score: the task's metric on the dev set. predictions,
+    labels: a digit for each dev row. curve: the loss on the teacher's predictions over training. mapping: the
+    layer weights over training and the last plans.
     """
 
     name: str
@@ -65,8 +68,8 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
     identity = {field: getattr(run, field) for field in ("name", "kind", "task", "student", "method", "seed")}
     if run.kind in ("corpus", "augmentation"):
         return Record(**identity, **measured)
-    results = _read(directory / "eval_results.json")
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    results = _read(directory / layout.RESULTS)
+    rows = _read_lines(directory / layout.METRICS)
     speeds = [row["examples_per_second"] for row in rows if row["kind"] == "train"]
     model = dict(results["student"])
     scores = model.pop("metrics")
@@ -74,13 +77,13 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
         scores["held_out_loss_at_start"] = next(row for row in rows if row["kind"] == "eval")["held_out_loss"]
     found: dict[str, Any] = {}
     if run.kind in ("teacher", "final"):
-        labels, predictions = _digits(directory / "dev_predictions.jsonl", results["labels"])
+        labels, predictions = _digits(directory / layout.DEV_PREDICTIONS, results["labels"])
         found["predictions"] = predictions
         found |= {"labels": labels} if run.kind == "teacher" else {}
     if run.kind == "final":
         found["curve"] = _curve(rows)
-        if (directory / "layer_mapping.npz").is_file():
-            found["mapping"] = _mapping(directory / "layer_mapping.npz")
+        if (directory / layout.LAYER_MAPPING).is_file():
+            found["mapping"] = _mapping(directory / layout.LAYER_MAPPING)
     return Record(
         **identity,
         **measured,
@@ -91,23 +94,21 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
         score=scores[results["primary_metric"]],
         scores=scores,
         model=model,
-        environment=_environment(_read(directory / "run_config.json")),
+        environment=_environment(_read(directory / layout.RUN_CONFIG)),
     )
 
 
 def read_record(directory: Path) -> Record:
-    """The record of a run that is done. Raises UserError where it is damaged."""
+    """Reads the record of a run that is done. Raises UserError if it is damaged."""
     path = directory / RECORD
     try:
-        return _from_values(_read(path))
+        return Record(**_fields(_read(path)))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the record of a run ({error}); delete it to run it again") from error
 
 
 def write_record(directory: Path, record: Record) -> None:
-    aside = directory / f".{RECORD}.writing"
-    aside.write_text(json.dumps(_to_values(record)) + "\n")
-    aside.replace(directory / RECORD)
+    write_text(directory / RECORD, json.dumps(_to_values(record)) + "\n")
 
 
 def write_log(path: Path, plan: Plan, records: Iterable[Record]) -> None:
@@ -116,25 +117,22 @@ def write_log(path: Path, plan: Plan, records: Iterable[Record]) -> None:
     Plans and layer weights are kept of the first seed of each method, task and student.
     """
     lines = [{"plan": dataclasses.asdict(plan)}]
-    drawn: set[tuple[str | None, ...]] = set()
-    for record in sorted(records, key=_place_in_log):
+    with_mapping: set[tuple[str | None, ...]] = set()
+    for record in sorted(records, key=_position_in_log):
         key = (record.task, record.student, record.method)
-        # One of several seeds is enough of plans and layer weights.
-        shown = record if key not in drawn else dataclasses.replace(record, mapping=None)
+        kept = record if key not in with_mapping else dataclasses.replace(record, mapping=None)
         if record.mapping is not None:
-            drawn.add(key)
-        lines.append(_to_values(shown))
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    aside.replace(path)
+            with_mapping.add(key)
+        lines.append(_to_values(kept))
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _place_in_log(record: Record) -> tuple[str, int, str]:
+def _position_in_log(record: Record) -> tuple[str, int, str]:
     return record.name.rpartition("/")[0], record.seed, record.name
 
 
 def read_log(path: Path) -> tuple[Plan, list[Record]]:
-    """The plan and the records of a raw log. Raises UserError, naming the line, where it is damaged."""
+    """Reads the plan and the records of a raw log. Raises UserError, naming the line, if it is damaged."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; a study writes it to its --output_dir")
     plan, records = None, []
@@ -142,9 +140,9 @@ def read_log(path: Path) -> tuple[Plan, list[Record]]:
         try:
             values = json.loads(line)
             if number == 1:
-                plan = _plan_from(values["plan"])
+                plan = Plan(**_fields(values["plan"]))
             else:
-                records.append(_from_values(values))
+                records.append(Record(**_fields(values)))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a line of a study ({error})") from error
     if plan is None:
@@ -153,85 +151,81 @@ def read_log(path: Path) -> tuple[Plan, list[Record]]:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    path.write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+    write_json(path, dataclasses.asdict(plan))
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan that a study was begun with. Raises UserError where the file is damaged."""
+    """Reads the plan that a study was begun with. Raises UserError if the file is damaged."""
     try:
-        return _plan_from(_read(path))
-    except TypeError as error:
+        return Plan(**_fields(_read(path)))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the plan of a study ({error})") from error
 
 
-def _plan_from(values: dict[str, Any]) -> Plan:
-    """A plan from JSON, lists back to tuples."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Plan(**fields)
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a plan or a record from JSON, lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(values).items()}
 
 
 def _to_values(record: Record) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(record).items() if value not in (None, {}, [])}
 
 
-def _from_values(values: dict[str, Any]) -> Record:
-    """Raises ValueError or TypeError where the values are not those of a record."""
-    fields = dict(values)
-    if "setting" in fields:
-        flag, value = fields["setting"]
-        fields["setting"] = (flag, value)
-    return Record(**fields)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
 
-def _digits(path: Path, labels: Sequence[str]) -> tuple[str, str]:
-    """(true, predicted) classes of the dev rows, a digit each."""
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     # Not splitlines: a text may hold characters that it takes for the end of a line.
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _digits(path: Path, labels: Sequence[str]) -> tuple[str, str]:
+    """Returns the (true, predicted) classes of the dev rows, a digit each."""
+    rows = _read_lines(path)
     true = "".join(str(labels.index(row["label"])) for row in rows)
     return true, "".join(str(int(np.argmax(row["student"]))) for row in rows)
 
 
 def _curve(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     logged = [row for row in rows if row["kind"] == "train"]
-    kept = [logged[moment] for moment in _moments(len(logged))]
+    kept = [logged[index] for index in _evenly(len(logged))]
     return {name: [round(row[name], 4) for row in kept] for name in ("step", "soft_loss")}
 
 
-def _moments(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, _MOMENTS).round().astype(int))
+def _evenly(count: int) -> np.ndarray:
+    """Returns the indices of at most `_LOGGED_STEPS` of so many rows, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, _LOGGED_STEPS).round().astype(int))
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:
     mapping = read_mapping(path)
     if not mapping.teacher_weights:
         return None
-    moments = _moments(len(mapping.steps))
-    side = next(iter(mapping.teacher_weights))  # both sides have the same weights
+    kept = _evenly(len(mapping.steps))
+    any_kind = next(iter(mapping.teacher_weights))  # both cost kinds have the same weights
     return {
-        "steps": mapping.steps[moments].tolist(),
-        "teacher_weights": np.round(mapping.teacher_weights[side][moments], 3).tolist(),
-        "student_weights": np.round(mapping.student_weights[side][moments], 3).tolist(),
-        "flow": {side: np.round(flow[-1], 4).tolist() for side, flow in mapping.flow.items()},
-        "cost": {side: np.round(cost[-1], 4).tolist() for side, cost in mapping.cost.items()},
+        "steps": mapping.steps[kept].tolist(),
+        "teacher_weights": np.round(mapping.teacher_weights[any_kind][kept], 3).tolist(),
+        "student_weights": np.round(mapping.student_weights[any_kind][kept], 3).tolist(),
+        "flow": {kind: np.round(flow[-1], 4).tolist() for kind, flow in mapping.flow.items()},
+        "cost": {kind: np.round(cost[-1], 4).tolist() for kind, cost in mapping.cost.items()},
     }
 
 
 def _environment(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a run's config says where its numbers come from."""
+    """Returns machine, devices, versions and revision of a run, from its config."""
     versions = {name: config["versions"].get(name) for name in ("python", "jax", "flax", "optax")}
     facts = {"devices": config["devices"], "git_revision": config.get("git_revision")}
-    return {"machine": _processor(), "versions": versions, **facts}
+    return {"machine": processor(), "versions": versions, **facts}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the processor and the number of cores."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"

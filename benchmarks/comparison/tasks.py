@@ -11,6 +11,7 @@ from bert_emd_jax.commands import demo
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_text
 from comparison import snli
 
 _SEED = 2020  # of the choice of rows
@@ -20,10 +21,10 @@ _TOMATOES_DEV_ROWS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class StudyTask:
-    """A task: flags of the programs beside --data_dir.
+    """A task, with the flags of the programs besides --data_dir.
 
     glue: its directory in --glue_dir; None: from PyPI. header_lines: of its train.tsv. row_limits: how many
-    times the plan's limit of training rows it may have, as its rows are short.
+    times the plan's limit of training rows it may have, for a task of short rows.
     """
 
     title: str
@@ -54,36 +55,37 @@ TASKS = {
 
 
 def available_tasks(glue_dir: Path | None) -> tuple[str, ...]:
-    """The tasks that can be had: those of GLUE need their directory."""
+    """Returns the tasks whose files are available: those of GLUE need their directory."""
     return tuple(name for name, task in TASKS.items() if task.glue is None or glue_dir is not None)
 
 
 def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: int, tiny: bool) -> None:
-    """Writes the task's train and dev files, unless a whole set of them is there.
+    """Writes the train and dev files of a task into `directory`, if it does not exist.
 
-    Of more than `train_rows` training rows (times the task's `row_limits`; 0: no limit) so many are chosen,
-    by a fixed seed. `tiny` keeps 40 dev rows.
+    Args:
+      train_rows: the most training rows, 0: all; chosen with a fixed seed, times the task's `row_limits`.
+      tiny: keeps 40 dev rows.
 
     Raises:
       UserError: files of GLUE are missing.
     """
     if directory.is_dir():
         return
-    aside = directory.with_name(f".{directory.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    temporary = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     task = TASKS[name]
     train_rows *= task.row_limits
     dev_rows = 40 if tiny else None
     if task.glue is not None:
-        _write_glue(task, aside, glue_dir, train_rows, dev_rows)
+        _write_glue(task, temporary, glue_dir, train_rows, dev_rows)
     else:
-        _FROM_PYPI[name](aside, train_rows, dev_rows)
-    aside.replace(directory)
+        _FROM_PYPI[name](temporary, train_rows, dev_rows)
+    temporary.replace(directory)
 
 
 def training_rows(name: str, directory: Path, augmented: bool = False) -> int:
-    """How many rows the programs read from the train file of `write_task`, or from the augmented one."""
+    """Returns how many rows the programs read from the train file of a task, or from the augmented one."""
     flags = TASKS[name].flags
     values = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
     task = get_task(values.pop("task_name"), data_dir=directory, **values)
@@ -112,12 +114,10 @@ def _write_rotten_tomatoes(directory: Path, train_rows: int, dev_rows: int | Non
 
 
 def _write_snli(directory: Path, train_rows: int, dev_rows: int | None) -> None:
-    for name, member, most in (
-        ("train", snli.TRAIN, train_rows),
-        ("dev", snli.TEST, dev_rows or _SNLI_DEV_ROWS),
-    ):
-        with (directory / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in _chosen(list(snli.pairs(member)), most))
+    dev_rows = dev_rows or _SNLI_DEV_ROWS
+    for name, member, most in (("train", snli.TRAIN, train_rows), ("dev", snli.TEST, dev_rows)):
+        rows = _chosen(list(snli.pairs(member)), most)
+        write_text(directory / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 _FROM_PYPI: dict[str, Callable[[Path, int, int | None], None]] = {
@@ -127,7 +127,7 @@ _FROM_PYPI: dict[str, Callable[[Path, int, int | None], None]] = {
 
 
 def _chosen(rows: list, most: int) -> list:
-    """So many of the rows (0: all), in their order."""
+    """Returns `most` of the rows (0: all), in their order."""
     if not most or len(rows) <= most:
         return rows
     return [rows[index] for index in sorted(random.Random(_SEED).sample(range(len(rows)), most))]

@@ -1,4 +1,4 @@
-"""The augmented train file: the rows of the train file with all their cells, and others with new texts."""
+"""Reads and writes whole rows of a train file, for its augmented copy."""
 
 import csv
 import json
@@ -8,15 +8,16 @@ from typing import Any, TextIO
 
 from bert_emd_jax.data.rows import Column, column_names, json_objects, read_rows
 from bert_emd_jax.data.task import SplitFile
+from bert_emd_jax.files import replacing
 
 Cells = dict[Column, Any]
-"""A row, column by column in the file's order."""
+"""All cells of a row by their columns, in the file's order."""
 
 
 def whole_rows(path: Path, file: SplitFile, skip_malformed: bool) -> Iterator[Cells]:
-    """Every row of a .tsv, .csv or .jsonl file with all its cells; `file` tells whether it has a header.
+    """Yields every row of a .tsv, .csv or .jsonl file with all its cells.
 
-    Raises UserError with file and line on a bad row, unless malformed ones are to be skipped.
+    Raises UserError with file and line for a bad row, unless `skip_malformed`.
     """
     if path.suffix == ".jsonl":
         for _, row in json_objects(path):
@@ -29,34 +30,26 @@ def whole_rows(path: Path, file: SplitFile, skip_malformed: bool) -> Iterator[Ce
 
 
 def write_rows(target: Path, header: list[str] | None, rows: Iterable[Cells]) -> int:
-    """Writes rows in the form that the file's suffix says; returns their number.
-
-    They are written aside and renamed at the end: under its final name the file is complete.
-    """
-    aside = target.with_name(f".{target.name}.writing")
+    """Writes a file of rows, in the format of its suffix, all or nothing; returns their number."""
     count = 0
-    try:
-        with aside.open("w", encoding="utf-8", newline="") as handle:
-            write = _row_writer(handle, target.suffix)
-            if header is not None:
-                write({name: name for name in header})
-            for row in rows:
-                write(row)
-                count += 1
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+        write = _row_writer(handle, target.suffix)
+        if header is not None:
+            write({name: name for name in header})
+        for row in rows:
+            write(row)
+            count += 1
     return count
 
 
 def header_of(path: Path, file: SplitFile) -> list[str] | None:
-    """The names in a file's first line; None where it has no such line."""
+    """Reads the names in a file's header; None if it has none."""
     return column_names(path) if file.columns is None and path.suffix != ".jsonl" else None
 
 
 def _row_writer(handle: TextIO, suffix: str) -> Callable[[Cells], object]:
     if suffix == ".jsonl":
-        # Plain ASCII holds every string, even half a surrogate pair in a column that nobody reads.
+        # Plain ASCII holds every string, even half a surrogate pair in an unused column.
         return lambda row: handle.write(json.dumps(row) + "\n")
     if suffix == ".csv":
         writer = csv.writer(handle)  # ends rows with CR LF, and so quotes cells that hold either

@@ -1,4 +1,4 @@
-"""What a masked-language model would put in place of single words, batched over texts and words."""
+"""Predicts replacements of single words with a masked-language model, batched over texts and words."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.model_directory import Model, load_model, read_stored
-from bert_emd_jax.data.batching import Batch, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError
@@ -23,7 +23,7 @@ _BATCHES_PER_COMPILATION = 8
 
 
 def load_masked_lm(path: Path, do_lower_case: bool | None = None) -> Model:
-    """Loads a masked-language model; raises UserError where a path holds no such model."""
+    """Loads a masked-language model. Raises UserError if the path holds no such model."""
     path = resolve_model(path)
     if "lm_transform/kernel" not in read_stored(path).arrays:
         raise UserError(
@@ -34,12 +34,12 @@ def load_masked_lm(path: Path, do_lower_case: bool | None = None) -> Model:
 
 
 class WordPredictor:
-    """The compiled prediction of masked words; a shape is compiled once, whatever the parameters."""
+    """The compiled prediction of masked words; each shape is compiled once."""
 
     def __init__(
         self, module: BertForMaskedLM, is_proposable: Bool[np.ndarray, " vocab"], mask_id: int, count: int
     ) -> None:
-        """Proposes the `count` likeliest pieces of those that `is_proposable` admits."""
+        """Proposes the `count` likeliest tokens of those that are `is_proposable`."""
         self._mask_id = mask_id
         self._max_length = module.config.max_position_embeddings
         self._count = min(count, module.config.vocab_size)
@@ -63,15 +63,15 @@ class WordPredictor:
         batch_size: int,
         progress: Callable[[int], object] = lambda words: None,
     ) -> Int[np.ndarray, "words count"]:
-        """The likeliest pieces at each word's place, likeliest first, never the piece that stands there.
+        """Returns the likeliest token ids at each word's position, likeliest first, without the word's own.
 
-        Where fewer than `count` pieces are admitted, others follow them.
+        If fewer than `count` tokens may be proposed, others follow them.
 
         Args:
           params: replicated parameters (`parallel.replicate`).
           rows: the row of `inputs` that each word is in.
-          positions: the word's place in that row, which is masked.
-          progress: is called with the number of words done since last time.
+          positions: the word's position in that row, which is masked.
+          progress: called with the number of words done since last time.
         """
         results = np.empty((len(rows), self._count), np.int32)
         if len(rows) == 0:
@@ -81,31 +81,26 @@ class WordPredictor:
         buckets = choose_bucket_lengths(lengths, self._max_length, count)
         padded_rows = rows_for_devices(batch_size, jax.local_device_count())
 
-        def collect(batch: Batch, pieces: jax.Array) -> None:
-            results[batch.rows] = np.asarray(pieces).reshape(padded_rows, -1)[: len(batch.rows)]
+        def collect(batch: BatchRows, token_ids: jax.Array) -> None:
+            results[batch.rows] = np.asarray(token_ids).reshape(padded_rows, -1)[: len(batch.rows)]
             progress(len(batch.rows))
 
-        # While the devices work on one batch, the host puts the next together.
-        under_way: tuple[Batch, jax.Array] | None = None
+        # While the devices compute one batch, the host assembles the next.
+        pending: tuple[BatchRows, jax.Array] | None = None
         for batch in evaluation_batches(lengths, buckets, batch_size):
             arrays = self._masked(inputs, rows[batch.rows], positions[batch.rows], batch.length, padded_rows)
-            pieces = self._likeliest(params, split_for_prediction(arrays))
-            if under_way is not None:
-                collect(*under_way)
-            under_way = batch, pieces
-        assert under_way is not None
-        collect(*under_way)
+            token_ids = self._likeliest(params, split_for_prediction(arrays))
+            if pending is not None:
+                collect(*pending)
+            pending = batch, token_ids
+        assert pending is not None
+        collect(*pending)
         return results
 
     def _masked(
-        self,
-        inputs: EncodedDataset,
-        rows: np.ndarray,
-        positions: np.ndarray,
-        length: int,
-        padded_rows: int,
+        self, inputs: EncodedDataset, rows: np.ndarray, positions: np.ndarray, length: int, padded_rows: int
     ) -> dict[str, np.ndarray]:
-        """A batch with one token masked in every row; `original_ids` are those that were there."""
+        """Returns a batch with one token masked in every row; `original_ids` are the tokens masked."""
         arrays = inputs.collate(rows, length, padded_rows)
         positions = np.pad(positions, (0, padded_rows - len(positions))).astype(np.int32)
         every = np.arange(padded_rows)

@@ -1,5 +1,5 @@
-"""What may stand in place of the words of texts: predictions of a masked-language model, and neighbours
-among word vectors."""
+"""Candidates to replace the words of texts: a masked-language model's predictions, and neighbours among
+word vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _LONGEST_INPUT = 512
 
 
 class WordCounts(NamedTuple):
-    """Content words by where their candidates come from."""
+    """Numbers of content words by the source of their candidates."""
 
     by_model: int
     by_vectors: int
@@ -26,10 +26,10 @@ class WordCounts(NamedTuple):
 
 
 class WordReplacements:
-    """Candidates for the content words of different texts.
+    """Candidates for the content words of texts.
 
-    Words of one piece have the likeliest pieces of the masked-language model in their place, all others
-    their nearest neighbours among the word vectors, if there are any.
+    Those of a word of one token are the likeliest tokens of the masked-language model at its position; those
+    of other words their nearest neighbours among the word vectors, if there are any.
     """
 
     def __init__(
@@ -42,20 +42,26 @@ class WordReplacements:
         dtype: str = "float32",
         progress: Callable[[int, int], object] = lambda done, total: None,
     ) -> None:
-        """At most `count` candidates a word. `progress(done, total)` counts the predicted words."""
+        """Finds the candidates.
+
+        Args:
+          texts: different texts.
+          count: most candidates per word.
+          progress: called with the words predicted since its last call and their total.
+        """
         tokenizer, config = model.tokenizer, model.config
         max_length = min(_LONGEST_INPUT, config.max_position_embeddings)
         self._words, inputs = find_words(tokenizer, texts, max_length)
         self._number_of = {text: number for number, text in enumerate(texts)}
         self._first_words = np.searchsorted(self._words.texts, np.arange(len(texts) + 1)).tolist()
 
-        self._piece_words = proposable_words(tokenizer)
+        self._token_words = proposable_words(tokenizer)
         module = BertForMaskedLM(config, jnp.dtype(dtype))
-        is_proposable = np.array([word != "" for word in self._piece_words])
+        is_proposable = np.array([word != "" for word in self._token_words])
         predictor = WordPredictor(module, is_proposable, tokenizer.mask_id, count)
         is_predicted = self._words.positions > 0
         rows, positions = self._words.texts[is_predicted], self._words.positions[is_predicted]
-        self._pieces = predictor.predict(
+        self._predicted = predictor.predict(
             replicate(model.params),
             inputs,
             rows,
@@ -63,8 +69,8 @@ class WordReplacements:
             batch_size,
             lambda done: progress(done, len(rows)),
         )
-        # Where in these results each predicted word stands.
-        self._results = np.cumsum(is_predicted) - 1
+        # The index of each predicted word in `_predicted`.
+        self._predicted_index = np.cumsum(is_predicted) - 1
 
         self._neighbours: dict[str, list[str]] = {}
         others = [
@@ -79,9 +85,9 @@ class WordReplacements:
         self.counts = WordCounts(len(rows), by_vectors, len(others) - by_vectors)
 
     def of(self, text: str) -> list[Replacement]:
-        """The words of one of the texts that have candidates, in their order.
+        """Returns the words of one of the texts that have candidates, in their order.
 
-        Raises KeyError for another text.
+        Raises KeyError for any other text.
         """
         number = self._number_of[text]
         found = []
@@ -89,8 +95,8 @@ class WordReplacements:
             start, end = int(self._words.starts[index]), int(self._words.ends[index])
             word = text[start:end]
             if self._words.positions[index]:
-                pieces = self._pieces[self._results[index]].tolist()
-                proposals = [self._piece_words[piece] for piece in pieces]
+                token_ids = self._predicted[self._predicted_index[index]].tolist()
+                proposals = [self._token_words[token_id] for token_id in token_ids]
             else:
                 proposals = self._neighbours.get(word, [])
             if candidates := usable_candidates(word, proposals):

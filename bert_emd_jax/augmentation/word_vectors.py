@@ -13,10 +13,10 @@ _QUERIES_AT_ONCE = 64
 
 
 class WordVectors:
-    """Words of letters with their vectors, scaled to length 1; numbers and punctuation are left out."""
+    """Words of letters and their vectors, scaled to length 1; numbers and punctuation are left out."""
 
     def __init__(self, words: Sequence[str], vectors: Float[np.ndarray, "words dim"]):
-        """A word that comes twice counts where it comes first; a vector of zeros has no neighbours."""
+        """Of a repeated word the first vector counts; a vector of zeros has no neighbours."""
         self._words = list(words)
         self._index = {word: index for index, word in reversed(list(enumerate(words)))}
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -25,10 +25,13 @@ class WordVectors:
 
     @classmethod
     def from_file(cls, path: Path, most_words: int = 0) -> "WordVectors":
-        """Reads `word v1 … vd` a line; a first line of two integers, as word2vec writes it, is skipped.
+        """Reads lines of `word v1 … vd`; a first line of two integers, as word2vec writes it, is skipped.
 
-        `most_words` ends the reading after so many lines, 0 reads all: such files begin with the most
-        frequent words. Raises UserError with file and line where a line is something else.
+        Args:
+          most_words: reads only so many lines, those of the most frequent words; 0 reads all.
+
+        Raises:
+          UserError: no such file, no words in it, or a line of another kind, with file and line.
         """
         if not path.is_file():
             raise UserError(f"{path}: no such file; word vectors are lines of a word and its numbers")
@@ -40,7 +43,7 @@ class WordVectors:
             text = text.rstrip(" \r\n")
             if not text or (number == 1 and _is_header(text)):
                 continue
-            # A word may hold spaces, as ". . ." in GloVe's largest file, so the numbers are cut off the end.
+            # A word may hold spaces, as ". . ." in the largest file of GloVe: numbers are split off the end.
             dimension = dimension or len(text.split(" ")) - 1
             word, *numbers = text.rsplit(" ", dimension)
             vector = _numbers(numbers)
@@ -62,16 +65,16 @@ class WordVectors:
         return len(self._words)
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """For each word the `count` others of the largest cosine, nearest first; [] for an unknown word.
+        """Returns for each word the `count` others of the largest cosine, nearest first; [] if it is unknown.
 
-        A word that is not there as it is written is looked for in lower case.
+        A word that is not there as written is looked up in lower case.
         """
-        places = [self._index.get(word, self._index.get(word.lower(), -1)) for word in words]
+        indices = [self._index.get(word, self._index.get(word.lower(), -1)) for word in words]
         found: list[list[str]] = [[] for _ in words]
-        known = [number for number, place in enumerate(places) if place >= 0 and self._has_direction[place]]
+        known = [number for number, index in enumerate(indices) if index >= 0 and self._has_direction[index]]
         for start in range(0, len(known), _QUERIES_AT_ONCE):
             part = known[start : start + _QUERIES_AT_ONCE]
-            own = np.array([places[number] for number in part])
+            own = np.array([indices[number] for number in part])
             cosines = self._units[own] @ self._units.T
             cosines[:, ~self._has_direction] = -np.inf
             cosines[np.arange(len(part)), own] = -np.inf
@@ -81,7 +84,7 @@ class WordVectors:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` largest finite values, largest first, equal ones in their order."""
+    """Returns the indices of the `count` largest finite values, largest first, equal ones in order."""
     if count < len(values):
         threshold = np.partition(values, -count)[-count]
         indices = np.flatnonzero(values >= threshold)
@@ -97,7 +100,7 @@ def _is_header(text: str) -> bool:
 
 
 def _numbers(fields: Sequence[str]) -> np.ndarray | None:
-    """float32 numbers; None where one is none, or not finite."""
+    """Returns the numbers as float32; None if one is no number or not finite."""
     try:
         vector = np.array(fields, np.float32)
     except ValueError:

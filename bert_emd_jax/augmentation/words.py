@@ -1,5 +1,5 @@
-"""TinyBERT's data augmentation (Jiao et al. 2020, arXiv 1909.10351, Algorithm 1): which words of a text
-may be replaced, and texts with some of them replaced at random."""
+"""TinyBERT's data augmentation (Jiao et al. 2020, arXiv 1909.10351, Algorithm 1): finds the words of a text
+that may be replaced, and replaces some of them at random."""
 
 import unicodedata
 from array import array
@@ -17,7 +17,7 @@ SAMPLES_PER_TEXT = {
     **{"QNLI": 20, "SST-2": 20},
     **{"MNLI": 10, "QQP": 10},
 }
-"""Variants that TinyBERT's authors draw of each text; other tasks have `DEFAULT_SAMPLES`."""
+"""Variants of each text that TinyBERT's authors draw; `DEFAULT_SAMPLES` for other tasks."""
 DEFAULT_SAMPLES = 30
 
 _PRONOUNS = """i me my myself we our ours ourselves you your yours yourself yourselves he him his himself
@@ -29,7 +29,7 @@ _CONNECTIVES = """a an the and but if or because as until while than of at by fo
 _ADVERBS = "again further then once here there now just only too very so not no nor own same"
 _QUANTIFIERS = "all any both each few more most other some such"
 _CONTRACTIONS = """s t d m o y re ve ll ma ain aren couldn didn doesn don hadn hasn haven isn mightn mustn
-    needn shan shouldn wasn weren won wouldn"""  # what is left of them at the apostrophe
+    needn shan shouldn wasn weren won wouldn"""  # split at the apostrophe
 STOP_WORDS = frozenset(
     " ".join((_PRONOUNS, _VERBS, _QUESTIONS, _CONNECTIVES, _ADVERBS, _QUANTIFIERS, _CONTRACTIONS)).split()
 )
@@ -39,9 +39,9 @@ STOP_WORDS = frozenset(
 class ReplaceableWords(NamedTuple):
     """Content words of texts, in the order of the texts; one entry of each array per word.
 
-    `texts` says which text a word is in, `starts` and `ends` where in it. `positions` is the place of its
-    only piece in the row of `masked_inputs`; 0, the place of [CLS], where it has several pieces, is
-    unknown, or lies behind the longest input.
+    `texts` are the indices of their texts, `starts` and `ends` their characters in these. `positions` are
+    those of their tokens in the input; 0, the position of [CLS], if a word has several tokens, is unknown,
+    or lies beyond the longest input.
     """
 
     texts: np.ndarray
@@ -51,7 +51,7 @@ class ReplaceableWords(NamedTuple):
 
 
 class Replacement(NamedTuple):
-    """A word's place in its text, and what may stand there instead."""
+    """The characters of a word in its text, and the words that may replace it."""
 
     start: int
     end: int
@@ -59,29 +59,29 @@ class Replacement(NamedTuple):
 
 
 def is_content_word(word: str) -> bool:
-    """Whether a word may be replaced: letters only, and no stop word."""
+    """Whether a word may be replaced: it has only letters and is no stop word."""
     return word.isalpha() and word.lower() not in STOP_WORDS
 
 
 def find_words(
     tokenizer: Tokenizer, texts: Sequence[str], max_length: int
 ) -> tuple[ReplaceableWords, EncodedDataset]:
-    """The words to replace, and `[CLS] text [SEP] text [SEP]` for every text.
+    """Returns the words to replace, and an input `[CLS] text [SEP] text [SEP]` for every text.
 
-    A masked-language model sees a word's context twice: around the mask, which goes into the first
-    copy, and whole in the second, so that what it proposes fits the sentence and resembles the word.
-    Inputs end after `max_length` tokens.
+    A masked-language model sees a word's context around the mask, in the first copy, and the whole text in
+    the second one, so that its predictions fit the sentence and resemble the word. Inputs are truncated to
+    `max_length` tokens.
     """
     words = array("q")
     token_ids = array("i")
     lengths = np.zeros(len(texts), np.int64)
-    first_lengths = np.zeros(len(texts), np.int32)
+    segment_a_lengths = np.zeros(len(texts), np.int32)
     for number, (text, encoding) in enumerate(zip(texts, _encodings(tokenizer, texts), strict=True)):
         first = [tokenizer.cls_id, *encoding.ids[: max_length - 2], tokenizer.sep_id]
         row = [*first, *encoding.ids, tokenizer.sep_id][:max_length]
         token_ids.extend(row)
-        lengths[number], first_lengths[number] = len(row), len(first)
-        for begin, end, start, stop in _pieces_of_words(text, encoding):
+        lengths[number], segment_a_lengths[number] = len(row), len(first)
+        for begin, end, start, stop in _word_spans(text, encoding):
             if not is_content_word(text[start:stop]) or unicodedata.combining(text[stop : stop + 1] or " "):
                 continue
             is_one_known = end - begin == 1 and encoding.ids[begin] != tokenizer.unk_id
@@ -89,54 +89,49 @@ def find_words(
             words.extend((number, start, stop, position))
     table = np.array(words, np.int64).reshape(-1, 4).T
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    inputs = EncodedDataset(np.array(token_ids, np.int32), offsets, first_lengths, None, tokenizer.pad_id)
+    inputs = EncodedDataset(np.array(token_ids, np.int32), offsets, segment_a_lengths, None, tokenizer.pad_id)
     return ReplaceableWords(*table), inputs
 
 
 def _encodings(tokenizer: Tokenizer, texts: Sequence[str], at_once: int = 4096) -> Iterator:
-    """Encodings with offsets, some thousand texts at a time."""
+    """Yields the encodings of texts, a few thousand texts at a time."""
     for start in range(0, len(texts), at_once):
         yield from tokenizer.encode_with_offsets(texts[start : start + at_once])
 
 
-def _pieces_of_words(text: str, encoding) -> Iterator[tuple[int, int, int, int]]:
-    """For every word its first piece and the one after its last, and the same in characters.
+def _word_spans(text: str, encoding) -> Iterator[tuple[int, int, int, int]]:
+    """Yields for every word its first token and the one after its last, and the same in characters.
 
-    Where words are what stands between spaces, as for SentencePiece, punctuation is split off.
+    If words are separated by spaces alone, as for SentencePiece, punctuation is split off.
     """
     begin = 0
     word_ids, offsets = encoding.word_ids, encoding.offsets
     has_letters = [any(map(str.isalnum, text[start:stop])) for start, stop in offsets]
-    for piece in range(1, len(word_ids) + 1):
-        goes_on = (
-            piece < len(word_ids)
-            and word_ids[piece] == word_ids[begin]
-            and has_letters[piece]
-            and has_letters[piece - 1]
-        )
-        if not goes_on:
-            start, stop = offsets[begin][0], offsets[piece - 1][1]
-            start = stop - len(text[start:stop].lstrip())  # a space may be part of SentencePiece's pieces
-            yield begin, piece, start, stop
-            begin = piece
+    for token in range(1, len(word_ids) + 1):
+        continues = token < len(word_ids) and word_ids[token] == word_ids[begin]
+        if not (continues and has_letters[token] and has_letters[token - 1]):
+            start, stop = offsets[begin][0], offsets[token - 1][1]
+            start = stop - len(text[start:stop].lstrip())  # a space may be part of SentencePiece's tokens
+            yield begin, token, start, stop
+            begin = token
 
 
 def proposable_words(tokenizer: Tokenizer) -> list[str]:
-    """What each piece stands for as a word of its own, `[vocab_size]`; "" for those that are no words.
+    """Returns the word that each token is, `[vocab_size]`; "" for tokens that are no words.
 
-    Special tokens, continuations of words, numbers and punctuation are none.
+    These are special tokens, continuations of words, numbers and punctuation.
     """
     mark = tokenizer.word_start
     special = set(tokenizer.special_tokens.values())
     words = []
-    for piece in tokenizer.pieces():
-        word = piece if mark is None else piece.removeprefix(mark) * piece.startswith(mark)
-        words.append(word if word.isalpha() and piece not in special else "")
+    for token in tokenizer.tokens():
+        word = token if mark is None else token.removeprefix(mark) * token.startswith(mark)
+        words.append(word if word.isalpha() and token not in special else "")
     return words
 
 
 def usable_candidates(word: str, proposals: Sequence[str]) -> tuple[str, ...]:
-    """Proposals for a word, in its case, without repetitions and the word itself, whatever their case."""
+    """Returns the proposals for a word in its case, without the word and repetitions in any case."""
     candidates: dict[str, str] = {}
     for proposal in filter(None, proposals):
         candidates.setdefault(proposal.casefold(), _in_case_of(word, proposal))
@@ -157,9 +152,9 @@ def sample_variants(
     probability: float,
     generator: np.random.Generator,
 ) -> list[str]:
-    """Different texts from `samples` draws; each replaces every word with `probability` by any candidate.
+    """Returns different texts from `samples` draws, without those that change nothing.
 
-    Draws that change nothing, or repeat an earlier one, are left out.
+    Each draw replaces every word with `probability` by a random one of its candidates.
     """
     if not replacements:
         return []

@@ -1,4 +1,4 @@
-"""Weights files of every form that BERT models are published in: where they are, and the tensors in them."""
+"""Weights files in every format that BERT models are published in: where they are, and their tensors."""
 
 import dataclasses
 import json
@@ -33,16 +33,8 @@ _MAX_JSON_SIZE = 1 << 22
 """Of a header or an index; those of BERT have some 50 kB, and parsed JSON is many times its text."""
 
 _SAFETENSORS_DTYPES = {
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
-    "U8": "uint8",
-    "BOOL": "bool",
+    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"},
+    **{"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool"},
 }
 
 
@@ -62,7 +54,7 @@ class Checkpoint:
 
 
 def find_weights(path: Path) -> Path | None:
-    """The weights file of a directory, or the file that `path` names itself; None if there is none.
+    """Returns the weights file of a directory, or the file that `path` names itself; None if there is none.
 
     A sharded model is its `*.index.json`, a TensorFlow checkpoint its `*.index` (`path` may be its prefix).
 
@@ -81,26 +73,40 @@ def find_weights(path: Path) -> Path | None:
         return others[0] if others else None
     if path.is_file():
         return path
-    index = path.with_name(f"{path.name}.index")
+    return tensorflow_index(path)
+
+
+def tensorflow_index(prefix: Path) -> Path | None:
+    """Returns the `*.index` of the TensorFlow checkpoint with this prefix; None if there is none."""
+    index = prefix.with_name(f"{prefix.name}.index")
     return index if index.is_file() else None
 
 
 def config_directory(path: Path) -> Path:
-    """The directory whose config.json and vocabulary belong to the weights at `path`."""
+    """Returns the directory whose config.json and vocabulary belong to the weights at `path`."""
     return path if path.is_dir() else path.parent
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors of a directory or of one weights file.
+    """Reads the tensors of a directory or of one weights file.
 
     Raises:
-      UserError: no weights there, or not readable as any form; see `find_weights`.
+      UserError: no weights there, or not readable; see `find_weights`.
     """
     weights = find_weights(path)
     if weights is None:
         if not path.exists():
             raise UserError(f"{path}: no such file or directory")
         raise UserError(f"{path}: holds no weights ({', '.join(WEIGHTS_FILES)}); name a model's directory")
+    return read_weights(weights)
+
+
+def read_weights(weights: Path) -> Checkpoint:
+    """Reads the tensors of a file that `find_weights` returned.
+
+    Raises:
+      UserError: not readable in any format.
+    """
     if weights.name.endswith(".index.json"):
         tensors = _read_shards(weights)
     elif weights.suffix == ".index":
@@ -111,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file, as read-only views of the mapped file.
+    """Reads every tensor of a safetensors file, as read-only views of the mapped file.
 
     Raises:
       UserError: the file is damaged or holds a type that BERT models do not have.
@@ -154,7 +160,7 @@ def _read_single_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
-    """The tensors of a model in several files, by the file that says which is where."""
+    """Reads the tensors of a model in several files, by the file that lists which is where."""
     tensors: dict[str, np.ndarray] = {}
     shards: dict[str, list[str]] = {}
     for name, shard in _weight_map(index).items():
@@ -175,7 +181,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor → shard, each shard the plain name of a file beside the index."""
+    """Reads tensor → shard, each shard the plain name of a file beside the index."""
     data = map_file(index)
     if len(data) > _MAX_JSON_SIZE:
         raise UserError(f"{index}: larger than any index of shards; fetch it again")

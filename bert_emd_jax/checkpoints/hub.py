@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, find_weights
+from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, tensorflow_index
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.layout import CONFIG
 from bert_emd_jax.local_paths import require_local
 
 logger = logging.getLogger(__name__)
@@ -14,9 +15,8 @@ logger = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _FILE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".index", ".json", ".zip", ".tar.gz")
 
-_CONFIG = "config.json"
 _ALWAYS_NEEDED = (
-    _CONFIG,
+    CONFIG,
     *("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     "*.model",
 )
@@ -31,7 +31,7 @@ _TIMEOUT = 10.0
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
-    """The local files of a model: a path as it is, or a hub id (`google-bert/bert-base-uncased`) fetched.
+    """Returns a path as it is, or the local files of a hub id (`google-bert/bert-base-uncased`).
 
     A hub id may end in `@` and a branch, tag or commit. Only the files that are needed are fetched, into
     the hub's own cache; without a connection the model is taken from there.
@@ -41,7 +41,7 @@ def resolve_model(name_or_path: Path | str) -> Path:
     """
     path = Path(name_or_path)
     require_local(path)
-    if path.exists() or find_weights(path) is not None:
+    if path.exists() or tensorflow_index(path) is not None:
         return path
     name = str(name_or_path)
     hub_id = None if name.endswith(_FILE_ENDINGS) else _HUB_ID.fullmatch(name)
@@ -56,29 +56,29 @@ def resolve_model(name_or_path: Path | str) -> Path:
     from huggingface_hub import errors
 
     repo, revision = hub_id["repo"], hub_id["revision"]
+    refusals = {  # the first is a kind of the second
+        errors.GatedRepoError: f"{name}: needs its owner's permission; ask for it on the hub,"
+        " then `hf auth login`",
+        errors.RepositoryNotFoundError: f"{name}: no such file or directory, and no such model on the"
+        " Hugging Face hub",
+        errors.RevisionNotFoundError: f"{name}: the model has no such revision on the Hugging Face hub",
+        errors.HFValidationError: f"{name}: no such file or directory",
+    }
     try:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
         patterns = _needed_files(name, [file.rfilename for file in info.siblings or ()])
         return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
-    except errors.GatedRepoError:
-        raise UserError(
-            f"{name}: needs its owner's permission; ask for it on the hub, then `hf auth login`"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{name}: no such file or directory, and no such model on the Hugging Face hub"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(f"{name}: the model has no such revision on the Hugging Face hub") from None
-    except errors.HFValidationError:
-        raise UserError(f"{name}: no such file or directory") from None
     except Exception as error:  # the library's transports raise their own classes, which change with it
-        cached = huggingface_hub.try_to_load_from_cache(repo, _CONFIG, revision=revision)
-        if isinstance(cached, str) and find_weights(Path(cached).parent) is not None:
+        for kind, refusal in refusals.items():
+            if isinstance(error, kind):
+                raise UserError(refusal) from None
+        cached = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision)
+        directory = Path(cached).parent if isinstance(cached, str) else None
+        if directory is not None and any((directory / file).is_file() for file in WEIGHTS_FILES):
             logger.info("%s: the hub is not reachable; using the copy in its local cache", name)
-            return Path(cached).parent
+            return directory
         raise UserError(
             f"{name}: no such file or directory, and the Hugging Face hub is not reachable"
             f" ({type(error).__name__}); download the model elsewhere and give its directory"
@@ -86,7 +86,7 @@ def resolve_model(name_or_path: Path | str) -> Path:
 
 
 def _needed_files(name: str, files: Iterable[str]) -> list[str]:
-    """Patterns of what to fetch of a model: one form of its weights, the best that it has."""
+    """Returns patterns of what to fetch of a model: its weights in one format, the best that it has."""
     weights = next((file for file in WEIGHTS_FILES if file in files), None)
     if weights is None:
         raise UserError(f"{name}: the model on the hub holds none of {', '.join(WEIGHTS_FILES)}")

@@ -1,7 +1,6 @@
 """Hugging Face's names and files: a checkpoint's tensors as Flax arrays, and a directory for transformers."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +13,16 @@ import safetensors.numpy
 from bert_emd_jax.checkpoints.checkpoint_files import SAFETENSORS_FILE, Checkpoint
 from bert_emd_jax.checkpoints.loading import StoredModel
 from bert_emd_jax.checkpoints.names import (
-    Head,
     canonical_name,
     head_of,
     is_ignored,
-    known_tensors,
+    param_mappings,
     torch_file_name,
 )
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.files import write_json
+from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.models.bert_config import BertConfig, Head
 from bert_emd_jax.models.params import Params, flatten
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,18 @@ _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 _LM_BIAS = "cls.predictions.bias"
 
 
-def stored_model(checkpoint: Checkpoint, config_values: Mapping[str, Any], config_source: str) -> StoredModel:
-    """A checkpoint's tensors under their Flax paths, as views.
+def stored_model(checkpoint: Checkpoint, config: BertConfig, config_values: Mapping[str, Any]) -> StoredModel:
+    """Returns a checkpoint's tensors under their Flax paths, as views.
 
     A file with TinyBERT's `fit_dense` and a classifier gets the relu of TinyBERT's code before it, unless
     the config has a `classifier_activation`.
 
+    Args:
+      config_values: the keys of the file that `config` was read from.
+
     Raises:
-      UserError: the config describes no BERT, or a tensor is there under two names.
+      UserError: a tensor is there under two names.
     """
-    config = BertConfig.from_dict(config_values, config_source)
     file_names: dict[str, str] = {}
     for name in checkpoint.tensors:
         canonical = canonical_name(name)
@@ -62,14 +64,13 @@ def stored_model(checkpoint: Checkpoint, config_values: Mapping[str, Any], confi
     if _LM_BIAS not in tensors and (bias := tensors.pop("cls.predictions.decoder.bias", None)) is not None:
         tensors[_LM_BIAS] = bias
         file_names[_LM_BIAS] = file_names["cls.predictions.decoder.bias"]
-    arrays, entries = {}, {}
-    for entry in known_tensors(config):
-        entries[entry.flax_path] = entry
-        if foreign_classifier and entry.torch_name.startswith("classifier."):
-            continue
-        if (tensor := tensors.pop(entry.torch_name, None)) is not None:
-            arrays[entry.flax_path] = tensor.T if entry.transform == "transpose" else tensor
-            entries[entry.flax_path] = dataclasses.replace(entry, torch_name=file_names[entry.torch_name])
+    arrays, mappings = {}, {}
+    for mapping in param_mappings(config):
+        path, name = mapping.flax_path, mapping.torch_name
+        mappings[path] = mapping
+        if name in tensors and not (foreign_classifier and name.startswith("classifier.")):
+            arrays[path] = mapping.convert(tensors.pop(name))
+            mappings[path] = dataclasses.replace(mapping, torch_name=file_names[name])
     relu_implied = (
         "classifier_activation" not in config_values
         and "classifier/kernel" in arrays
@@ -77,27 +78,23 @@ def stored_model(checkpoint: Checkpoint, config_values: Mapping[str, Any], confi
     )
     if relu_implied:
         config = dataclasses.replace(config, classifier_activation="relu")
-    others: dict[bool, dict[str, np.ndarray]] = {True: {}, False: {}}
+    ignored, left_over = {}, {}
     for canonical, tensor in sorted(tensors.items()):
         harmless = is_ignored(canonical) or (foreign_classifier and canonical.startswith("classifier."))
-        others[harmless][file_names[canonical]] = tensor
-    return StoredModel(
-        checkpoint.source, config, arrays, entries, others[True], others[False], untied, relu_implied
-    )
+        (ignored if harmless else left_over)[file_names[canonical]] = tensor
+    return StoredModel(checkpoint.source, config, arrays, mappings, ignored, left_over, untied, relu_implied)
 
 
 def torch_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """PyTorch tensors under transformers' names. Parameters outside the table (`fit_dense`) are left out."""
+    """Returns tensors under transformers' names; parameters outside the table (`fit_dense`) are left out."""
     flat = flatten(params)
     head = head_of(flat)
     return {
-        torch_file_name(entry, head): np.ascontiguousarray(
-            np.asarray(flat[entry.flax_path]).T
-            if entry.transform == "transpose"
-            else np.asarray(flat[entry.flax_path])
+        torch_file_name(mapping, head): np.ascontiguousarray(
+            mapping.convert(np.asarray(flat[mapping.flax_path]))
         )
-        for entry in known_tensors(config)
-        if entry.flax_path in flat
+        for mapping in param_mappings(config)
+        if mapping.flax_path in flat
     }
 
 
@@ -106,7 +103,7 @@ def write_huggingface_weights(directory: Path, params: Params, config: BertConfi
     directory.mkdir(parents=True, exist_ok=True)
     head = head_of(flatten(params))
     values = config.to_dict() | {"architectures": [ARCHITECTURES[head]], "dtype": "float32"}
-    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_json(directory / CONFIG, values)
     write_safetensors(directory / SAFETENSORS_FILE, torch_tensors(params, config), {"format": "pt"})
     if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
@@ -134,14 +131,14 @@ def write_safetensors(
 
 
 def _classifies_no_sequences(tensors: Mapping[str, np.ndarray], config_values: Mapping[str, Any]) -> bool:
-    """Whether the file's classifier is of another kind: it has no pooler below it, or its class says so."""
+    """Returns whether the file's classifier is of another kind: no pooler below it, or its class says so."""
     classes = config_values.get("architectures")
     named = isinstance(classes, list) and any(name in _OTHER_CLASSIFIERS for name in classes)
     return named or "pooler.dense.weight" not in tensors
 
 
 def _untied_decoder(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """The tensor of a masked-LM decoder that differs from the one it shares in BERT, if there is any."""
+    """Returns the tensor of a masked-LM decoder that differs from the one it shares in BERT, if any does."""
     for copy, original in (
         ("cls.predictions.decoder.weight", _WORD_EMBEDDINGS),
         ("cls.predictions.decoder.bias", _LM_BIAS),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.checkpoints.loading import plan_fit
+from bert_emd_jax.checkpoints.loading import plan_loading
 from bert_emd_jax.checkpoints.model_directory import read_stored
-from bert_emd_jax.checkpoints.names import Head, known_tensors, torch_file_name
+from bert_emd_jax.checkpoints.names import param_mappings, torch_file_name
+from bert_emd_jax.models.bert_config import Head
 
 _HEAD_NAMES: dict[Head, str] = {
     "classifier": "a classifier",
@@ -17,7 +18,7 @@ _HEAD_NAMES: dict[Head, str] = {
 
 
 def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
-    """A table of the tensors (name, shape, dtype, where each goes) and a summary; and why it fits no BERT.
+    """Returns a table of the tensors (name, shape, dtype, what each becomes), and the problems.
 
     Args:
       path: a local model directory, Hugging Face directory or weights file.
@@ -27,22 +28,22 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
       UserError: there is no model there, or its config describes no BERT.
     """
     stored = read_stored(path)
-    fit = plan_fit(stored, head, as_stored=True)
+    plan = plan_loading(stored, head, as_stored=True)
+    config = plan.config
     rows = [("tensor", "shape", "dtype", "becomes")]
 
     def add(name: str, array: np.ndarray, shape: list[int], becomes: str) -> None:
         rows.append((name, str(shape), str(array.dtype), becomes))
 
-    used, known = set(fit.used), {entry.flax_path: entry for entry in known_tensors(fit.config)}
+    mappings = {mapping.flax_path: mapping for mapping in param_mappings(config)}
     for flax_path, array in stored.arrays.items():
-        entry = known.get(flax_path)
         becomes = "ignored"
-        if flax_path in used and entry is not None:
+        if flax_path in plan.used:
+            mapping = mappings[flax_path]
             # A model directory has Flax's names already: there, PyTorch's say more.
-            becomes = flax_path if stored.entries else torch_file_name(entry, fit.head)
-            becomes += " (transposed)" if entry.transform == "transpose" else ""
-        name, shape = stored.name(flax_path), stored.file_shape(flax_path, array.shape)
-        add(name, array, shape, becomes)
+            becomes = flax_path if stored.mappings else torch_file_name(mapping, plan.head)
+            becomes += " (transposed)" if mapping.transposed else ""
+        add(stored.name(flax_path), array, stored.file_shape(flax_path, array.shape), becomes)
     for tensors, becomes in ((stored.ignored, "ignored"), (stored.left_over, "left over")):
         for name, array in tensors.items():
             add(name, array, list(array.shape), becomes)
@@ -52,18 +53,17 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
         for row in rows
     ]
-    parameters = sum(math.prod(stored.arrays[path].shape) for path in fit.used)
-    config = fit.config
+    parameters = sum(math.prod(stored.arrays[path].shape) for path in plan.used)
     lines += [
         "",
-        f"{stored.source}: BERT with {_HEAD_NAMES[fit.head]}, {config.num_hidden_layers} layers of width"
+        f"{stored.source}: BERT with {_HEAD_NAMES[plan.head]}, {config.num_hidden_layers} layers of width"
         f" {config.hidden_size}, {config.vocab_size} word embeddings",
-        f"{len(rows) - 1} tensors: {len(fit.used)} used ({parameters:,} parameters),"
-        f" {len(fit.ignored)} ignored, {len(stored.left_over)} left over",
+        f"{len(rows) - 1} tensors: {len(plan.used)} used ({parameters:,} parameters),"
+        f" {len(plan.ignored)} ignored, {len(stored.left_over)} left over",
     ]
     if stored.projection is not None:
         lines.append(f"with a projection to a teacher of width {stored.projection['kernel'].shape[-1]}")
-    if fit.head == "classifier":
+    if plan.head == "classifier":
         labels = config.id2label or tuple(f"LABEL_{index}" for index in range(config.num_labels))
         lines.append(f"labels: {', '.join(labels)}; before the classifier: {config.classifier_activation}")
-    return "\n".join(lines), fit.problems
+    return "\n".join(lines), plan.problems

@@ -6,16 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bert_emd_jax.checkpoints.architectures import foreign_architecture
-from bert_emd_jax.checkpoints.names import Head, Tensor, head_of, known_tensors
+from bert_emd_jax.checkpoints.names import ParamMapping, head_of, param_mappings
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.initialization import (
-    NewHead,
-    config_with_labels,
-    initial_params,
-    parameter_shapes,
-)
+from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.initialization import NewHead, config_with_labels, initial_params, parameter_shapes
+from bert_emd_jax.models.other_architectures import architecture_of_tensors
 from bert_emd_jax.models.params import Params, flatten, unflatten
 
 logger = logging.getLogger(__name__)
@@ -27,17 +22,21 @@ _POOLER = ("bert/pooler/kernel", "bert/pooler/bias")
 class StoredModel:
     """What a model directory or a weights file holds, before a head is chosen; nothing is copied yet.
 
-    `arrays` maps Flax paths to arrays with Flax's axes, in the file's dtype; `entries` says what they
-    are called in a file from outside. `ignored` and `left_over` are tensors without a Flax path:
-    harmless ones, and ones that no BERT of this config has. `untied_decoder` is the name of a masked-LM
-    decoder's tensor that differs from the one it should share; `relu_implied` says that the relu before
-    the classifier is no key of the config, but a conclusion from the tensors.
+    Attributes:
+      source: the file or directory, for messages.
+      arrays: Flax path → array with Flax's axes, in the file's dtype.
+      mappings: Flax path → its tensor in a weights file, under its name there; empty for a model directory.
+      ignored: harmless tensors without a Flax path.
+      left_over: tensors that no BERT of this config has.
+      untied_decoder: the tensor of a masked-LM decoder that differs from the one it should share.
+      relu_implied: the relu before the classifier is no key of the config, but concluded from the tensors.
+      projection: the trained map to a teacher's width.
     """
 
     source: str
     config: BertConfig
     arrays: Mapping[str, np.ndarray]
-    entries: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    mappings: Mapping[str, ParamMapping] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     left_over: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     untied_decoder: str | None = None
@@ -45,21 +44,25 @@ class StoredModel:
     projection: Params | None = None
 
     def name(self, path: str) -> str:
-        """What the tensor of a Flax path is called in the file."""
-        entry = self.entries.get(path)
-        return entry.torch_name if entry else path
+        """Returns what the parameter of a Flax path is called in the file."""
+        mapping = self.mappings.get(path)
+        return mapping.torch_name if mapping else path
 
     def file_shape(self, path: str, shape: tuple[int, ...]) -> list[int]:
-        """A shape of Flax's as the file has it."""
-        entry = self.entries.get(path)
-        return list(shape[::-1] if entry and entry.transform == "transpose" else shape)
+        """Returns a parameter's shape with the axes of the file."""
+        mapping = self.mappings.get(path)
+        return list(shape[::-1] if mapping and mapping.transposed else shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """What becomes of a stored model: the Flax paths that are used, those that are new, names left out.
+class LoadPlan:
+    """What becomes of a stored model.
 
-    `problems` are phrases that say why this is not the model asked for; none where it is.
+    Attributes:
+      used: Flax paths that are taken from it.
+      new: Flax paths that are drawn at random, from `seed`.
+      ignored: tensors that are left out, by their names in the file.
+      problems: phrases that say why this is not the model asked for.
     """
 
     config: BertConfig
@@ -68,17 +71,18 @@ class Fit:
     new: tuple[str, ...]
     ignored: tuple[str, ...]
     problems: tuple[str, ...]
+    seed: int
 
 
-def plan_fit(
+def plan_loading(
     stored: StoredModel, head: Head | None, *, as_stored: bool = False, new_head: NewHead | None = None
-) -> Fit:
-    """How a stored model becomes one with a head.
+) -> LoadPlan:
+    """Returns how a stored model becomes one with a head.
 
     Args:
       head: None takes the head that is stored.
-      as_stored: a pooler is taken wherever there is one and never new, as a conversion wants it. Else
-        the model is exactly what the head needs: a missing pooler is new, an unused one ignored.
+      as_stored: a pooler is taken if there is one and never new, as a conversion wants it. Otherwise the
+        model is exactly what the head needs: a missing pooler is new, an unused one ignored.
       new_head: for a head that is about to be trained: replaces a missing one, and a classifier with
         another number of labels. None refuses a missing head.
     """
@@ -102,7 +106,8 @@ def plan_fit(
     missing = [path for path in absent if path not in may_be_new]
     ignored = [*stored.ignored, *(stored.name(path) for path in arrays if path not in shapes)]
     problems = _problems(stored, head, {path: shapes[path] for path in used}, missing, ignored)
-    return Fit(config, head, tuple(used), tuple(new), tuple(ignored), tuple(problems))
+    seed = new_head.seed if new_head else 0
+    return LoadPlan(config, head, tuple(used), tuple(new), tuple(ignored), tuple(problems), seed)
 
 
 def _has_pooler(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -112,13 +117,13 @@ def _has_pooler(arrays: Mapping[str, np.ndarray]) -> bool:
 def _shapes(
     config: BertConfig, head: Head, arrays: Mapping[str, np.ndarray], as_stored: bool
 ) -> dict[str, tuple[int, ...]]:
-    """Path → shape of the parameters of the model asked for, in the order of the table."""
+    """Returns path → shape of the parameters of the model asked for, in the order of the table."""
     shapes = parameter_shapes(config, head)
     if as_stored:
         with_pooler = parameter_shapes(config, "none") if _has_pooler(arrays) else {}
         pooler = {path: shape for path, shape in with_pooler.items() if path in _POOLER}
         shapes = {path: shape for path, shape in shapes.items() if path not in _POOLER} | pooler
-    paths = [entry.flax_path for entry in known_tensors(config)]
+    paths = (mapping.flax_path for mapping in param_mappings(config))
     return {path: shapes[path] for path in paths if path in shapes}
 
 
@@ -129,7 +134,7 @@ def _problems(
     missing: list[str],
     ignored: list[str],
 ) -> list[str]:
-    """Phrases for everything that keeps a stored model from being the one asked for.
+    """Returns phrases for everything that keeps a stored model from being the one asked for.
 
     Args:
       used: path → expected shape.
@@ -155,9 +160,9 @@ def _problems(
         ],
     }
     phrases = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
-    if phrases and stored.entries:
+    if phrases and stored.mappings:
         names = [*map(stored.name, arrays), *stored.ignored, *stored.left_over]
-        if (foreign := foreign_architecture(names)) is not None:
+        if (foreign := architecture_of_tensors(names)) is not None:
             return [f"these are the tensors of {foreign}"]
         if ignored:
             phrases.append(f"ignored: {', '.join(ignored)}")
@@ -168,21 +173,21 @@ def _problems(
     return phrases
 
 
-def fit_params(stored: StoredModel, fit: Fit, *, seed: int = 0) -> Params:
-    """The float32 parameters of a plan; new ones are drawn from `seed`.
+def load_params(stored: StoredModel, plan: LoadPlan) -> Params:
+    """Returns the float32 parameters of a plan.
 
     An array that is float32 and contiguous already is taken as it is, without a copy.
 
     Raises:
       UserError: the stored model does not fit; the message has all problems.
     """
-    if fit.problems:
-        raise UserError(f"{stored.source}: does not fit its config as a BERT; {'; '.join(fit.problems)}")
-    if fit.ignored:
-        logger.info("%s: ignored: %s", stored.source, ", ".join(sorted(fit.ignored)))
-    flat = {path: np.ascontiguousarray(stored.arrays[path], dtype=np.float32) for path in fit.used}
-    if fit.new:
-        logger.info("%s: new, randomly initialised: %s", stored.source, ", ".join(map(stored.name, fit.new)))
-        fresh = flatten(initial_params(fit.config, fit.head, seed))
-        flat |= {path: fresh[path] for path in fit.new}
+    if plan.problems:
+        raise UserError(f"{stored.source}: does not fit its config as a BERT; {'; '.join(plan.problems)}")
+    if plan.ignored:
+        logger.info("%s: ignored: %s", stored.source, ", ".join(sorted(plan.ignored)))
+    flat = {path: np.ascontiguousarray(stored.arrays[path], dtype=np.float32) for path in plan.used}
+    if plan.new:
+        logger.info("%s: new, randomly initialised: %s", stored.source, ", ".join(map(stored.name, plan.new)))
+        fresh = flatten(initial_params(plan.config, plan.head, plan.seed))
+        flat |= {path: fresh[path] for path in plan.new}
     return unflatten(flat)

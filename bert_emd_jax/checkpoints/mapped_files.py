@@ -9,19 +9,16 @@ import numpy as np
 from bert_emd_jax.errors import UserError
 
 DTYPES: dict[str, np.dtype] = {
-    **{
-        name: np.dtype(name)
-        for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-    },
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
+    name: np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+} | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 """The types that tensors of a BERT file have."""
 
 _POINTER = b"version https://git-lfs"
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The bytes of a weights file, read-only.
+    """Maps the bytes of a weights file, read-only.
 
     Arrays over it keep it open. They follow the file: it must not be overwritten in place while they live
     (replacing it by a rename is harmless).
@@ -44,7 +41,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def quoted(text: str) -> str:
-    """Text from a file, fit for a one-line message."""
+    """Returns text from a file, fit for a one-line message."""
     return ascii(text[:80])
 
 

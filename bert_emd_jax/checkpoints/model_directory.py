@@ -1,10 +1,9 @@
-"""The one form of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
+"""The one format of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
 
 Reading also takes a Hugging Face directory, a single weights file or a hub id, converted in memory.
 """
 
 import dataclasses
-import json
 import logging
 import shutil
 import tempfile
@@ -13,29 +12,31 @@ from typing import Literal
 
 import numpy as np
 
-from bert_emd_jax.checkpoints.checkpoint_files import config_directory, find_weights, read_checkpoint
+from bert_emd_jax.checkpoints.checkpoint_files import config_directory, find_weights, read_weights
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface_weights
-from bert_emd_jax.checkpoints.loading import StoredModel, fit_params, plan_fit
-from bert_emd_jax.checkpoints.names import Head, known_tensors
-from bert_emd_jax.checkpoints.params_store import load_params, save_params
+from bert_emd_jax.checkpoints.loading import LoadPlan, StoredModel, load_params, plan_loading
+from bert_emd_jax.checkpoints.names import param_mappings
+from bert_emd_jax.checkpoints.params_store import restore_params, save_params
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig, load_bert_config, read_config_values
+from bert_emd_jax.files import write_json
+from bert_emd_jax.layout import CONFIG, PARAMS, PYTORCH
+from bert_emd_jax.models.bert_config import BertConfig, Head, load_bert_config, read_config_values
 from bert_emd_jax.models.initialization import PROJECTION, NewHead
 from bert_emd_jax.models.params import Params, flatten
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-PARAMS = "params"
-PYTORCH = "pytorch"
-
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A BERT with its head: parameters as NumPy arrays, and the tokenizer its vocabulary belongs to.
+    """A BERT with its head.
 
-    `projection` is the trained map to a teacher's width, where the model was distilled.
+    Attributes:
+      params: NumPy arrays.
+      tokenizer: has the vocabulary of the embeddings.
+      projection: the trained map to a teacher's width, if the model was distilled.
     """
 
     config: BertConfig
@@ -65,14 +66,8 @@ def load_model(
     """
     path = resolve_model(path)
     stored = read_stored(path)
-    fit = plan_fit(stored, head, new_head=new_head)
-    config = fit.config
-    if new_head is not None:
-        config = dataclasses.replace(config, classifier_activation="none")
-    elif fit.head == "classifier":
-        _announce_relu(stored)
-    params = fit_params(stored, fit, seed=new_head.seed if new_head else 0)
-    return _with_tokenizer(path, config, params, stored.projection, do_lower_case)
+    plan = plan_loading(stored, head, new_head=new_head)
+    return _load(path, stored, plan, "none" if new_head else None, do_lower_case)
 
 
 def load_whole_model(
@@ -87,71 +82,67 @@ def load_whole_model(
     """
     path = resolve_model(path)
     stored = read_stored(path)
-    fit = plan_fit(stored, head, as_stored=True)
-    config = fit.config
-    if classifier_activation is not None:
-        config = dataclasses.replace(config, classifier_activation=classifier_activation)
-    elif fit.head == "classifier":
-        _announce_relu(stored)
-    return _with_tokenizer(path, config, fit_params(stored, fit), stored.projection)
+    return _load(path, stored, plan_loading(stored, head, as_stored=True), classifier_activation)
 
 
 def read_stored(path: Path) -> StoredModel:
-    """What a local path holds, before a head is chosen.
+    """Returns what a local path holds, before a head is chosen.
 
     Raises:
       UserError: there is no model there, or one of an unsupported architecture.
     """
     if (path / PARAMS).is_dir():
         return _read_params(path)
-    if find_weights(path) is None:
+    weights = find_weights(path)
+    if weights is None:
         raise UserError(f"{path}: holds neither {PARAMS}/ nor a weights file such as model.safetensors")
     values, source = read_config_values(config_directory(path))
-    BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
-    return stored_model(read_checkpoint(path), values, source)
+    config = BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
+    return stored_model(read_weights(weights), config, values)
 
 
 def _read_params(directory: Path) -> StoredModel:
-    params = load_params(directory / PARAMS)
+    params = restore_params(directory / PARAMS)
     projection = params.pop(PROJECTION, None)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     config = load_bert_config(directory)
-    known = {entry.flax_path for entry in known_tensors(config)}
+    known = {mapping.flax_path for mapping in param_mappings(config)}
     # More layers than the config has, for instance.
     left_over = {path: arrays.pop(path) for path in list(arrays) if path not in known}
     return StoredModel(str(directory / PARAMS), config, arrays, left_over=left_over, projection=projection)
 
 
-def _announce_relu(stored: StoredModel) -> None:
-    if stored.relu_implied:
+def _load(
+    path: Path,
+    stored: StoredModel,
+    plan: LoadPlan,
+    classifier_activation: Literal["none", "relu"] | None,
+    do_lower_case: bool | None = None,
+) -> Model:
+    config = plan.config
+    if classifier_activation is not None:
+        config = dataclasses.replace(config, classifier_activation=classifier_activation)
+    elif plan.head == "classifier" and stored.relu_implied:
         logger.warning(
             "%s: has fit_dense beside its classifier, as TinyBERT's task models: a relu stands before the"
             " classifier, as in their code (a conversion with --classifier_activation none leaves it out)",
             stored.source,
         )
-
-
-def _with_tokenizer(
-    path: Path,
-    config: BertConfig,
-    params: Params,
-    projection: Params | None,
-    do_lower_case: bool | None = None,
-) -> Model:
-    directory = path if (path / PARAMS).is_dir() else config_directory(path)
+    params = load_params(stored, plan)
+    directory = config_directory(path)
     tokenizer = Tokenizer.from_directory(directory, do_lower_case)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
             f" the model only {config.vocab_size} embeddings; take the tokenizer that belongs to the weights"
         )
-    return Model(config, params, tokenizer, projection)
+    return Model(config, params, tokenizer, stored.projection)
 
 
 def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> None:
     """Writes a model directory, with its `pytorch/` or without, replacing these files and nothing else.
 
-    Each part is written aside and renamed, so a reader never sees half of one.
+    Each part is written aside and renamed, so that a reader never sees half of one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for left_over in directory.glob(".writing-*"):  # of a process that was killed here
@@ -165,8 +156,7 @@ def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> N
         if with_pytorch:
             save_huggingface(aside / PYTORCH, model)
         model.tokenizer.save(aside)
-        config_text = json.dumps(model.config.to_dict(), indent=2) + "\n"
-        (aside / "config.json").write_text(config_text)
+        write_json(aside / CONFIG, model.config.to_dict())
         for part in sorted(aside.iterdir()):
             target = directory / part.name
             if target.is_dir():

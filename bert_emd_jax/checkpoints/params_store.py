@@ -1,4 +1,4 @@
-"""Parameters on disk in Orbax's form, as the `params/` of a model directory."""
+"""Parameters on disk in Orbax's format, as the `params/` of a model directory."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bert_emd_jax.models.params import Params
 
 
 def _this_process_only() -> ocp.options.MultiprocessingOptions:
-    """Among several processes of one run each reads for itself, and one writes: nobody waits for others."""
+    """Returns options by which each process of a run reads, or writes, without waiting for the others."""
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
@@ -29,7 +29,7 @@ def save_params(directory: Path, params: Params) -> None:
     # the copy, as large as the model, is not needed.
     handlers = type_handlers.create_type_handler_registry(
         (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
-        (jax.Array, type_handlers.ArrayHandler()),  # not used, but Orbax warns where it is missing
+        (jax.Array, type_handlers.ArrayHandler()),  # not used, but Orbax warns if it is missing
     )
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=handlers, multiprocessing_options=_this_process_only()
@@ -43,7 +43,7 @@ def save_params(directory: Path, params: Params) -> None:
         ) from None
 
 
-def load_params(directory: Path) -> Params:
+def restore_params(directory: Path) -> Params:
     """Reads what `save_params` wrote, as NumPy arrays.
 
     Raises:

@@ -1,7 +1,6 @@
 """A classifier as a `jax.export` artefact, which runs without this package or Flax."""
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from jax import export
 from bert_emd_jax.checkpoints.huggingface import write_safetensors
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_json
+from bert_emd_jax.layout import CONFIG
 from bert_emd_jax.models.heads import BertForSequenceClassification, forward
 from bert_emd_jax.models.params import flatten, unflatten
 
@@ -45,11 +46,7 @@ def write_stablehlo(directory: Path, model: Model) -> None:
         attention_mask: jax.Array,
         token_type_ids: jax.Array,
     ) -> jax.Array:
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-        }
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         return forward(module, unflatten(params), batch, logits_only=True).logits
 
     flat = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(model.params).items()}
@@ -63,12 +60,12 @@ def write_stablehlo(directory: Path, model: Model) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / ARTEFACT).write_bytes(exported.serialize())
     write_safetensors(directory / PARAMETERS, flat)
-    (directory / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    write_json(directory / CONFIG, model.config.to_dict())
     model.tokenizer.save(directory)
 
 
 def stablehlo_logits(directory: Path, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What an exported classifier computes for `input_ids`, `attention_mask` and `token_type_ids`."""
+    """Returns the logits of an exported classifier for `input_ids`, `attention_mask` and `token_type_ids`."""
     exported = export.deserialize(bytearray((directory / ARTEFACT).read_bytes()))
     params = safetensors.numpy.load_file(directory / PARAMETERS)
     inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])

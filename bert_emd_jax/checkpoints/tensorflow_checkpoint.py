@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, one_line
 
 _OPTIMIZER = re.compile(
     r"(^|/)(adam_m|adam_v|AdamWeightDecayOptimizer(_\d+)?|LAMBOptimizer(_\d+)?|global_step|good_steps|loss_scale)$"
@@ -16,7 +16,7 @@ _TOP_LEVEL = {"output_weights": "classifier.weight", "output_bias": "classifier.
 
 
 def read_tensorflow_checkpoint(index: Path) -> dict[str, np.ndarray]:
-    """The tensors of `PREFIX.index` and its `PREFIX.data-*`, named and laid out as PyTorch has them.
+    """Reads the tensors of `PREFIX.index` and its `PREFIX.data-*`, named and laid out as PyTorch has them.
 
     The optimizer's state is left out.
 
@@ -48,14 +48,13 @@ def read_tensorflow_checkpoint(index: Path) -> dict[str, np.ndarray]:
             if not _OPTIMIZER.search(name)
         }
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{prefix}: not a readable TensorFlow checkpoint ({reason}); fetch it again"
+            f"{prefix}: not a readable TensorFlow checkpoint ({one_line(error)}); fetch it again"
         ) from None
 
 
 def torch_name(variable: str) -> str:
-    """`bert/encoder/layer_0/output/dense/kernel` → `bert.encoder.layer.0.output.dense.weight`."""
+    """Returns `bert/encoder/layer_0/output/dense/kernel` as `bert.encoder.layer.0.output.dense.weight`."""
     if variable in _TOP_LEVEL:
         return _TOP_LEVEL[variable]
     *scopes, leaf = variable.split("/")
@@ -68,10 +67,10 @@ def torch_name(variable: str) -> str:
 
 
 def _as_torch(variable: str, value: np.ndarray) -> np.ndarray:
-    """Kernels of TensorFlow are [inputs, outputs], weights of PyTorch [outputs, inputs]."""
+    """Returns a variable with PyTorch's axes: kernels are [inputs, outputs] in TensorFlow only."""
     return value.T if variable.endswith("/kernel") else value
 
 
 def _escaped(name: str) -> str:
-    """A file name as a pattern that matches nothing else."""
+    """Returns a file name as a pattern that matches nothing else."""
     return re.sub(r"([*?\[])", r"[\1]", name)

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +11,13 @@ import numpy as np
 
 from bert_emd_jax.checkpoints.checkpoint_files import config_directory, read_checkpoint
 from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
-from bert_emd_jax.checkpoints.model_directory import PARAMS
 from bert_emd_jax.checkpoints.names import head_of
 from bert_emd_jax.checkpoints.stablehlo import stablehlo_logits
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.layout import PARAMS
 from bert_emd_jax.models.bert_config import BertConfig, read_config_values
 from bert_emd_jax.models.encoder import BertEncoder
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import MODULES, forward
 from bert_emd_jax.models.params import Params, flatten
 
 TOLERANCE = 1e-5
@@ -40,7 +39,7 @@ class Difference(NamedTuple):
 
 
 def require_torch() -> None:
-    """Raises UserError where torch or transformers is missing."""
+    """Raises UserError if torch or transformers is missing."""
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"--verify runs the PyTorch model too: pip install {' '.join(missing)}")
@@ -49,11 +48,11 @@ def require_torch() -> None:
 def differences_from_torch(
     config: BertConfig, params: Params, torch_source: Path, artefact: Path | None = None
 ) -> list[Difference]:
-    """Every layer, the pooled output and the logits of our model against those of transformers.
+    """Compares every layer, the pooled output and the logits with those of transformers.
 
     Both run in float32 on the CPU, on random token ids with padding and every segment, at the longest
-    length that the model takes (at most 512). Where our config has a relu before the classifier,
-    which transformers' class lacks, it is put into theirs.
+    length that the model takes (at most 512). If our config has a relu before the classifier, which
+    transformers' class lacks, it is put into theirs.
 
     Args:
       torch_source: the Hugging Face directory or weights file that PyTorch loads; a model directory is
@@ -61,17 +60,17 @@ def differences_from_torch(
       artefact: the directory of the same classifier as StableHLO, to be run too.
     """
     batch = _random_batch(config)
-    theirs = _torch_outputs(config, params, torch_source, batch)
+    with tempfile.TemporaryDirectory() as exported:
+        if (torch_source / PARAMS).is_dir():
+            torch_source = Path(exported)
+            write_huggingface_weights(torch_source, params, config)
+        theirs = _torch_outputs(config, params, torch_source, batch)
     with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
         ours = _our_outputs(config, params, batch)
         if artefact is not None:
             ours["StableHLO"], theirs["StableHLO"] = stablehlo_logits(artefact, batch), theirs["logits"]
     return [
-        Difference(
-            name,
-            float(np.max(np.abs(ours[name] - expected))),
-            float(np.max(np.abs(expected))),
-        )
+        Difference(name, float(np.max(np.abs(ours[name] - expected))), float(np.max(np.abs(expected))))
         for name, expected in theirs.items()
     ]
 
@@ -99,8 +98,7 @@ def _our_outputs(config: BertConfig, params: Params, batch: dict[str, np.ndarray
         if encoded.pooled is not None:
             named["pooled"] = encoded.pooled
         if head != "none":
-            module = BertForSequenceClassification if head == "classifier" else BertForMaskedLM
-            named["logits"] = forward(module(config), params, batch).logits
+            named["logits"] = forward(MODULES[head](config), params, batch).logits
         return named
 
     return jax.device_get(jax.jit(run)(params, batch))
@@ -111,8 +109,7 @@ def _torch_outputs(
 ) -> dict[str, np.ndarray]:
     import torch
 
-    with _exported_for_torch(config, params, source) as path:
-        model = _load_torch_model(config, params, path)
+    model = _load_torch_model(config, params, source)
     if "classifier" in params and config.classifier_activation == "relu":
         model.dropout = torch.nn.Sequential(torch.nn.ReLU(), model.dropout)
     pooled = []
@@ -131,18 +128,12 @@ def _torch_outputs(
     return {name: value.numpy() for name, value in named.items()}
 
 
-@contextlib.contextmanager
-def _exported_for_torch(config: BertConfig, params: Params, source: Path) -> Iterator[Path]:
-    if not (source / PARAMS).is_dir():
-        yield source
-        return
-    with tempfile.TemporaryDirectory() as name:
-        write_huggingface_weights(Path(name), params, config)
-        yield Path(name)
-
-
 def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
-    """transformers' model of a source, in float32; all of its parameters that ours has come from there."""
+    """Returns transformers' model in float32; all of its parameters that ours has come from `path`.
+
+    Raises:
+      UserError: transformers does not find some of them there.
+    """
     import torch
     import transformers
 
@@ -151,15 +142,14 @@ def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
     their_config = transformers.BertConfig(**read_config_values(config_directory(path))[0])
     loader: Any
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    head = head_of(flatten(params))
+    head, has_pooler = head_of(flatten(params)), "pooler" in params["bert"]
     if head == "classifier":
         their_config.num_labels = config.num_labels
         loader = transformers.BertForSequenceClassification
     elif head == "none":
-        options["add_pooling_layer"] = "pooler" in params["bert"]
+        options["add_pooling_layer"] = has_pooler
         loader = transformers.BertModel
     else:  # of the two classes with a masked-LM head, the one for pretraining has the pooler too
-        has_pooler = "pooler" in params["bert"]
         loader = transformers.BertForPreTraining if has_pooler else transformers.BertForMaskedLM
 
     def load(directory: Path | None, state: dict[str, Any] | None) -> tuple[Any, set[str]]:
@@ -170,8 +160,8 @@ def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
         return model.eval(), missing | set(report["mismatched_keys"])
 
     if path.is_dir():
-        # transformers' own reading, where it can: it knows neither TensorFlow's form nor wrapped tensors,
-        # and what it raises then is of many kinds.
+        # transformers' own reading, if it can: it knows neither TensorFlow's format nor wrapped tensors, and
+        # what it raises then is of many kinds.
         with contextlib.suppress(Exception):
             model, missing = load(path, None)
             if not missing:

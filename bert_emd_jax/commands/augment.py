@@ -1,4 +1,4 @@
-"""run_augment.py: TinyBERT's data augmentation, training rows with words replaced by likely others."""
+"""run_augment.py: TinyBERT's data augmentation, which replaces words of training rows by likely others."""
 
 import dataclasses
 import os
@@ -7,22 +7,28 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
+from tqdm import tqdm
 
+from bert_emd_jax.augmentation.augmented_file import Cells, header_of, whole_rows, write_rows
+from bert_emd_jax.augmentation.word_vectors import WordVectors
+from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT, sample_variants
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Dtype, OptionalBool
+from bert_emd_jax.configs import Config, Dtype, OptionalBool
+from bert_emd_jax.data.readers import read_split
+from bert_emd_jax.data.rows import Column
+from bert_emd_jax.data.task import TFDS, Task, augmented
 from bert_emd_jax.data.task_config import CustomTaskConfig
+from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from bert_emd_jax.augmentation.augmented_file import Cells
     from bert_emd_jax.augmentation.word_replacements import WordReplacements
-    from bert_emd_jax.data.rows import Column
-    from bert_emd_jax.data.task import Task
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplacementConfig:
+@dataclasses.dataclass(frozen=True, init=False)
+class ReplacementConfig(Config):
     """Which words are replaced, and by how many others."""
 
     samples: Annotated[int | None, tyro.conf.arg(aliases=("--N",))] = None
@@ -38,9 +44,17 @@ class ReplacementConfig:
     seed: int = 42
     """Seed of what is drawn."""
 
+    def check(self) -> None:
+        for name in ("samples", "candidates"):
+            value = getattr(self, name)
+            self.require(name, value is None or value >= 1, "at least 1")
+        for name in ("max_vectors", "seed"):
+            self.require(name, getattr(self, name) >= 0, "at least 0")
+        self.require("probability", 0 < self.probability <= 1, "above 0 and at most 1")
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig(CustomTaskConfig, ReplacementConfig):
+
+@dataclasses.dataclass(frozen=True, init=False)
+class AugmentConfig(Config):
     """The models that propose words, and the files; the flags of TinyBERT's program are accepted too."""
 
     bert_model: Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]
@@ -67,31 +81,18 @@ class AugmentConfig(CustomTaskConfig, ReplacementConfig):
     debug: bool = False
     """Show the traceback of an error."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("samples", "candidates", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value}: must be at least 1")
-        for name in ("max_vectors", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 0")
-        if not 0 < self.probability <= 1:
-            raise UserError(f"--probability {self.probability}: must be above 0 and at most 1")
+    replacement: ReplacementConfig = ReplacementConfig()
+    columns: CustomTaskConfig = CustomTaskConfig()
+
+    def check(self) -> None:
+        self.require("batch_size", self.batch_size >= 1, "at least 1")
         if (self.data_dir is None) == (self.glue_dir is None):
             raise UserError("one of --data_dir and --glue_dir names the directory of the task's files")
 
 
 def run(config: AugmentConfig) -> None:
-    """Reads the train file, asks the model and the word vectors for candidates, and writes the variants."""
-    from tqdm import tqdm
-
-    from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, write_rows
-    from bert_emd_jax.augmentation.word_vectors import WordVectors
-    from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT
-    from bert_emd_jax.data.readers import read_split
-    from bert_emd_jax.data.task import augmented
-
+    """Reads the train file, finds candidates for its words, and writes rows with replaced words."""
+    replacement = config.replacement
     task, data_dir = _task_of(config)
     examples = read_split(task, data_dir, "train")
     file = task.splits["train"]
@@ -99,15 +100,16 @@ def run(config: AugmentConfig) -> None:
     _check_target(target, config)
     vectors = None
     if config.glove_embs is not None:
-        vectors = WordVectors.from_file(config.glove_embs, config.max_vectors)
+        vectors = WordVectors.from_file(config.glove_embs, replacement.max_vectors)
         print(f"{config.glove_embs}: vectors of {len(vectors)} words")
 
+    # Loads JAX: not before the flags and rows are known to be right.
     from bert_emd_jax.augmentation.masked_lm import load_masked_lm
     from bert_emd_jax.augmentation.word_replacements import WordReplacements
 
-    model = load_masked_lm(config.bert_model, config.do_lower_case)
+    model = load_masked_lm(config.bert_model, replacement.do_lower_case)
     texts: list[str] = list(dict.fromkeys(chain(examples.texts_a, examples.texts_b or ())))
-    samples = config.samples or SAMPLES_PER_TEXT.get(task.name, DEFAULT_SAMPLES)
+    samples = replacement.samples or SAMPLES_PER_TEXT.get(task.name, DEFAULT_SAMPLES)
     columns = [column for column in (file.text_a, file.text_b) if column is not None]
     if config.dry_run:
         most = len(examples) * (1 + samples * len(columns))
@@ -122,7 +124,7 @@ def run(config: AugmentConfig) -> None:
             bar.update(done)
 
         replacements = WordReplacements(
-            texts, model, vectors, config.candidates, config.batch_size, config.dtype, show
+            texts, model, vectors, replacement.candidates, config.batch_size, config.dtype, show
         )
     by_model, by_vectors, without = replacements.counts
     print(
@@ -135,63 +137,48 @@ def run(config: AugmentConfig) -> None:
         written = write_rows(
             target,
             header_of(examples.path, file),
-            _augmented_rows(rows, columns, replacements, samples, config.probability, config.seed),
+            _augmented_rows(rows, columns, replacements, samples, replacement.probability, replacement.seed),
         )
     except KeyError:
         raise UserError(f"{examples.path}: was changed while this program ran; start it again") from None
     print(f"{target}: {len(examples)} rows became {written}")
 
 
-def _task_of(config: AugmentConfig) -> "tuple[Task, Path]":
-    from bert_emd_jax.data.task import TFDS
-    from bert_emd_jax.data.tasks import get_task
-
+def _task_of(config: AugmentConfig) -> tuple[Task, Path]:
     if str(config.data_dir) == TFDS:
         raise UserError("--data_dir tfds: augmented rows are a file; name a directory of the task's files")
     data_dir = config.data_dir
     if config.glue_dir is not None:
         data_dir = config.glue_dir / get_task(config.task_name).name
     assert data_dir is not None  # one of the two is given
-    task = get_task(
-        config.task_name,
-        data_dir=data_dir,
-        text_column=config.text_column,
-        text_pair_column=config.text_pair_column,
-        label_column=config.label_column,
-        labels=config.labels,
-        regression=config.regression,
-    )
-    return task, data_dir
+    return get_task(config.task_name, data_dir=data_dir, **config.columns.flags()), data_dir
 
 
 def _check_target(target: Path, config: AugmentConfig) -> None:
-    """Says before the long work what would keep the file from being written."""
+    """Raises UserError, before the long computation, if the file cannot be written."""
     if target.parent.exists() and not target.parent.is_dir():
         raise UserError(f"--output_dir {target.parent}: is a file; name a directory")
     if target.exists() and not config.overwrite:
         raise UserError(f"{target}: is there already; --overwrite replaces it")
-    there = next(parent for parent in target.absolute().parents if parent.exists())
-    if not os.access(there, os.W_OK):
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    if not os.access(existing, os.W_OK):
         raise UserError(f"{target.parent}: cannot be written to; name another directory with --output_dir")
 
 
 def _augmented_rows(
-    rows: "Iterable[Cells]",
-    columns: "Sequence[Column]",
+    rows: Iterable[Cells],
+    columns: Sequence[Column],
     replacements: "WordReplacements",
     samples: int,
     probability: float,
     seed: int,
-) -> "Iterator[Cells]":
-    """Every row, then itself with variants of its first text, then itself with variants of its second."""
-    import numpy as np
-
-    from bert_emd_jax.augmentation.words import sample_variants
+) -> Iterator[Cells]:
+    """Yields every row, then copies with variants of its first text, then with variants of its second."""
 
     for number, row in enumerate(rows):
         yield row
         for side, column in enumerate(columns):
-            # A generator of its own: what a row becomes does not depend on the rows before it.
+            # With its own generator a row does not depend on the rows before it.
             generator = np.random.default_rng((seed, number, side))
             words = replacements.of(row[column])
             for variant in sample_variants(row[column], words, samples, probability, generator):

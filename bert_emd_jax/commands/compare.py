@@ -1,4 +1,4 @@
-"""run_eval.py --compare: finished runs side by side, without loading a model."""
+"""run_eval.py --compare: finished runs side by side; no model is loaded."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ def run(config: CompareConfig) -> None:
 
 
 def asks_to_compare(args: Sequence[str]) -> bool:
-    """Whether a command line of run_eval.py is one of this module's."""
+    """Returns whether a command line of run_eval.py has --compare."""
     return any(arg.partition("=")[0] == "--compare" for arg in args)
 
 
 def main(argv: Sequence[str]) -> int:
-    """The program; returns its exit code."""
+    """Runs the program; returns its exit code."""
     return run_program(
         CompareConfig,
         run,

@@ -10,6 +10,7 @@ from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
     from bert_emd_jax.checkpoints.model_directory import Model
+    from bert_emd_jax.models.bert_config import Head
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,17 +63,16 @@ def run(config: ConvertConfig) -> None:
         require_torch()
     from bert_emd_jax.checkpoints.model_directory import load_whole_model
 
-    model = load_whole_model(
-        path,
-        head=None if config.head == "auto" else config.head,
-        classifier_activation=None
-        if config.classifier_activation == "auto"
-        else config.classifier_activation,
-    )
+    activation = None if config.classifier_activation == "auto" else config.classifier_activation
+    model = load_whole_model(path, head=_head(config), classifier_activation=activation)
     if output_dir is not None:
         _write(config, output_dir, model)
     if config.verify:
         _verify(config, path, model)
+
+
+def _head(config: ConvertConfig) -> "Head | None":
+    return None if config.head == "auto" else config.head
 
 
 def _is_new(directory: Path) -> bool:
@@ -82,7 +82,7 @@ def _is_new(directory: Path) -> bool:
 def _inspect(config: ConvertConfig, path: Path) -> None:
     from bert_emd_jax.checkpoints.inspection import inspect_model
 
-    table, problems = inspect_model(path, None if config.head == "auto" else config.head)
+    table, problems = inspect_model(path, _head(config))
     print(table)
     if problems:
         raise UserError(f"{path} cannot be converted; {'; '.join(problems)}")
@@ -105,7 +105,7 @@ def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
 
 
 def _verify(config: ConvertConfig, path: Path, model: "Model") -> None:
-    """Compares what was written, as it is read back, or the model in memory where nothing was."""
+    """Compares what was written, as it is read back, or the model in memory if nothing was written."""
     from bert_emd_jax.checkpoints.model_directory import load_whole_model
     from bert_emd_jax.checkpoints.verification import TOLERANCE, differences_from_torch
 

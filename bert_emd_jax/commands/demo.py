@@ -1,4 +1,4 @@
-"""The main job on real weights and real sentences, through the same programs that a user calls."""
+"""Fine-tuning, distillation and evaluation on real weights and sentences, by the programs that users call."""
 
 import csv
 import dataclasses
@@ -13,6 +13,8 @@ from bert_emd_jax.commands import demo_assets, distill, evaluate, finetune
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.commands.programs import typed_command, typed_name
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import read_json, write_text
+from bert_emd_jax.layout import REPORT, RESULTS
 
 DEV_ROWS = 500
 TEST_ROWS = 1000
@@ -38,14 +40,8 @@ def run(config: DemoConfig) -> None:
     sizes = {"dev": 100, "test": 200, "train": 400} if config.smoke else {"dev": DEV_ROWS, "test": TEST_ROWS}
     write_splits(data, sizes)
 
-    task = [
-        "--data_dir",
-        str(data),
-        "--task_name",
-        "custom",
-        "--max_seq_length",
-        "32" if config.smoke else "64",
-    ]
+    task = ["--data_dir", str(data), "--task_name", "custom"]
+    task += ["--max_seq_length", "32" if config.smoke else "64"]
     teacher, student = root / "teacher", root / "student"
     teacher_flags = ["--bert_model", str(body), "--learning_rate", "5e-5"]
     student_flags = ["--teacher_model", str(teacher), "--student_init_layers", "1,3,5"]
@@ -60,11 +56,11 @@ def run(config: DemoConfig) -> None:
     print(table({name: results_of(root, name) for name in ("teacher", "student")}))
     if config.smoke:
         print("(a smoke run: some hundred rows show that everything works, and teach next to nothing)")
-    print(f"\nopen {student / 'report.html'}")
+    print(f"\nopen {student / REPORT}")
 
 
 def write_splits(directory: Path, sizes: dict[str, int]) -> None:
-    """Writes dev.csv, test.csv and train.csv (the rest, where no size is given) of Rotten Tomatoes."""
+    """Writes dev.csv, test.csv and train.csv of Rotten Tomatoes; without a size, all rows that are left."""
     rows = demo_assets.rotten_tomatoes()
     directory.mkdir(parents=True, exist_ok=True)
     start = 0
@@ -78,14 +74,14 @@ def write_splits(directory: Path, sizes: dict[str, int]) -> None:
 
 
 def train(program: Callable[..., int], name: str, flags: list[str], output_dir: Path) -> None:
-    """Runs a training program; goes on with an earlier run of the same flags, replaces one of others."""
+    """Runs a training program; resumes an earlier run with the same flags, replaces one with other flags."""
     again: list[str] = []
     marker = output_dir.with_name(f".{output_dir.name}_flags.json")
     if output_dir.is_dir():
-        same = marker.is_file() and json.loads(marker.read_text()) == flags
+        same = marker.is_file() and read_json(marker) == flags
         again = ["--resume"] if same else ["--overwrite"]
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(flags))
+    write_text(marker, json.dumps(flags))
     call(program, name, [*flags, "--output_dir", str(output_dir), *again])
 
 
@@ -97,12 +93,12 @@ def call(program: Callable[..., int], name: str, flags: list[str]) -> None:
 
 
 def results_of(root: Path, name: str) -> dict[str, Any]:
-    """What run_eval.py wrote about a model."""
-    return json.loads((root / f"evaluation_{name}" / "eval_results.json").read_text())["student"]
+    """Returns what run_eval.py wrote about a model."""
+    return read_json(root / f"evaluation_{name}" / RESULTS)["student"]
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Accuracy, size and latency of the models, one line each."""
+    """Returns accuracy, size and latency of the models, one line each."""
     lines = [
         f"{'':8} {'accuracy':>9} {'layers':>7} {'parameters':>11} {'ms/sentence':>12} {'at batch 32':>12}"
     ]
@@ -116,7 +112,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Runs the program; returns its exit code."""
     return run_program(
         DemoConfig,
         run,

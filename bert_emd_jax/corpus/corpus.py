@@ -1,19 +1,21 @@
-"""A plain-text corpus as token ids: in memory, or in files that are mapped into it."""
+"""A plain-text corpus as token ids, in memory or in memory-mapped files."""
 
 import codecs
-import json
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Integer
 
 from bert_emd_jax.corpus.workers import results_in_order, worker_pool
 from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import read_json, write_json
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _BYTES_AT_ONCE = 1 << 20
@@ -23,15 +25,15 @@ _TYPES_FILE = "corpus.json"  # written last
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences, one after the other, and the documents that they form.
+    """Sentences as token ids, concatenated, and the documents that they form.
 
     Sentence s is `tokens[sentence_offsets[s]:sentence_offsets[s + 1]]`; document d has the sentences
     from `document_offsets[d]` up to `document_offsets[d + 1]`. None of them is empty.
     """
 
-    tokens: np.ndarray
-    sentence_offsets: np.ndarray
-    document_offsets: np.ndarray
+    tokens: Integer[np.ndarray, " tokens"]
+    sentence_offsets: Int[np.ndarray, " sentences+1"]
+    document_offsets: Int[np.ndarray, " documents+1"]
 
     @property
     def sentence_count(self) -> int:
@@ -48,8 +50,8 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: Path) -> "Corpus":
-        """The corpus that `tokenize_corpus` left in a directory, mapped, not read."""
-        types = json.loads((directory / _TYPES_FILE).read_text())
+        """Maps the corpus that `tokenize_corpus` wrote into a directory."""
+        types = read_json(directory / _TYPES_FILE)
         return cls(**{name: np.memmap(directory / file, types[name], "r") for name, file in _FILES.items()})
 
 
@@ -60,11 +62,17 @@ def tokenize_corpus(
     workers: int = 1,
     progress: Callable[[int], object] = lambda lines: None,
 ) -> Corpus:
-    """The token ids of a text file with one sentence a line and an empty line after each document.
+    """Tokenises a text file with one sentence per line and an empty line after each document.
 
-    With a `directory` they are written there and mapped, so that memory does not grow with the
-    corpus. `progress` is called with the number of lines read since its last call. Lines without any
-    piece are left out. Raises UserError for a missing file, undecodable text, and no text at all.
+    Lines without any token are left out.
+
+    Args:
+      directory: token ids are written there and mapped, so that memory does not grow with the corpus.
+      workers: processes that tokenise.
+      progress: called with the number of lines read since its last call.
+
+    Raises:
+      UserError: a missing file, text that is not UTF-8, or no text at all.
     """
     path = Path(path)
     if not path.is_file():
@@ -72,69 +80,67 @@ def tokenize_corpus(
     try:
         return _tokenize_file(path, tokenizer, directory, workers, progress)
     except UnicodeDecodeError:
-        for _ in decoded_lines(path):  # says which line it is
+        for _ in decoded_lines(path):  # raises UserError with the line
             pass
         raise
 
 
 def _tokenize_file(
-    path: Path,
-    tokenizer: Tokenizer,
-    directory: Path | None,
-    workers: int,
-    progress: Callable[[int], object],
+    path: Path, tokenizer: Tokenizer, directory: Path | None, workers: int, progress: Callable[[int], object]
 ) -> Corpus:
-    types = {"tokens": token_type(tokenizer.vocab_size), "sentence_offsets": np.int64}
-    types["document_offsets"] = np.int64
+    types = {name: np.dtype(np.int64) for name in _FILES} | {
+        "tokens": np.dtype(token_type(tokenizer.vocab_size))
+    }
+    buffers = {name: io.BytesIO() for name in _FILES}
     with ExitStack() as stack:
-        if directory is None:
-            sinks = {name: _MemorySink(types[name]) for name in types}
-        else:
-            files = {name: stack.enter_context((directory / _FILES[name]).open("wb")) for name in types}
-            sinks = {name: _FileSink(types[name], files[name]) for name in types}
+        files = buffers
+        if directory is not None:
+            files = {
+                name: stack.enter_context((directory / file).open("wb")) for name, file in _FILES.items()
+            }
+
+        def append(name: str, values: np.ndarray) -> None:
+            files[name].write(values.astype(types[name]).tobytes())
+
         if workers > 1:
             pool = stack.enter_context(worker_pool(workers, _start_worker, (tokenizer,)))
             results = results_in_order(pool, _tokenize_in_worker, _chunks(path), 4 * workers)
         else:
             results = ((chunk, _tokenize(tokenizer, chunk)) for chunk in _chunks(path))
-        sinks["sentence_offsets"].write(np.zeros(1))
-        sinks["document_offsets"].write(np.zeros(1))
+        append("sentence_offsets", np.zeros(1))
+        append("document_offsets", np.zeros(1))
         token_count, sentence_count, last_document_end = 0, 0, 0
         for _, lines in results:
-            has_pieces = lines.lengths > 0
-            sentence_ends = token_count + np.cumsum(lines.lengths[has_pieces])
-            document_ends = np.unique(sentence_count + np.cumsum(has_pieces)[lines.empty])
+            has_tokens = lines.lengths > 0
+            sentence_ends = token_count + np.cumsum(lines.lengths[has_tokens])
+            document_ends = np.unique(sentence_count + np.cumsum(has_tokens)[lines.empty])
             document_ends = document_ends[document_ends > last_document_end]
-            sinks["tokens"].write(lines.tokens)
-            sinks["sentence_offsets"].write(sentence_ends)
-            sinks["document_offsets"].write(document_ends)
+            append("tokens", lines.tokens)
+            append("sentence_offsets", sentence_ends)
+            append("document_offsets", document_ends)
             token_count += len(lines.tokens)
             sentence_count += len(sentence_ends)
             last_document_end = int(document_ends[-1]) if len(document_ends) else last_document_end
             progress(len(lines.lengths))
         if sentence_count > last_document_end:
-            sinks["document_offsets"].write(np.array([sentence_count]))
+            append("document_offsets", np.array([sentence_count]))
     if sentence_count == 0:
         raise UserError(
             f"{path}: no text in the corpus; it holds a sentence a line, empty lines between documents"
         )
     if directory is None:
-        return Corpus(
-            **{name: sink.values() for name, sink in sinks.items() if isinstance(sink, _MemorySink)}
-        )
-    (directory / _TYPES_FILE).write_text(
-        json.dumps({name: np.dtype(kind).name for name, kind in types.items()})
-    )
+        return Corpus(**{name: np.frombuffer(buffers[name].getbuffer(), types[name]) for name in _FILES})
+    write_json(directory / _TYPES_FILE, {name: dtype.name for name, dtype in types.items()})
     return Corpus.open(directory)
 
 
 def token_type(vocabulary_size: int) -> type[np.integer]:
-    """What token ids are stored as."""
+    """Returns the type that token ids are stored as."""
     return np.uint16 if vocabulary_size <= 1 << 16 else np.int32
 
 
 class _Lines(NamedTuple):
-    """The token ids of some lines, how many each line has, and which lines have no text."""
+    """The token ids of some lines, their number in each line, and which lines have no text."""
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -163,29 +169,8 @@ def _tokenize_in_worker(chunk: bytes) -> _Lines:
     return _tokenize(_tokenizer, chunk)
 
 
-class _MemorySink:
-    def __init__(self, kind: type[np.integer]):
-        self._kind = kind
-        self._values: list[np.ndarray] = []
-
-    def write(self, values: np.ndarray) -> None:
-        self._values.append(values.astype(self._kind))
-
-    def values(self) -> np.ndarray:
-        return np.concatenate(self._values)
-
-
-class _FileSink:
-    def __init__(self, kind: type[np.integer], handle: BinaryIO):
-        self._kind = kind
-        self._handle = handle
-
-    def write(self, values: np.ndarray) -> None:
-        self._handle.write(values.astype(self._kind).tobytes())
-
-
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The file in pieces of whole lines, without the mark at its beginning."""
+    """Yields a file in chunks of whole lines, without its byte order mark."""
     with path.open("rb") as handle:
         if handle.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             handle.seek(0)

@@ -1,148 +1,156 @@
-"""The two forms of pretraining data: JSON lines, as the original writes them, and arrays that are mapped.
+"""The file formats of pretraining data: JSON lines, as the original writes them, and memory-mapped arrays.
 
-A form says which files an epoch has while it grows, and what a batch of examples adds to each of them.
+A format says which files an unfinished epoch has and what every batch of examples appends to them.
 """
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Integer
 
 from bert_emd_jax.corpus.corpus import token_type
-from bert_emd_jax.corpus.examples import ExampleBatch, Vocabulary
+from bert_emd_jax.corpus.pretraining_examples import ExampleBatch, Vocabulary
 
 
-class Form(Protocol):
-    """What all forms can do."""
-
-    @property
-    def files(self) -> Sequence[str]:
-        """The names of an epoch's files while it grows."""
-        ...
-
-    def beginnings(self) -> Sequence[bytes]:
-        """What each file begins with."""
-        ...
-
-    def contents(self, batch: ExampleBatch) -> Sequence[bytes]:
-        """What a batch adds to each file."""
-        ...
-
-    def publish(self, growing: Path, directory: Path, epoch: int) -> None:
-        """Moves the finished files of an epoch to their place."""
-        ...
-
-
-class JsonLines:
-    """`epoch_N.json`: the lines that `json.dumps` writes, without its cost for every token."""
+class JsonLinesFormat:
+    """`epoch_N.json`: the lines that `json.dumps` would write, without its cost per token."""
 
     files = ("examples.json",)
 
     def __init__(self, vocabulary: Vocabulary):
-        self._quoted = np.array([json.dumps(piece) for piece in vocabulary.pieces], object)
+        self._quoted = np.array([json.dumps(token) for token in vocabulary.tokens], object)
 
-    def beginnings(self) -> Sequence[bytes]:
+    def headers(self) -> Sequence[bytes]:
+        """Returns the first bytes of each file."""
         return (b"",)
 
-    def contents(self, batch: ExampleBatch) -> Sequence[bytes]:
-        return (self.lines(batch),)
+    def encode_batch(self, batch: ExampleBatch) -> Sequence[bytes]:
+        """Returns what a batch appends to each file.
 
-    def publish(self, growing: Path, directory: Path, epoch: int) -> None:
-        (growing / self.files[0]).replace(directory / f"epoch_{epoch}.json")
-
-    def lines(self, batch: ExampleBatch) -> bytes:
-        """One record a line: tokens, segment_ids, is_random_next, masked_lm_positions, masked_lm_labels."""
+        An example is an object with tokens, segment_ids, is_random_next, masked_lm_positions and
+        masked_lm_labels.
+        """
         row_of, position_of = np.nonzero(batch.masked)
         ends = np.cumsum(batch.masked.sum(1)).tolist()
         labels = self._quoted[batch.original_ids[row_of, position_of]].tolist()
         positions = list(map(str, position_of.tolist()))
         longest = batch.input_ids.shape[1]
         zeros, ones = "0, " * longest, "1, " * longest
-        records = []
+        lines = []
         begin = 0
-        for tokens, length, first, is_random, end in zip(
+        for tokens, length, segment_a_length, is_random, end in zip(
             self._quoted[batch.input_ids].tolist(),
             batch.lengths.tolist(),
-            batch.first_lengths.tolist(),
+            batch.segment_a_lengths.tolist(),
             batch.is_random_next.tolist(),
             ends,
             strict=True,
         ):
-            segments = zeros[: 3 * first] + ones[: 3 * (length - first)]
-            records.append(
+            segments = zeros[: 3 * segment_a_length] + ones[: 3 * (length - segment_a_length)]
+            lines.append(
                 f'{{"tokens": [{", ".join(tokens[:length])}], "segment_ids": [{segments[:-2]}], '
                 f'"is_random_next": {"true" if is_random else "false"}, '
                 f'"masked_lm_positions": [{", ".join(positions[begin:end])}], '
                 f'"masked_lm_labels": [{", ".join(labels[begin:end])}]}}\n'
             )
             begin = end
-        return "".join(records).encode()
+        return ("".join(lines).encode(),)
+
+    def publish(self, unfinished: Path, directory: Path, epoch: int) -> None:
+        """Moves the finished files of an epoch to their final names."""
+        (unfinished / self.files[0]).replace(directory / f"epoch_{epoch}.json")
 
 
-# The arrays of an epoch: of every token, every example, every masked token.
-ARRAYS = (
-    "token_ids",
-    "lengths",
-    "first_lengths",
-    "is_random_next",
-    "masked_counts",
-    "masked_positions",
-    "masked_labels",
-)
+class ExampleArrays(NamedTuple):
+    """Examples as concatenated arrays.
+
+    `token_ids` have the masks applied; `segment_a_lengths` count the tokens of segment 0;
+    `masked_positions` are those within the example, and `masked_labels` the original tokens.
+    """
+
+    token_ids: Integer[np.ndarray, " tokens"]
+    lengths: Integer[np.ndarray, " examples"]
+    segment_a_lengths: Integer[np.ndarray, " examples"]
+    is_random_next: Bool[np.ndarray, " examples"]
+    masked_counts: Integer[np.ndarray, " examples"]
+    masked_positions: Integer[np.ndarray, " masked"]
+    masked_labels: Integer[np.ndarray, " masked"]
 
 
-class Arrays:
-    """`epoch_N/*.npy`: one-dimensional arrays, one after the other what the examples have of each kind."""
+class ArraysFormat:
+    """`epoch_N/*.npy`: one file for each of the `ExampleArrays`."""
 
-    files = tuple(f"{name}.npy" for name in ARRAYS)
+    files = (
+        "token_ids.npy",
+        "lengths.npy",
+        "first_lengths.npy",
+        "is_random_next.npy",
+        "masked_counts.npy",
+        "masked_positions.npy",
+        "masked_labels.npy",
+    )
 
     def __init__(self, vocabulary_size: int):
         token = token_type(vocabulary_size)
-        self._types = (token, np.int32, np.int32, np.bool_, np.int32, np.int32, token)
+        self._types = tuple(map(np.dtype, (token, np.int32, np.int32, np.bool_, np.int32, np.int32, token)))
 
-    def beginnings(self) -> Sequence[bytes]:
-        return tuple(npy_header(kind, 0) for kind in self._types)
+    def headers(self) -> Sequence[bytes]:
+        """Returns the first bytes of each file, those of an empty array."""
+        return [_npy_header(dtype, 0) for dtype in self._types]
 
-    def contents(self, batch: ExampleBatch) -> Sequence[bytes]:
-        inside = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
+    def encode_batch(self, batch: ExampleBatch) -> Sequence[bytes]:
+        """Returns what a batch appends to each file."""
+        mask = np.arange(batch.input_ids.shape[1]) < batch.lengths[:, None]
         rows, positions = np.nonzero(batch.masked)
-        values = (
-            batch.input_ids[inside],
-            batch.lengths,
-            batch.first_lengths,
-            batch.is_random_next,
-            np.bincount(rows, minlength=len(batch.lengths)),
-            positions,
-            batch.original_ids[rows, positions],
+        return self.encode(
+            ExampleArrays(
+                batch.input_ids[mask],
+                batch.lengths,
+                batch.segment_a_lengths,
+                batch.is_random_next,
+                np.bincount(rows, minlength=len(batch.lengths)),
+                positions,
+                batch.original_ids[rows, positions],
+            )
         )
-        return self.encode(values)
 
-    def encode(self, values: Sequence[np.ndarray]) -> Sequence[bytes]:
-        """What the given values, in the order of `ARRAYS`, add to each file."""
-        return tuple(value.astype(kind).tobytes() for value, kind in zip(values, self._types, strict=True))
+    def encode(self, arrays: ExampleArrays) -> Sequence[bytes]:
+        """Returns what arrays append to each file."""
+        return [values.astype(dtype).tobytes() for values, dtype in zip(arrays, self._types, strict=True)]
 
-    def publish(self, growing: Path, directory: Path, epoch: int) -> None:
+    def publish(self, unfinished: Path, directory: Path, epoch: int) -> None:
+        """Moves the finished files of an epoch to their final names."""
+        self.write_lengths(unfinished)
         target = directory / f"epoch_{epoch}"
         target.mkdir(exist_ok=True)
         for name in self.files:
-            self.complete(growing / name)
-            (growing / name).replace(target / name)
+            (unfinished / name).replace(target / name)
 
-    def complete(self, path: Path) -> None:
-        """Writes the number of values into the header of an array that has grown."""
-        kind = np.dtype(self._types[self.files.index(path.name)])
-        with path.open("r+b") as file:
-            size = path.stat().st_size - len(npy_header(kind, 0))
-            file.write(npy_header(kind, size // kind.itemsize))
-
-
-def npy_header(kind: np.typing.DTypeLike, count: int) -> bytes:
-    """The header of a `.npy` file of a one-dimensional array: 128 bytes, whatever the count."""
-    fields = f"{{'descr': '{np.dtype(kind).str}', 'fortran_order': False, 'shape': ({count},), }}"
-    return b"\x93NUMPY\x01\x00v\x00" + fields.ljust(117).encode() + b"\n"
+    def write_lengths(self, directory: Path) -> None:
+        """Writes the number of values into the headers of all files, which are complete."""
+        for name, dtype in zip(self.files, self._types, strict=True):
+            with (directory / name).open("r+b") as file:
+                size = file.seek(0, io.SEEK_END) - len(_npy_header(dtype, 0))
+                file.seek(0)
+                file.write(_npy_header(dtype, size // dtype.itemsize))
 
 
-def form_named(name: str, vocabulary: Vocabulary) -> Form:
-    return JsonLines(vocabulary) if name == "jsonl" else Arrays(len(vocabulary.pieces))
+Format = JsonLinesFormat | ArraysFormat
+
+
+def _npy_header(dtype: np.dtype, count: int) -> bytes:
+    """Returns the header of a one-dimensional `.npy` file; NumPy gives all counts the same length."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+    )
+    return header.getvalue()
+
+
+def format_named(name: str, vocabulary: Vocabulary) -> Format:
+    """Returns the format "jsonl" or "arrays"."""
+    return JsonLinesFormat(vocabulary) if name == "jsonl" else ArraysFormat(len(vocabulary.tokens))

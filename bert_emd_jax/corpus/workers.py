@@ -21,10 +21,13 @@ Result = TypeVar("Result")
 def worker_pool(
     workers: int, start: Callable[..., None], arguments: tuple[Any, ...]
 ) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have each called `start` once; what has not begun is dropped on the way out."""
-    # Forking would copy the threads of the tokenizers library in whatever state they are.
+    """Starts worker processes, which each call `start`; on exit tasks that have not begun are cancelled.
+
+    Raises UserError if a worker dies.
+    """
+    # Forking would copy the threads of the tokenizers library in an undefined state.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (start, *arguments))
+    pool = ProcessPoolExecutor(workers, context, _initialize, (start, *arguments))
     try:
         yield pool
     except BrokenProcessPool:
@@ -35,14 +38,14 @@ def worker_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(start: Callable[..., None], *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it
+def _initialize(start: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     start(*arguments)
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the parent was killed: it would wait for work that never comes."""
+    """Ends this process when the parent was killed, instead of waiting for tasks forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -52,12 +55,12 @@ def _end_with_parent() -> None:
 def results_in_order(
     pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Every item with its result, in the order of the items; at most `ahead` are under way."""
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    """Yields every item with its result, in the order of the items; at most `ahead` are in progress."""
+    pending: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
-        waiting.append((item, pool.submit(function, item)))
-        if len(waiting) >= ahead:
-            first, future = waiting.popleft()
+        pending.append((item, pool.submit(function, item)))
+        if len(pending) >= ahead:
+            first, future = pending.popleft()
             yield first, future.result()
-    for item, future in waiting:
+    for item, future in pending:
         yield item, future.result()

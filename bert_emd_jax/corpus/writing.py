@@ -1,37 +1,48 @@
-"""Writes the pretraining data of epochs: with any number of workers, in shards, and on from where it stopped.
+"""Writes the pretraining data of epochs, with any number of workers, in shards, and resumable.
 
-While an epoch grows its files are in `epoch_N.partial/`, beside a log that says how long they were after
-each block of documents. They get their final names at the end, and `epoch_N_metrics.json` comes last.
+The files of an unfinished epoch are in `epoch_N.partial/`, beside a log of their sizes after each block of
+documents. At the end they get their final names, and `epoch_N_metrics.json` is written last.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import NamedTuple
 
 from bert_emd_jax.corpus.corpus import Corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary, block_examples, corpus_blocks
-from bert_emd_jax.corpus.formats import Form, form_named
+from bert_emd_jax.corpus.formats import Format, format_named
 from bert_emd_jax.corpus.jsonl import read_metrics
+from bert_emd_jax.corpus.pretraining_examples import (
+    ExampleSettings,
+    Vocabulary,
+    block_examples,
+    corpus_blocks,
+)
 from bert_emd_jax.corpus.workers import results_in_order, worker_pool
+from bert_emd_jax.files import write_text
 
 _BYTES_AT_ONCE = 1 << 22
 
 
 class _Block(NamedTuple):
-    """A unit of work: a range of documents in an epoch, and where a worker process puts what it writes."""
+    """A range of documents in an epoch, and the directory for the temporary files of a worker process."""
 
     epoch: int
     number: int
     documents: tuple[int, int]
-    aside: Path
+    temporary_dir: Path
+
+    @property
+    def size(self) -> int:
+        return self.documents[1] - self.documents[0]
 
 
 def metrics_path(directory: Path, epoch: int) -> Path:
-    """The file that says how many examples a complete epoch has."""
+    """Returns the path of the file that says how many examples a complete epoch has."""
     return directory / f"epoch_{epoch}_metrics.json"
 
 
@@ -42,109 +53,107 @@ def write_epochs(
     epochs: Sequence[int],
     output_dir: Path,
     *,
-    form: str = "jsonl",
+    format_name: str = "jsonl",
     shard: tuple[int, int] = (0, 1),
     workers: int = 1,
     progress: Callable[[int], object] = lambda documents: None,
 ) -> list[int]:
-    """Writes the files of the given epochs, or what is missing of them; returns each one's examples.
+    """Writes the files of the given epochs, or what is missing of them; returns each one's example count.
 
-    More than one worker needs the corpus in a directory, which also holds what they have not handed
-    over. The files are the same for any number of workers; those of shards 0 … n - 1, one after the
-    other, are those of the whole. `progress` is called with the documents done since last time.
+    The files do not depend on the number of workers; those of shards 0 … n - 1, concatenated, are those of
+    the whole.
+
+    Args:
+      corpus: several workers need its directory, where they also put temporary files.
+      format_name: "jsonl" or "arrays".
+      shard: index and number of shards.
+      workers: processes that make examples.
+      progress: called with the number of documents done since its last call.
     """
     if workers > 1 and not isinstance(corpus, Path):
         raise ValueError("several workers need the corpus in a directory")
     opened = Corpus.open(corpus) if isinstance(corpus, Path) else corpus
-    aside = corpus if isinstance(corpus, Path) else output_dir
-    blocks = list(enumerate(corpus_blocks(opened)))
+    temporary_dir = corpus if isinstance(corpus, Path) else output_dir
+    ranges = list(enumerate(corpus_blocks(opened)))
     index, shards = shard
-    blocks = blocks[len(blocks) * index // shards : len(blocks) * (index + 1) // shards]
+    ranges = ranges[len(ranges) * index // shards : len(ranges) * (index + 1) // shards]
     counts = []
     with ExitStack() as stack:
-        writer = _BlockWriter(opened, vocabulary, settings, form)
+        encoder = _BlockEncoder(opened, vocabulary, settings, format_name)
         pool = None
         if workers > 1:
             pool = stack.enter_context(
-                worker_pool(workers, _start_worker, (corpus, vocabulary, settings, form))
+                worker_pool(workers, _start_worker, (corpus, vocabulary, settings, format_name))
             )
         for epoch in epochs:
+            blocks = [_Block(epoch, number, documents, temporary_dir) for number, documents in ranges]
             count = example_count(output_dir, epoch)
-            if count is None:
-                with _GrowingEpoch(output_dir, epoch, writer.form) as growing:
-                    work = [_Block(epoch, number, documents, aside) for number, documents in blocks]
-                    done, to_do = work[: growing.blocks], work[growing.blocks :]
-                    progress(sum(block.documents[1] - block.documents[0] for block in done))
-                    if pool is None:
-                        finished = _write_here(writer, to_do, growing)
-                    else:
-                        finished = _write_by_workers(pool, workers, to_do, growing)
-                    for block in finished:
-                        progress(block.documents[1] - block.documents[0])
-                    count = growing.publish(settings.max_seq_len)
+            if count is not None:
+                progress(sum(block.size for block in blocks))
             else:
-                progress(sum(end - first for _, (first, end) in blocks))
+                with contextlib.closing(_UnfinishedEpoch(output_dir, epoch, encoder.format)) as unfinished:
+                    progress(sum(block.size for block in blocks[: unfinished.blocks]))
+                    remaining = blocks[unfinished.blocks :]
+                    if pool is None:
+                        written = _write_blocks(encoder, remaining, unfinished)
+                    else:
+                        written = _write_by_workers(pool, workers, remaining, unfinished)
+                    for block in written:
+                        progress(block.size)
+                    count = unfinished.publish(settings.max_seq_len)
             counts.append(count)
     return counts
 
 
 def example_count(directory: Path, epoch: int) -> int | None:
-    """The number of examples of a complete epoch, else None. Raises UserError for damaged metrics."""
+    """Reads the number of examples of a complete epoch, else None. Raises UserError for damaged metrics."""
     path = metrics_path(directory, epoch)
     return read_metrics(path).num_training_examples if path.is_file() else None
 
 
-class _GrowingEpoch:
-    """The files of an epoch that is not complete, and how far they are known to be right."""
+class _UnfinishedEpoch:
+    """The files of an epoch that is not complete, and the log of the blocks that are."""
 
-    def __init__(self, output_dir: Path, epoch: int, form: Form):
+    def __init__(self, output_dir: Path, epoch: int, data_format: Format):
+        """Opens the files for appending, after the last complete block of an earlier run if there is one."""
         self._output_dir = output_dir
         self._epoch = epoch
-        self._form = form
+        self._format = data_format
         self._directory = output_dir / f"epoch_{epoch}.partial"
         self._log_path = self._directory / "log.jsonl"
+        self._paths = [self._directory / name for name in data_format.files]
         self.blocks = 0
         self.examples = 0
-
-    def __enter__(self) -> "_GrowingEpoch":
         self._directory.mkdir(exist_ok=True)
-        self._paths = [self._directory / name for name in self._form.files]
         sizes = self._read_log()
-        self._files: list[BinaryIO] = []
-        for path, beginning, size in zip(
-            self._paths, self._form.beginnings(), sizes or [0] * len(self._paths), strict=True
-        ):
-            file = path.open("r+b" if sizes else "wb")
-            self._files.append(file)
-            file.truncate(size)
-            file.seek(size)
-            if not sizes:
-                file.write(beginning)
-        self._log: TextIO = self._log_path.open("a" if sizes else "w")
-        return self
+        self._files = [path.open("r+b" if sizes else "wb") for path in self._paths]
+        self._log = self._log_path.open("a" if sizes else "w", encoding="utf-8")
+        if sizes:
+            for file, size in zip(self._files, sizes, strict=True):
+                file.truncate(size)
+                file.seek(size)
+        else:
+            self.append(data_format.headers())
 
-    def __exit__(self, *exception: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
         for file in (*self._files, self._log):
             file.close()
 
     def _read_log(self) -> list[int] | None:
-        """The sizes of the files after the last block that is wholly in them; None where there is none."""
+        """Reads the sizes of the files after the last block that is wholly in them; None if there is none."""
         if not self._log_path.is_file():
             return None
-        # A line that was cut off does not count.
-        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]
+        # A truncated line does not count.
+        lines = self._log_path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         actual = [path.stat().st_size if path.is_file() else 0 for path in self._paths]
         while lines:
             block = _logged_block(lines[-1], len(actual))
             if (
                 block is not None
                 and block[0] == len(lines)
-                and all(size <= there for size, there in zip(block[2], actual, strict=True))
+                and all(logged <= size for logged, size in zip(block[2], actual, strict=True))
             ):
-                self._log_path.write_text("".join(f"{line}\n" for line in lines))
+                write_text(self._log_path, "".join(f"{line}\n" for line in lines))
                 self.blocks, self.examples, sizes = block
                 return sizes
             lines.pop()  # the machine went down before the files were on the disk
@@ -161,7 +170,7 @@ class _GrowingEpoch:
             path.unlink()
 
     def finish_block(self, examples: int) -> None:
-        """Notes that all of a block is in the files."""
+        """Logs that all of a block is in the files."""
         self.blocks += 1
         self.examples += examples
         for file in self._files:
@@ -172,18 +181,16 @@ class _GrowingEpoch:
 
     def publish(self, max_seq_len: int) -> int:
         """Gives the files their final names and writes the metrics; returns the number of examples."""
-        self._close()
-        self._form.publish(self._directory, self._output_dir, self._epoch)
+        self.close()
+        self._format.publish(self._directory, self._output_dir, self._epoch)
         metrics = {"num_training_examples": self.examples, "max_seq_len": max_seq_len}
-        written = self._directory / "metrics.json"
-        written.write_text(json.dumps(metrics))
-        written.replace(metrics_path(self._output_dir, self._epoch))
+        write_text(metrics_path(self._output_dir, self._epoch), json.dumps(metrics))
         shutil.rmtree(self._directory)
         return self.examples
 
 
 def _logged_block(line: str, files: int) -> tuple[int, int, list[int]] | None:
-    """The number of a block, the examples up to it, and the sizes of the files; None for a damaged line."""
+    """Returns a block's number, the examples up to it and the sizes of the files; None for a damaged line."""
     try:
         block, examples, sizes = json.loads(line)
         numbers = [block, examples, *sizes]
@@ -193,62 +200,62 @@ def _logged_block(line: str, files: int) -> tuple[int, int, list[int]] | None:
     return (block, examples, sizes) if are_counts and len(sizes) == files else None
 
 
-class _BlockWriter:
-    """What it takes to write a block: the corpus, and the pieces in the wanted form."""
+class _BlockEncoder:
+    """Makes the examples of blocks, in a format."""
 
-    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, settings: ExampleSettings, form: str):
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, settings: ExampleSettings, format_name: str):
         self._corpus = corpus
         self._vocabulary = vocabulary
         self._settings = settings
-        self.form = form_named(form, vocabulary)
+        self.format = format_named(format_name, vocabulary)
 
-    def parts(self, block: _Block) -> Iterator[tuple[Sequence[bytes], int]]:
-        """What the batches of a block add to the files, and how many examples that is."""
+    def batches(self, block: _Block) -> Iterator[tuple[Sequence[bytes], int]]:
+        """Yields what each batch of a block appends to the files, and its number of examples."""
         batches = block_examples(
             self._corpus, self._vocabulary, self._settings, block.epoch, block.number, block.documents
         )
         for batch in batches:
-            yield self.form.contents(batch), len(batch.lengths)
-
-    def files_aside(self, block: _Block) -> list[Path]:
-        return [block.aside / f"epoch_{block.epoch}_block_{block.number}_{name}" for name in self.form.files]
+            yield self.format.encode_batch(batch), len(batch.lengths)
 
 
-def _write_here(writer: _BlockWriter, blocks: Sequence[_Block], growing: _GrowingEpoch) -> Iterator[_Block]:
+def _write_blocks(
+    encoder: _BlockEncoder, blocks: Sequence[_Block], unfinished: _UnfinishedEpoch
+) -> Iterator[_Block]:
     for block in blocks:
         count = 0
-        for contents, examples in writer.parts(block):
-            growing.append(contents)
+        for contents, examples in encoder.batches(block):
+            unfinished.append(contents)
             count += examples
-        growing.finish_block(count)
+        unfinished.finish_block(count)
         yield block
 
 
 def _write_by_workers(
-    pool: ProcessPoolExecutor, workers: int, blocks: Sequence[_Block], growing: _GrowingEpoch
+    pool: ProcessPoolExecutor, workers: int, blocks: Sequence[_Block], unfinished: _UnfinishedEpoch
 ) -> Iterator[_Block]:
-    for block, (paths, examples) in results_in_order(pool, _write_aside, blocks, 2 * workers):
-        growing.append_files(paths)
-        growing.finish_block(examples)
+    for block, (paths, examples) in results_in_order(pool, _write_temporary_files, blocks, 2 * workers):
+        unfinished.append_files(paths)
+        unfinished.finish_block(examples)
         yield block
 
 
-_writer: _BlockWriter | None = None  # of a worker process
+_encoder: _BlockEncoder | None = None  # of a worker process
 
 
-def _start_worker(corpus: Path, vocabulary: Vocabulary, settings: ExampleSettings, form: str) -> None:
-    global _writer
-    _writer = _BlockWriter(Corpus.open(corpus), vocabulary, settings, form)
+def _start_worker(corpus: Path, vocabulary: Vocabulary, settings: ExampleSettings, format_name: str) -> None:
+    global _encoder
+    _encoder = _BlockEncoder(Corpus.open(corpus), vocabulary, settings, format_name)
 
 
-def _write_aside(block: _Block) -> tuple[list[Path], int]:
-    """Writes what a block adds to each file into a file of its own; returns them and the examples."""
-    assert _writer is not None
-    paths = _writer.files_aside(block)
+def _write_temporary_files(block: _Block) -> tuple[list[Path], int]:
+    """Writes what a block appends to each file into a temporary file; returns these and the example count."""
+    assert _encoder is not None
+    prefix = f"epoch_{block.epoch}_block_{block.number}"
+    paths = [block.temporary_dir / f"{prefix}_{name}" for name in _encoder.format.files]
     count = 0
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in paths]
-        for contents, examples in _writer.parts(block):
+        for contents, examples in _encoder.batches(block):
             for file, content in zip(files, contents, strict=True):
                 file.write(content)
             count += examples

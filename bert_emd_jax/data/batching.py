@@ -1,24 +1,30 @@
-"""Batches of rows of similar length: which lengths to pad to, and which rows make up step k."""
+"""Batches of rows of similar length: the lengths to pad to, and the rows of each step."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 
-class Batch(NamedTuple):
-    """Rows of a dataset, int64 `[rows]`, and the length in tokens that they are padded to."""
+class BatchRows(NamedTuple):
+    """The rows of one batch and the length in tokens that they are padded to."""
 
-    rows: np.ndarray
+    rows: Int[np.ndarray, " rows"]
     length: int
 
 
 def choose_bucket_lengths(
-    lengths: np.ndarray, max_length: int, count: int = 4, multiple: int | None = None
+    lengths: Int[np.ndarray, " rows"], max_length: int, count: int = 4, multiple: int | None = None
 ) -> tuple[int, ...]:
-    """At most `count` increasing lengths with the fewest padding tokens; a row takes the first that fits.
+    """Returns at most `count` increasing padded lengths that give the fewest padding tokens.
 
-    They are multiples of `multiple` (None: 4 where most rows are shorter than 32, else 8), or `max_length`.
-    The last one holds the longest row.
+    A row is padded to the first of them that holds it; the last one holds the longest row.
+
+    Args:
+      lengths: tokens of every row.
+      max_length: the largest length that may be returned.
+      multiple: all lengths are multiples of this, or `max_length`. None: 4 if most rows are shorter than
+        32 tokens, else 8.
     """
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) == 0 or count < 1:
@@ -28,7 +34,7 @@ def choose_bucket_lengths(
     if multiple is None:
         multiple = 4 if np.median(lengths) < 32 else 8
     rounded = np.minimum(-(-np.maximum(lengths, 1) // multiple) * multiple, max_length)
-    # A bucket that ends where no row ends only pads more, so these are all the candidates.
+    # Bucket lengths that no row has only add padding, so these are all the candidates.
     candidates, rows = np.unique(rounded, return_counts=True)
     rows_up_to = np.concatenate([[0], np.cumsum(rows)])
     # cost[i]: tokens of the rows up to candidates[i - 1], where the last bucket so far ends.
@@ -52,43 +58,52 @@ def choose_bucket_lengths(
 
 
 class BatchSchedule:
-    """The rows of every training step, a function of the seed and the step alone.
+    """The `BatchRows` of every training step, a function of the seed and the step alone.
 
-    Each epoch visits every row once, in a fresh order. Rows are grouped by bucket; what does not
-    fill a batch moves up to the next longer bucket, so that one batch of an epoch at most is short.
+    Each epoch visits every row once, in a new random order. Rows are grouped by bucket; rows left over
+    from a bucket move up to the next longer one, so that at most one batch of an epoch is not full.
     """
 
-    def __init__(self, lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int, seed: int):
-        """`lengths` are the tokens of every row, `bucket_lengths` increase and hold the longest row."""
+    def __init__(
+        self, lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...], batch_size: int, seed: int
+    ):
+        """Assigns every row to a bucket.
+
+        Args:
+          lengths: tokens of every row.
+          bucket_lengths: increasing padded lengths; the last one holds the longest row.
+        """
         if len(lengths) == 0 or batch_size < 1:
             raise ValueError("a schedule needs at least one row and a batch size of at least 1")
         self._buckets = _bucket_of(lengths, bucket_lengths)
         self._bucket_lengths = tuple(bucket_lengths)
         self._batch_size = batch_size
         self._seed = seed
-        self._plan: tuple[int, list[Batch]] = -1, []
+        self._plan: tuple[int, list[BatchRows]] = -1, []
         self.steps_per_epoch: int = -(-len(lengths) // batch_size)
 
-    def batch(self, step: int) -> Batch:
-        """The rows of step `step`, which counts from 0 over all epochs."""
+    def batch(self, step: int) -> BatchRows:
+        """Returns the rows of a step, counted from 0 over all epochs."""
         if step < 0:
             raise ValueError(f"steps count from 0, not {step}")
-        epoch, place = divmod(step, self.steps_per_epoch)
-        planned, batches = self._plan  # at once: another thread may ask for another epoch
+        epoch, index = divmod(step, self.steps_per_epoch)
+        planned, batches = self._plan  # read once: another thread may replace it
         if planned != epoch:
             batches = self._plan_epoch(epoch)
             self._plan = epoch, batches
-        return batches[place]
+        return batches[index]
 
-    def _plan_epoch(self, epoch: int) -> list[Batch]:
+    def _plan_epoch(self, epoch: int) -> list[BatchRows]:
         generator = np.random.default_rng((self._seed, epoch))
         order = generator.permutation(len(self._buckets))
         batches = _fill_batches(order, self._buckets, self._bucket_lengths, self._batch_size)
-        return [batches[place] for place in generator.permutation(len(batches))]
+        return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def evaluation_batches(lengths: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int) -> list[Batch]:
-    """Batches that cover every row once, shorter buckets first, rows in their order within a bucket."""
+def evaluation_batches(
+    lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...], batch_size: int
+) -> list[BatchRows]:
+    """Returns batches that cover every row once, shortest bucket first, in row order within a bucket."""
     if batch_size < 1:
         raise ValueError("batch size must be at least 1")
     return _fill_batches(
@@ -96,8 +111,8 @@ def evaluation_batches(lengths: np.ndarray, bucket_lengths: tuple[int, ...], bat
     )
 
 
-def _bucket_of(lengths: np.ndarray, bucket_lengths: tuple[int, ...]) -> np.ndarray:
-    """The index of the first bucket that holds each row."""
+def _bucket_of(lengths: Int[np.ndarray, " rows"], bucket_lengths: tuple[int, ...]) -> np.ndarray:
+    """Returns the index of the first bucket that holds each row."""
     if list(bucket_lengths) != sorted(set(bucket_lengths)):
         raise ValueError(f"bucket lengths must increase: {bucket_lengths}")
     buckets = np.searchsorted(np.asarray(bucket_lengths), np.asarray(lengths))
@@ -108,15 +123,15 @@ def _bucket_of(lengths: np.ndarray, bucket_lengths: tuple[int, ...]) -> np.ndarr
 
 def _fill_batches(
     order: np.ndarray, buckets: np.ndarray, bucket_lengths: tuple[int, ...], batch_size: int
-) -> list[Batch]:
-    batches: list[Batch] = []
+) -> list[BatchRows]:
+    batches: list[BatchRows] = []
     carried = np.zeros(0, np.int64)
     for bucket, length in enumerate(bucket_lengths):
         rows = np.concatenate([carried, order[buckets[order] == bucket]])
         full = len(rows) // batch_size * batch_size
-        batches += [Batch(part, length) for part in rows[:full].reshape(-1, batch_size)]
+        batches += [BatchRows(part, length) for part in rows[:full].reshape(-1, batch_size)]
         carried = rows[full:]
     if len(carried):
-        # The last rows need not be padded to the longest bucket when none of them is that long.
-        batches.append(Batch(carried, bucket_lengths[int(buckets[carried].max())]))
+        # Pads the last rows only to the bucket of the longest one among them.
+        batches.append(BatchRows(carried, bucket_lengths[int(buckets[carried].max())]))
     return batches

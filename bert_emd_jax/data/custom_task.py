@@ -1,21 +1,19 @@
-"""A task of the user's own, described by its files."""
+"""Tasks of the user's own files."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bert_emd_jax.data.parquet import class_names
-from bert_emd_jax.data.rows import collect_cells, column_names, label_cell
+from bert_emd_jax.data.rows import column_names, label_cell, read_rows
 from bert_emd_jax.data.task import SplitFile, Task
 from bert_emd_jax.errors import UserError
 
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
-# Where the Hugging Face Hub keeps the files of a dataset, and how it numbers those of one split.
+# The directories of a dataset on the Hugging Face Hub, and how it numbers the files of one split.
 _SHARD_DIRECTORIES = (".", "data")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 _STEMS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
-_ACCURACY = ("accuracy",)
-_CORRELATION = ("pearson_and_spearman", "pearson", "spearman")
 
 
 def custom_task(
@@ -26,7 +24,7 @@ def custom_task(
     labels: Sequence[str] | None,
     regression: bool,
 ) -> Task:
-    """The task that the files of a directory make. Raises UserError where they do not make one."""
+    """Returns the task of a directory of files. Raises UserError if they do not fit together."""
     if not directory.is_dir():
         raise UserError(f"--data_dir {directory}: no such directory")
     splits: dict[str, SplitFile] = {}
@@ -44,21 +42,21 @@ def custom_task(
         )
     if not regression:
         names = _check_labels(labels) if labels else _infer_labels(directory, splits)
-        return Task("custom", names, _ACCURACY, text_pair_column is not None, splits)
+        return Task("custom", names, ("accuracy",), splits)
     if labels:
         raise UserError("a regression task has no labels: give either --labels or --regression")
-    return Task("custom", None, _CORRELATION, text_pair_column is not None, splits)
+    return Task("custom", None, ("pearson_and_spearman", "pearson", "spearman"), splits)
 
 
 def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:
-    """The names of a split's file, or of all the parquet files that it is stored in; [] where it has none."""
+    """Returns the names of a split's file, or of all its parquet files; [] if it has none."""
     found: list[list[Path]] = []
     for stem in stems:
-        for place in _SHARD_DIRECTORIES:
-            suffixes = _SUFFIXES if place == "." else (".parquet",)
-            paths = [directory / place / f"{stem}{suffix}" for suffix in suffixes]
+        for folder in _SHARD_DIRECTORIES:
+            suffixes = _SUFFIXES if folder == "." else (".parquet",)
+            paths = [directory / folder / f"{stem}{suffix}" for suffix in suffixes]
             found += [[path] for path in paths if path.is_file()]
-            candidates = sorted((directory / place).glob(f"{stem}-*"))
+            candidates = sorted((directory / folder).glob(f"{stem}-*"))
             shards = [path for path in candidates if _SHARD.fullmatch(path.name.removeprefix(stem))]
             if shards:
                 _check_shards(shards)
@@ -71,7 +69,7 @@ def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:
 
 
 def _check_shards(paths: Sequence[Path]) -> None:
-    """Raises UserError where a file is missing: its rows would be missed by nobody."""
+    """Raises UserError if a file is missing."""
     numbers, totals = zip(*(map(int, re.findall(r"\d{5}", path.name)[-2:]) for path in paths), strict=True)
     if set(totals) != {len(paths)} or sorted(numbers) != list(range(len(paths))):
         raise UserError(
@@ -97,9 +95,9 @@ def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str, ...]:
-    """The labels of the train file: the classes that it names, or those that occur, sorted.
+    """Returns the classes that the train file declares, else the labels that occur in it, sorted.
 
-    They are sorted as numbers where all are integers.
+    They are sorted as numbers if all are integers.
     """
     if "train" not in splits:
         raise UserError(f"{directory}: no train file to take the labels from; name them with --labels")
@@ -108,8 +106,12 @@ def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str
     if path.suffix == ".parquet" and (declared := class_names(path, column)) is not None:
         return _check_labels(declared)
     paths = [directory / name for name in file.names]
-    found = {label for path in paths for label in collect_cells(path, column, label_cell)}
-    found.discard("")  # refused with its line when the rows are read
+    found = {
+        label_cell(path, line, column, cells[0])
+        for path in paths
+        for line, cells in read_rows(path, [column])
+    }
+    found.discard("")  # an error, with its line, when the rows are read
     if all(re.fullmatch(r"[+-]?\d+", label) for label in found):
         ordered = sorted(found, key=int)
     else:

@@ -1,24 +1,25 @@
-"""The rows of one split, as every source gives them."""
+"""The texts and labels of one split of a task."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and labels of one split, row for row.
+    """Texts and labels of one split of a task, one entry per row.
 
     `labels` are indices into the task's labels (int32), values (float32) for regression, or None.
-    `identifiers` are the file's own where it has a column for them, else the row numbers from 0.
-    `lines` are those of the file (the first file has the name `path`), row numbers where it has no lines.
+    `identifiers` are the file's own if it has a column for them, else the row numbers from 0.
+    `lines` are line numbers of the file, or row numbers if it has no lines; `path` is the (first) file.
     """
 
     texts_a: list[str]
     texts_b: list[str] | None
-    labels: np.ndarray | None
-    lines: np.ndarray
+    labels: Shaped[np.ndarray, " rows"] | None
+    lines: Int[np.ndarray, " rows"]
     identifiers: list[str]
     path: Path
     skipped_lines: tuple[int, ...] = ()

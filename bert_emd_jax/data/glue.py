@@ -8,11 +8,11 @@ from bert_emd_jax.data.task import SplitFile, Task
 def _glue_splits(
     text_a: str, text_b: str | None, label: str, *, identifier: str = "index", suffixes: Sequence[str] = ("",)
 ) -> dict[str, SplitFile]:
-    """The usual GLUE files: headers name the columns and test files have no labels."""
+    """Returns the usual GLUE files: headers name the columns, and test files have no labels."""
     splits = {"train": SplitFile("train.tsv", text_a, text_b, label)}
     for kind in ("dev", "test"):
         for suffix in suffixes:
-            # The matched set is the one that is meant where nothing is said.
+            # The matched set is the default one.
             split = kind + suffix.removeprefix("_matched")
             known = label if kind == "dev" else None
             splits[split] = SplitFile(f"{kind}{suffix}.tsv", text_a, text_b, known, identifier)
@@ -28,6 +28,7 @@ _ENTAILED = (("not_entailment",), ("entailment",))
 _ENTAILMENT = ("entailment", "not_entailment")
 _INFERENCE = ("contradiction", "entailment", "neutral")
 _ACCURACY = ("accuracy",)
+_CORRELATION = ("pearson_and_spearman", "pearson", "spearman")
 _ACCURACY_AND_F1 = ("accuracy_and_f1", "accuracy", "f1")
 
 GLUE_TASKS = (
@@ -35,68 +36,37 @@ GLUE_TASKS = (
         "CoLA",
         _BINARY,
         ("matthews_correlation",),
-        pair=False,
-        splits={
+        {
             "train": SplitFile("train.tsv", 3, label=1, columns=4),
             "dev": SplitFile("dev.tsv", 3, label=1, columns=4),
             "test": SplitFile("test.tsv", "sentence", identifier="index"),
         },
-        label_names=_ACCEPTABLE,
+        _ACCEPTABLE,
     ),
-    Task(
-        "SST-2",
-        _BINARY,
-        _ACCURACY,
-        pair=False,
-        splits=_glue_splits("sentence", None, "label"),
-        label_names=_POSITIVE,
-    ),
-    Task(
-        "MRPC",
-        _BINARY,
-        _ACCURACY_AND_F1,
-        pair=True,
-        splits=_glue_splits("#1 String", "#2 String", "Quality"),
-        label_names=_EQUIVALENT,
-    ),
-    Task(
-        "STS-B",
-        None,
-        ("pearson_and_spearman", "pearson", "spearman"),
-        pair=True,
-        splits=_glue_splits("sentence1", "sentence2", "score"),
-    ),
+    Task("SST-2", _BINARY, _ACCURACY, _glue_splits("sentence", None, "label"), _POSITIVE),
+    Task("MRPC", _BINARY, _ACCURACY_AND_F1, _glue_splits("#1 String", "#2 String", "Quality"), _EQUIVALENT),
+    Task("STS-B", None, _CORRELATION, _glue_splits("sentence1", "sentence2", "score")),
     Task(
         "QQP",
         _BINARY,
         _ACCURACY_AND_F1,
-        pair=True,
-        splits=_glue_splits("question1", "question2", "is_duplicate", identifier="id"),
-        label_names=_DUPLICATE,
+        _glue_splits("question1", "question2", "is_duplicate", identifier="id"),
+        _DUPLICATE,
         skips_malformed_rows=True,  # the official files hold a few broken rows
     ),
     Task(
         "MNLI",
         _INFERENCE,
         _ACCURACY,
-        pair=True,
-        splits=_glue_splits("sentence1", "sentence2", "gold_label", suffixes=("_matched", "_mismatched")),
+        _glue_splits("sentence1", "sentence2", "gold_label", suffixes=("_matched", "_mismatched")),
     ),
-    Task("QNLI", _ENTAILMENT, _ACCURACY, pair=True, splits=_glue_splits("question", "sentence", "label")),
-    Task("RTE", _ENTAILMENT, _ACCURACY, pair=True, splits=_glue_splits("sentence1", "sentence2", "label")),
-    Task(
-        "WNLI",
-        _BINARY,
-        _ACCURACY,
-        pair=True,
-        splits=_glue_splits("sentence1", "sentence2", "label"),
-        label_names=_ENTAILED,
-    ),
+    Task("QNLI", _ENTAILMENT, _ACCURACY, _glue_splits("question", "sentence", "label")),
+    Task("RTE", _ENTAILMENT, _ACCURACY, _glue_splits("sentence1", "sentence2", "label")),
+    Task("WNLI", _BINARY, _ACCURACY, _glue_splits("sentence1", "sentence2", "label"), _ENTAILED),
     Task(
         "AX",
         _INFERENCE,
         ("matthews_correlation",),
-        pair=True,
-        splits={"test": SplitFile("diagnostic.tsv", "sentence1", "sentence2", identifier="index")},
+        {"test": SplitFile("diagnostic.tsv", "sentence1", "sentence2", identifier="index")},
     ),
 )

@@ -1,4 +1,4 @@
-"""A trained classifier's labels brought into the order of a task's labels."""
+"""Reorders a trained classifier's labels as a task has them."""
 
 import dataclasses
 import logging
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def match_labels(model: "Model", task: Task, source: str) -> "Model":
-    """The model with output k of its classifier standing for label k of the task, and named so.
+    """Returns the model with its classifier reordered, so that output k is label k of the task.
 
-    Labels are matched by name. Where one side has none, or numbers only, output k is taken to mean label k.
+    Labels are matched by name. If either side has none, or only numbers, output k is taken as label k.
 
     Args:
       source: the flag and path of the model, for messages.
@@ -57,7 +57,7 @@ def match_labels(model: "Model", task: Task, source: str) -> "Model":
             ", ".join(ours),
         )
     order = order or in_place
-    # Names say more than the numbers of some GLUE tasks; elsewhere the data's own spelling is kept.
+    # The model's names replace the numbers of some GLUE tasks; otherwise the data's own spelling is kept.
     names = tuple(theirs[index] for index in order) if theirs and task.label_names else ours
     classifier = {
         name: np.asarray(leaf)[..., list(order)] for name, leaf in model.params["classifier"].items()
@@ -70,5 +70,5 @@ def match_labels(model: "Model", task: Task, source: str) -> "Model":
 
 
 def _are_numbers(labels: Sequence[str]) -> bool:
-    """Whether the labels are 0, 1, …: they say no more than their place."""
+    """Whether the labels are just the numbers 0, 1, …"""
     return list(labels) == [str(index) for index in range(len(labels))]

@@ -1,22 +1,23 @@
-"""Arrays of whole numbers in `.npy` files, mapped into memory instead of read."""
+"""Memory-mapped `.npy` files of integers."""
 
 import tokenize
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer
 
 from bert_emd_jax.errors import one_line
 
 
-def map_integers(path: Path) -> np.ndarray:
-    """The one-dimensional array of integers or booleans in a file.
+def map_integers(path: Path) -> Integer[np.ndarray, " values"]:
+    """Maps the one-dimensional array of integers or booleans in a file.
 
-    Raises OSError where the file cannot be read and ValueError where it holds something else.
+    Raises OSError if the file cannot be read and ValueError if it holds anything else.
     """
     try:
-        array = np.load(path, mmap_mode="r")
-    except (EOFError, SyntaxError, tokenize.TokenError, OverflowError) as error:  # of a damaged header
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (SyntaxError, tokenize.TokenError, OverflowError) as error:  # of a damaged header
         raise ValueError(one_line(error)) from None
-    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iub":
+    if array.ndim != 1 or array.dtype.kind not in "iub":
         raise ValueError("no one-dimensional array of integers")
     return array.view(np.ndarray)

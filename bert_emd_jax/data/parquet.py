@@ -1,4 +1,4 @@
-"""Rows of parquet files, as the Hugging Face datasets library writes them."""
+"""Reads parquet files, as the Hugging Face datasets library writes them."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ _ROWS_AT_ONCE = 8192
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns."""
+    """Reads the names of the columns."""
     with _opened(path) as file:
         return list(file.schema_arrow.names)
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...] | None:
-    """The names of a column of class numbers, in their order; None where the file gives none."""
+    """Reads the names of a column of class numbers, in their order; None if the file gives none."""
     with _opened(path) as file:
         metadata = file.schema_arrow.metadata or {}
     try:
@@ -29,9 +29,9 @@ def class_names(path: Path, column: str) -> tuple[str, ...] | None:
 
 
 def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
-    """The number of every row, from 1, and its values; class numbers are replaced by their names.
+    """Yields the number of every row, from 1, and its values, with class names instead of numbers.
 
-    Raises UserError for a damaged file, or a row of broken text or an unknown class.
+    Raises UserError for a damaged file, or a row with invalid text or an unknown class.
     """
     names = {column: class_names(path, column) for column in columns}
     with _opened(path) as file:
@@ -59,7 +59,7 @@ def _values(path: Path, first: int, column: str, array: Any, names: tuple[str, .
     if names is None:
         return values
     for row, value in enumerate(values, start=first):
-        # -1 stands for a label that is not known, as in test sets.
+        # -1 means an unknown label, as in test sets.
         if not (value is None or (isinstance(value, int) and -1 <= value < len(names))):
             raise UserError(
                 f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes;"

@@ -1,4 +1,4 @@
-"""One split of a task, read from its files and checked row by row."""
+"""Reads the splits of a task from its files and checks every row."""
 
 import logging
 import math
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 def scored_splits(
     task: Task, data_dir: str | Path, split: str, tfds_data_dir: str | Path | None = None
 ) -> tuple[str, ...]:
-    """The splits that a score on `split` covers: MNLI's mismatched sets go with the matched ones.
+    """Returns the splits that a score on `split` covers: for MNLI also the mismatched set.
 
-    One that is not there is said in the log.
+    One that is missing is logged.
     """
     present = [split]
     for other in task.splits:
@@ -45,10 +45,14 @@ def read_split(
     aug_train: bool = False,
     tfds_data_dir: str | Path | None = None,
 ) -> Examples:
-    """The examples of a split; `aug_train` takes the augmented train file in place of the train file.
+    """Reads the examples of a split.
 
-    A `data_dir` of "tfds" means TensorFlow Datasets, kept in `tfds_data_dir`.
-    Raises UserError for a missing directory or file, a bad row (with file and line), or no rows.
+    Args:
+      data_dir: the directory of the files; "tfds" for TensorFlow Datasets, kept in `tfds_data_dir`.
+      aug_train: reads the augmented train file instead of the train file.
+
+    Raises:
+      UserError: a missing directory or file, a bad row (with file and line), or no rows.
     """
     if str(data_dir) == TFDS:
         if aug_train:
@@ -123,7 +127,7 @@ def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[l
 
 
 def _label_name(task: Task, split: str, path: Path, line: int, column: Column, value: Any) -> str | None:
-    """None for a test row without label: no such column, an empty cell, or the -1 of the GLUE datasets."""
+    """Returns a row's label; None if a test row has none: no column, an empty cell, or -1 as in GLUE."""
     if not split.startswith("test"):
         return label_cell(path, line, column, value)
     if value is None:
@@ -147,7 +151,7 @@ def _label_value(task: Task, path: Path, line: int, name: str) -> float:
 def _label_array(
     task: Task, split: str, path: Path, lines: list[int], labels: list[float | None]
 ) -> np.ndarray | None:
-    """None where no row has a label; in a test split that may be all or none of them."""
+    """Returns the labels as an array; None if no row has one, as in a test split."""
     missing = [line for line, label in zip(lines, labels, strict=False) if label is None]
     all_unknown = task.is_regression and split.startswith("test") and set(labels) == {-1.0}
     if all_unknown or len(missing) == len(labels):

@@ -1,9 +1,9 @@
-"""Rows of TSV, CSV, JSON-lines and parquet files, each with its line; a bad row stops with file and line."""
+"""Reads the rows of TSV, CSV, JSON-lines and parquet files; errors name the file and line."""
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,13 @@ from bert_emd_jax.data.parquet import parquet_columns, parquet_rows
 from bert_emd_jax.errors import UserError
 
 Column = str | int
+"""The name of a column in the header, or its index in a file without one."""
 
 _NAME_IT = "a custom task's columns are named with --text_column, --text_pair_column and --label_column"
 
 
-class Row(NamedTuple):
-    """The wanted cells of one row: strings, or JSON values, or None where an optional column is absent."""
+class TableRow(NamedTuple):
+    """The wanted cells of one row: strings or JSON values, or None for an optional column that is absent."""
 
     line: int
     cells: list[Any]
@@ -29,12 +30,16 @@ def read_rows(
     optional: Sequence[Column] = (),
     columns: int | None = None,
     skipped: list[int] | None = None,
-) -> Iterator[Row]:
-    """The wanted cells of every row, in the order of `wanted`; the file's suffix says its form.
+) -> Iterator[TableRow]:
+    """Yields the wanted cells of every row, in the order of `wanted`; the suffix gives the file's format.
 
-    A column is a name of the header, or an index where `columns` says how many a file without
-    header has. Names in `optional` may be absent. Rows with a wrong number of columns are noted in
-    `skipped` where it is given. Raises UserError with file and line on any other bad row.
+    Args:
+      optional: columns that may be absent.
+      columns: how many columns a file without header has; `wanted` are then indices.
+      skipped: gets the lines of rows with a wrong number of columns, which otherwise are an error.
+
+    Raises:
+      UserError: a missing file or column, or a bad row, with file and line.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -50,13 +55,13 @@ def read_rows(
         if header is None:
             raise UserError(f"{path}: the file is empty; its first line must name the columns")
         names = header.cells
-        places = _find_columns(path, names, wanted, optional)
+        indices = _find_columns(path, names, wanted, optional)
         columns = len(names)
     else:
-        places = [int(column) for column in wanted]
+        indices = [int(column) for column in wanted]
     for line, cells in lines:
         if len(cells) == columns:
-            yield Row(line, [None if place is None else cells[place] for place in places])
+            yield TableRow(line, [None if index is None else cells[index] for index in indices])
         elif skipped is not None:
             skipped.append(line)
         else:
@@ -66,7 +71,7 @@ def read_rows(
 
 
 def column_names(path: Path) -> list[str]:
-    """The header's names, or the keys of the first JSON line, or the columns of a parquet file."""
+    """Reads the names of the header, the keys of the first JSON line or the columns of a parquet file."""
     if path.suffix == ".parquet":
         return parquet_columns(path)
     if path.suffix == ".jsonl":
@@ -83,7 +88,7 @@ def column_names(path: Path) -> list[str]:
 def _find_columns(
     path: Path, names: list[str], wanted: Sequence[Column], optional: Sequence[Column]
 ) -> list[int | None]:
-    places: list[int | None] = []
+    indices: list[int | None] = []
     for column in wanted:
         count = names.count(str(column))
         if count > 1:
@@ -92,12 +97,15 @@ def _find_columns(
             raise UserError(
                 f"{path}:1: no column {column!r} in the header, which has {_some(names)}; {_NAME_IT}"
             )
-        places.append(names.index(str(column)) if count else None)
-    return places
+        indices.append(names.index(str(column)) if count else None)
+    return indices
 
 
 def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Every line with its ending and its number. Lines end at LF only: U+2028 or FF are text."""
+    """Yields every line's number and text with its ending. Only LF ends a line: U+2028 and FF are text.
+
+    Raises UserError with file and line for text that is not UTF-8.
+    """
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
             try:
@@ -108,8 +116,8 @@ def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def _read_tsv(path: Path) -> Iterator[Row]:
-    """Tab-separated cells as they stand, quotes included. Empty lines at the end are no rows."""
+def _read_tsv(path: Path) -> Iterator[TableRow]:
+    """Yields tab-separated cells, quotes included. Empty lines at the end are no rows."""
     empty_lines: list[int] = []
     for number, text in decoded_lines(path):
         text = text.removesuffix("\n").removesuffix("\r")
@@ -117,17 +125,17 @@ def _read_tsv(path: Path) -> Iterator[Row]:
             empty_lines.append(number)
             continue
         for line in empty_lines:
-            yield Row(line, [""])
+            yield TableRow(line, [""])
         empty_lines.clear()
-        yield Row(number, text.split("\t"))
+        yield TableRow(number, text.split("\t"))
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    """Cells by the rules of CSV quoting. The line of a row is its first. Empty lines are no rows."""
+def _read_csv(path: Path) -> Iterator[TableRow]:
+    """Yields cells by the rules of CSV quoting, and each row's first line. Empty lines are no rows."""
     reader = csv.reader((text for _, text in decoded_lines(path)), strict=True)
     line = 1
     while True:
-        # The limit on a field's size is global: it is lifted for the one call only.
+        # The limit on a field's size is global, so it is lifted for this call only.
         limit = csv.field_size_limit(sys.maxsize)
         try:
             cells = next(reader, None)
@@ -138,12 +146,12 @@ def _read_csv(path: Path) -> Iterator[Row]:
         if cells is None:
             return
         if cells:
-            yield Row(line, cells)
+            yield TableRow(line, cells)
         line = reader.line_num + 1
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every object of a JSON-lines file and its line. Raises UserError on anything else."""
+    """Yields every object of a JSON-lines file and its line. Raises UserError for anything else."""
     for number, text in decoded_lines(path):
         if not text.strip():
             continue
@@ -156,28 +164,28 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[Row]:
+def _read_json_lines(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[TableRow]:
     for number, value in json_objects(path):
         for column in wanted:
             if column not in value and column not in optional:
                 raise UserError(
                     f"{path}:{number}: no key {column!r}; the row has {_some(list(value))}; {_NAME_IT}"
                 )
-        yield Row(number, [value.get(str(column)) for column in wanted])
+        yield TableRow(number, [value.get(str(column)) for column in wanted])
 
 
-def _read_parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[Row]:
-    """The line of a row is its number."""
+def _read_parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Iterator[TableRow]:
+    """Yields rows whose line is their number."""
     names = parquet_columns(path)
-    places = _find_columns(path, names, wanted, optional)
-    there = [names[place] for place in places if place is not None]
-    for row, values in parquet_rows(path, there):
+    indices = _find_columns(path, names, wanted, optional)
+    present = [names[index] for index in indices if index is not None]
+    for row, values in parquet_rows(path, present):
         remaining = iter(values)
-        yield Row(row, [None if place is None else next(remaining) for place in places])
+        yield TableRow(row, [None if index is None else next(remaining) for index in indices])
 
 
 def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
-    """A cell as text; raises UserError where a JSON value is no string or no valid Unicode."""
+    """Returns a cell as text. Raises UserError if a JSON value is no string or not valid Unicode."""
     if not isinstance(value, str):
         raise UserError(f"{path}:{line}: {column!r} should be a string, it is {_json_type(value)}")
     if not value.isascii():
@@ -191,7 +199,7 @@ def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
 
 
 def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
-    """A label's name: JSON numbers and booleans as they are written, strings without space around them."""
+    """Returns a label's name: JSON numbers and booleans as written, strings without surrounding space."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -201,14 +209,6 @@ def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
             f"{path}:{line}: the label {column!r} should be a string or number, it is {_json_type(value)}"
         )
     return str(value).strip()
-
-
-def collect_cells(
-    path: Path, column: Column, convert: Callable[[Path, int, Column, Any], str]
-) -> Iterator[str]:
-    """One converted column of a whole file."""
-    for line, cells in read_rows(path, [column]):
-        yield convert(path, line, column, cells[0])
 
 
 def _json_type(value: Any) -> str:

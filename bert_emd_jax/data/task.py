@@ -1,4 +1,4 @@
-"""What a task is: its labels, its metrics, and where each split keeps its columns."""
+"""A task: its labels, metrics, and the files and columns of its splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from bert_emd_jax.data.rows import Column
 from bert_emd_jax.errors import UserError
 
 TFDS = "tfds"
-"""In place of a directory: the data come from TensorFlow Datasets."""
+"""A `data_dir` of this name stands for TensorFlow Datasets."""
 
 
 @dataclass(frozen=True)
 class SplitFile:
-    """One split's file and columns: names of the header, or indices into `columns` columns without header.
+    """The file of a split and its columns; `columns` is their number in a file without header.
 
     `more_names` are the further files of a split that is stored in several.
     """
@@ -35,18 +35,22 @@ class SplitFile:
 
 @dataclass(frozen=True)
 class Task:
-    """A task on sentences or pairs. `labels` None means regression; the first metric is the primary one.
+    """A task on sentences or pairs. `labels` is None for regression; the first metric is the primary one.
 
-    `label_names` are what models and other editions of the data call the labels, label by label.
+    `label_names` has, for every label, its names in models and other editions of the data.
     """
 
     name: str
     labels: tuple[str, ...] | None
     metrics: tuple[str, ...]
-    pair: bool
     splits: Mapping[str, SplitFile]
     label_names: tuple[tuple[str, ...], ...] = ()
     skips_malformed_rows: bool = False
+
+    @property
+    def pair(self) -> bool:
+        """Whether examples have two texts."""
+        return any(file.text_b is not None for file in self.splits.values())
 
     @property
     def is_regression(self) -> bool:
@@ -59,7 +63,7 @@ class Task:
 
     @cached_property
     def index_by_name(self) -> dict[str, int]:
-        """Every plain spelling that means one label of this task → that label's index."""
+        """The label index of every plain name that belongs to exactly one label."""
         known: dict[str, set[int]] = {}
         for index, label in enumerate(self.labels or ()):
             for name in (label, *(self.label_names[index] if self.label_names else ())):
@@ -67,7 +71,7 @@ class Task:
         return {name: indices.pop() for name, indices in known.items() if len(indices) == 1}
 
     def label_order(self, theirs: Sequence[str]) -> tuple[int, ...] | None:
-        """Where each of the task's labels stands among other names of them; None where they do not match.
+        """Returns the index of each of the task's labels among `theirs`; None if they do not match.
 
         Case, spaces, hyphens and underscores do not matter.
         """
@@ -81,13 +85,13 @@ class Task:
 
 
 def plain_name(name: str) -> str:
-    """A name without what its spellings differ in: case, spaces, hyphens, underscores."""
-    # The minus of a number is no hyphen.
+    """Returns a name without case, spaces, hyphens and underscores."""
+    # Keeps the minus of a number.
     return re.sub(r"(?!^-\d)[-_\s]", "", name.strip()).casefold()
 
 
 def augmented(file: SplitFile) -> SplitFile:
-    """The augmented train file: same form and columns as the train file."""
+    """Returns the augmented train file, which has the train file's format and columns."""
     path = Path(file.name)
     if file.more_names or path.suffix == ".parquet":
         raise UserError(

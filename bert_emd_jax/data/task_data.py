@@ -1,4 +1,4 @@
-"""A task's splits, encoded for a model, and the padded lengths in use."""
+"""The encoded splits of a task and the lengths that their batches are padded to."""
 
 import bisect
 import dataclasses
@@ -21,17 +21,17 @@ from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-# A compilation takes as long as some tens of steps on shorter rows save; the more padded lengths there are,
-# the less another one saves.
+# Another padded length costs a compilation, as long as some tens of steps save with shorter rows. The more
+# lengths there are, the less another one saves.
 _BATCHES_FOR_ANOTHER_LENGTH = (50, 100, 150, 1000, 2000)
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-    """Training and dev rows, and the few lengths that batches of either are padded to.
+    """Training and dev rows, and the padded lengths of their batches.
 
-    `more_dev` are the dev sets beside the first, by what their metrics' names end in: `_mismatched`.
-    `dev_examples` are the texts of `dev`.
+    `dev_examples` are the texts of `dev`; `more_dev` are further dev sets by the suffix of their metrics'
+    names: `_mismatched`.
     """
 
     task: Task
@@ -43,39 +43,33 @@ class TaskData:
 
 
 def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
-    """The task that the flags name.
+    """Returns the task that the flags name.
 
     Args:
-      known_labels: what a trained model calls its labels; a custom task has these where the flags name none.
+      known_labels: labels of a trained model; a custom task has these if the flags name none.
     """
     columns = config.columns
-    return get_task(
-        config.task_name,
-        data_dir=config.data_dir,
-        text_column=columns.text_column,
-        text_pair_column=columns.text_pair_column,
-        label_column=columns.label_column,
-        labels=columns.labels or (None if columns.regression else known_labels),
-        regression=columns.regression,
-    )
+    if known_labels and not (columns.labels or columns.regression):
+        columns = columns.replace(labels=known_labels)
+    return get_task(config.task_name, data_dir=config.data_dir, **columns.flags())
 
 
 def encoded_split(
     config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
 ) -> EncodedDataset:
-    """The rows of a split as token ids, cut to `max_seq_length`."""
+    """Reads and encodes a split, truncated to `max_seq_length`."""
     examples = read_split(task, config.data_dir, split, aug_train, config.tfds_data_dir)
     return encoded(config, tokenizer, examples)
 
 
 def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
-    """The rows as token ids, cut to `max_seq_length`; from the cache if they were tokenised before."""
+    """Encodes examples, truncated to `max_seq_length`, or reads their token ids from the cache."""
     directory = (config.cache_dir or cache_directory()) if config.token_cache else None
     return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
 
 
 def bucket_count(batches: int) -> int:
-    """How many padded lengths so many batches deserve: each costs a compilation."""
+    """Returns how many padded lengths pay for their compilation in so many batches."""
     return 1 + bisect.bisect_right(_BATCHES_FOR_ANOTHER_LENGTH, batches)
 
 
@@ -87,7 +81,7 @@ def load_task_data(
     *,
     aug_train: bool = False,
 ) -> TaskData:
-    """The training rows and dev sets of a training run.
+    """Reads the training rows and dev sets of a training run.
 
     Args:
       steps_on: from the number of training rows to that of the run's steps.
@@ -118,7 +112,7 @@ def load_task_data(
 
 
 def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
-    """Raises UserError where the model has fewer position embeddings than the longest input needs."""
+    """Raises UserError if the model has fewer position embeddings than the longest input needs."""
     if longest > max_positions:
         raise UserError(
             f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only;"

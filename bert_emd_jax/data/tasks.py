@@ -21,10 +21,10 @@ def get_task(
     labels: Sequence[str] | None = None,
     regression: bool = False,
 ) -> Task:
-    """The task of a name in any case, with or without hyphens; the other arguments describe `custom`.
+    """Returns the task of a name, in any case and with or without hyphens.
 
-    A custom task looks into `data_dir` for its files, and into the train file for its labels where
-    none are given. Raises UserError for an unknown name or a directory that does not fit.
+    The other arguments describe a custom task: its files are in `data_dir`, and its labels are those of
+    the train file if none are given. Raises UserError for an unknown name or a directory that does not fit.
     """
     wanted = plain_name(name)
     for task in GLUE_TASKS:

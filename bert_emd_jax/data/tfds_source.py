@@ -35,34 +35,36 @@ _HOST = "https://dl.fbaipublicfiles.com"  # of most tasks
 
 
 def tfds_splits(task: Task, data_dir: str | Path | None) -> list[str]:
-    """The splits of the task that the dataset has, under our names."""
-    there = _builder(task, data_dir).info.splits
-    return [split for split, theirs in _split_names(task).items() if theirs in there]
+    """Returns the splits of the task that the dataset has, by the names of this package."""
+    present = _builder(task, data_dir).info.splits
+    return [split for split, theirs in _split_names(task).items() if theirs in present]
 
 
 def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Examples:
-    """The rows of a split in the order of the original file.
+    """Reads the examples of a split in the order of the original file.
 
-    From `data_dir` or the library's usual place; a missing dataset is downloaded.
+    Args:
+      data_dir: None is the library's default. A dataset that is missing there is downloaded.
 
-    Raises UserError where there is no such dataset and none can be had, or in a form that needs TensorFlow.
+    Raises:
+      UserError: the dataset cannot be downloaded, is damaged, or has a format that needs TensorFlow.
     """
     builder = _builder(task, data_dir)
     path = Path(builder.data_dir)
     theirs = _split_names(task).get(split)
     if theirs not in builder.info.splits:
-        there = ", ".join(tfds_splits(task, data_dir))
-        raise UserError(f"{path}: {task.name} has no {split} split here, only {there}")
+        present = ", ".join(tfds_splits(task, data_dir))
+        raise UserError(f"{path}: {task.name} has no {split} split here, only {present}")
     try:
         source = builder.as_data_source(theirs)
         rows = source.__getitems__(range(len(source)))
-    except Exception as error:  # from the depths of several libraries
+    except Exception as error:  # any of several libraries may raise it
         raise UserError(f"{path}: cannot be read ({one_line(error)}); prepare the dataset anew") from error
     if any(value is None for row in rows for value in row.values()):
         raise UserError(f"{path}: the {theirs} split is damaged; prepare the dataset anew")
     if not rows:
         raise UserError(f"{path}: no rows; the {split} split of {task.name} is empty")
-    # The library shuffles what it stores; in the file's order a seed means the same as for files.
+    # The library stores rows shuffled; in the file's order a seed has the same effect as for files.
     rows.sort(key=lambda row: int(row["idx"]))
     features = _FEATURES.get(task.name, _PAIR)
     texts = [[_text(path, row, feature) for row in rows] for feature in features]
@@ -82,26 +84,26 @@ def _split_names(task: Task) -> dict[str, str]:
 
 
 def _builder(task: Task, data_dir: str | Path | None) -> Any:
-    """The library's object for a dataset that is on disk."""
+    """Returns the library's builder of a dataset that is on disk."""
     import tensorflow_datasets as tfds
 
     name = f"glue/{plain_name(task.name)}"
     try:
-        # Finds what was prepared, in whatever version; it knows nothing of how to prepare it.
+        # Finds a prepared dataset of any version, but cannot prepare one.
         builder = tfds.builder(name, data_dir=data_dir)
-        is_there = builder.is_prepared()
+        is_prepared = builder.is_prepared()
     except Exception as error:
         if not isinstance(error, tfds.core.DatasetNotFoundError):
             raise UserError(
                 f"{data_dir}: {name} there is damaged ({one_line(error)}); prepare it anew"
             ) from error
-        is_there = False
-    if not is_there:
+        is_prepared = False
+    if not is_prepared:
         return _prepared(name, data_dir)
-    forms = sorted(form.value for form in builder.info.available_file_formats())
-    if not set(forms) & set(_RANDOM_ACCESS):
+    kinds = sorted(kind.value for kind in builder.info.available_file_formats())
+    if not set(kinds) & set(_RANDOM_ACCESS):
         raise UserError(
-            f"{builder.data_dir}: stored as {', '.join(forms)}, which needs TensorFlow; where that is there,"
+            f"{builder.data_dir}: stored as {', '.join(kinds)}, which needs TensorFlow; where that is there,"
             " run tfds convert_format with --out_file_format=array_record"
         )
     return builder
@@ -141,7 +143,7 @@ def _text(path: Path, row: dict[str, Any], feature: str) -> str:
 def _labels(
     task: Task, path: Path, feature: Any, rows: Sequence[dict[str, Any]], split: str
 ) -> np.ndarray | None:
-    """Values, or indices into the task's own labels: the dataset orders them differently."""
+    """Returns values, or indices into the task's own labels, which the dataset orders differently."""
     if split.startswith("test"):
         return None  # -1 throughout
     if task.is_regression:

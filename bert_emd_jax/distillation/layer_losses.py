@@ -167,8 +167,8 @@ def _plans(
             initial_potentials=potentials,
         )
 
-    weights = jax.tree.map(lambda *sides: jnp.stack(sides), *jax.lax.stop_gradient(start.weights))
-    return jax.vmap(solve)(costs, *weights, jnp.stack(start.potentials))
+    student, teacher = map(jnp.stack, zip(*jax.lax.stop_gradient(start.weights), strict=True))
+    return jax.vmap(solve)(costs, student, teacher, jnp.stack(start.potentials))
 
 
 def _weight_penalty(

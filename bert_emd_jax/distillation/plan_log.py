@@ -8,7 +8,7 @@ import numpy as np
 
 from bert_emd_jax.distillation.layer_costs import LayerCost
 from bert_emd_jax.distillation.layer_losses import LayerPlans
-from bert_emd_jax.runs.layer_mapping import MappingHistory
+from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.transport.layer_weights import LayerWeights
 from bert_emd_jax.transport.simplex import network_simplex
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_plans(
-    history: MappingHistory, step: int, costs: Sequence[LayerCost], plans: LayerPlans
+    history: LayerMappingWriter, step: int, costs: Sequence[LayerCost], plans: LayerPlans
 ) -> dict[str, Any]:
     """Adds a step's plans (means over its micro-batches) to the history.
 
@@ -24,13 +24,13 @@ def log_plans(
       costs: those that have a plan, in the order of the plans.
 
     Returns:
-      For `metrics.jsonl` the certified gap of each plan, and by its cost's name the plan itself, for pictures.
+      For `metrics.jsonl` each plan's certified gap, and by its cost's name the plan itself, for pictures.
     """
     names = [cost.name for cost in costs]
-    flow = plans.flow.mean(axis=0)
-    history.add(step, names, flow, plans.cost.mean(axis=0))
+    flow, matrices = (dict(zip(names, each.mean(axis=0), strict=True)) for each in (plans.flow, plans.cost))
+    history.add(step, flow, matrices)
     gaps = {f"{name}_gap": float(gap) for name, gap in zip(names, plans.gap.max(axis=0), strict=True)}
-    return gaps | dict(zip(names, flow, strict=True))
+    return gaps | flow
 
 
 def check_plans(

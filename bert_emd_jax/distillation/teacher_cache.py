@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import Batch as BatchRows
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
@@ -216,7 +216,8 @@ def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset
     parameters = {
         jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)
     }
-    arrays = {name: getattr(dataset, name) for name in ("token_ids", "offsets", "first_lengths")}
+    arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
+    arrays["first_lengths"] = dataset.segment_a_lengths
     for name, values in sorted((parameters | arrays).items()):
         values = np.ascontiguousarray(values)
         digest.update(f"{name} {values.dtype} {values.shape}".encode())

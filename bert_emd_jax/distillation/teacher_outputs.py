@@ -25,8 +25,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import Batch as BatchRows
-from bert_emd_jax.data.batching import choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import replicate, rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError

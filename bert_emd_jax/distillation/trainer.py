@@ -1,4 +1,4 @@
-"""Distillation: the trainer whose loss is what a student learns from a teacher's layers, and that on a task."""
+"""Distillation: a trainer whose loss is what a student learns from a teacher's layers, and that on a task."""
 
 import functools
 from pathlib import Path
@@ -29,7 +29,7 @@ from bert_emd_jax.distillation.teacher_outputs import given_output
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import BertOutput, forward
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.runs.layer_mapping import MappingHistory
+from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.objectives import soft_loss, task_loss
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import directory_of
@@ -51,7 +51,7 @@ LAYER_WEIGHT_LOGITS = "layer_weight_logits"
 class Constants(NamedTuple):
     """What a step needs and nobody differentiates.
 
-    teacher: its parameters; None if batches bring its outputs along. flow: the plan [S, T] of a fixed mapping.
+    teacher: its parameters; None if batches bring its outputs along. flow: the plan of a fixed mapping.
     """
 
     teacher: Any
@@ -93,7 +93,7 @@ class LayerTrainer(Trainer):
         self.check_every = layers.check_every if layers.transports else 0
         self._layer_factor = layer_factor
         self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
-        self._history = MappingHistory(config.program.output_dir)
+        self._history = LayerMappingWriter(config.program.output_dir)
         extra_params, learning_rates = {}, {}
         if layers.trains_layer_weights:
             extra_params[LAYER_WEIGHT_LOGITS] = {
@@ -112,7 +112,7 @@ class LayerTrainer(Trainer):
     def own_loss(
         self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
-        """Returns this device's share of what is learned beside layers, and its terms; `rows` on all devices."""
+        """This device's share of what is learned beside layers, and its terms; `rows` count all devices."""
         raise NotImplementedError
 
     def loss(

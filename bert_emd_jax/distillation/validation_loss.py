@@ -21,7 +21,6 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.training.objectives import masked_lm_sums
-from bert_emd_jax.training.row_source import corpus_arrays
 from bert_emd_jax.transport.mappings import mapped_cost
 
 VALIDATION_LOSS = "held_out_loss"
@@ -81,7 +80,7 @@ class ValidationLoss:
         lengths = self._dataset.lengths[self._rows]
         totals: dict[str, list[Any]] = {}
         for batch in evaluation_batches(lengths, self._bucket_lengths, self._batch_size):
-            arrays = corpus_arrays(self._dataset, self._rows[batch.rows], batch.length, padded_rows)
+            arrays = self._dataset.collate(self._rows[batch.rows], batch.length, padded_rows)
             sums = jax.device_get(self._sums((params, self._teacher_params), split_for_prediction(arrays)))
             for name, parts in sums.items():
                 total = totals.setdefault(name, [0.0, 0.0])

@@ -35,5 +35,5 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """The activation with this `hidden_act` name; names are checked by `BertConfig`."""
+    """Returns the activation with this `hidden_act` name; names are checked by `BertConfig`."""
     return _ACTIVATIONS[name]

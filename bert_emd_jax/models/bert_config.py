@@ -4,34 +4,19 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.models.other_architectures import DIFFERENCES, model_type_of_class
+
+Head = Literal["classifier", "masked_lm", "none"]
+"""What stands on the encoder; a regressor is a classifier with one label."""
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
-# Architectures that share BERT's key names but compute something else: loading them as BERT would be
-# silently wrong, so the refusal says what differs. A type that is not listed is refused without a reason.
-_REFUSED_MODEL_TYPES = {
-    "roberta": "its position ids start after the padding id and it has no segments",
-    "xlm-roberta": "its position ids start after the padding id and it has no segments",
-    "camembert": "its position ids start after the padding id and it has no segments",
-    "distilbert": "it has no segments and no pooler",
-    "albert": "its layers share one set of weights and its embeddings are factorised",
-    "electra": "its embeddings have a width of their own and it has no pooler",
-    "mpnet": "it has relative position buckets",
-    "modernbert": "it has rotary positions and no biases",
-    "deberta": "its attention is disentangled",
-    "deberta-v2": "its attention is disentangled",
-    "mobilebert": "its layers have bottlenecks and stacked feed-forwards",
-    "squeezebert": "its layers are grouped convolutions",
-    "convbert": "its attention is mixed with convolutions",
-    "big_bird": "its attention is sparse",
-    "longformer": "its attention is a sliding window",
-    "megatron-bert": "its normalisations stand before the layers",
-    "nomic_bert": "it has rotary positions",
-    "roformer": "it has rotary positions",
-}
+# Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
+_REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 # Far beyond every model: what is larger is a damaged file, and would end in endless loops or no memory.
 _MOST_LAYERS = 1000
@@ -66,16 +51,7 @@ class BertConfig:
     classifier_activation: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-            "num_labels",
-        ):
+        for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name} must be a positive integer, not {value!r}")
@@ -108,21 +84,16 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "BertConfig":
-        """A config from Hugging Face or Google keys.
+        """Returns the config of Hugging Face or Google keys.
+
+        Args:
+          source: the file, for messages.
 
         Raises:
           UserError: the file describes another architecture, or a value is missing or out of range.
         """
         _refuse_other_architectures(values, source)
-        # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
-        required = (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-        )
-        missing = [name for name in required if name not in values]
+        missing = [name for name in _REQUIRED if name not in values]
         if missing:
             raise UserError(
                 f"{source}: no {', '.join(missing)}; take the config.json that belongs to the weights"
@@ -131,7 +102,9 @@ class BertConfig:
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         labels = _label_names(values, source)
         if labels is not None:
-            chosen |= {"num_labels": len(labels), "id2label": _informative(labels)}
+            # transformers' automatic names LABEL_n say no more than the index.
+            automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+            chosen |= {"num_labels": len(labels), "id2label": None if automatic else labels}
         elif values.get("num_labels") is not None:
             chosen["num_labels"] = values["num_labels"]
         try:
@@ -140,7 +113,7 @@ class BertConfig:
             raise UserError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The config under Hugging Face's keys, ready for `config.json`."""
+        """Returns the config under Hugging Face's keys, ready for `config.json`."""
         values = dataclasses.asdict(self)
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
@@ -154,23 +127,23 @@ class BertConfig:
 
 
 def load_bert_config(path: Path) -> BertConfig:
-    """The config in a file, or in `config.json` or `bert_config.json` of a directory.
+    """Reads the config in a file, or in `config.json` or `bert_config.json` of a directory.
 
     Raises:
       UserError: there is no such file, it is no JSON object, or it describes no BERT.
     """
     values, source = read_config_values(path)
-    return BertConfig.from_dict(values, source=source)
+    return BertConfig.from_dict(values, source)
 
 
 def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
-    """The keys of a config file, or of the one in a directory, and the file's name for messages.
+    """Reads the keys of a config file, or of the one in a directory; returns also its name for messages.
 
     Raises:
       UserError: there is no such file, or it is no JSON object.
     """
     if path.is_dir():
-        candidates = [path / name for name in ("config.json", "bert_config.json") if (path / name).is_file()]
+        candidates = [path / name for name in (CONFIG, "bert_config.json") if (path / name).is_file()]
         if not candidates:
             raise UserError(
                 f"{path}: no config.json or bert_config.json in this directory;"
@@ -189,12 +162,10 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
-    for key, model_type in (
-        ("model_type", values.get("model_type") or "bert"),
-        ("architectures", _type_of_class(values) or "bert"),
-    ):
-        if model_type != "bert":
-            reason = _REFUSED_MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    of_class = _type_of_classes(values.get("architectures"))
+    for key, model_type in (("model_type", values.get("model_type")), ("architectures", of_class)):
+        if model_type and model_type != "bert":
+            reason = DIFFERENCES.get(model_type) if isinstance(model_type, str) else None
             raise UserError(
                 f"{source}: {key} says {model_type!r}, which is not BERT" + (f" ({reason})" if reason else "")
             )
@@ -202,8 +173,7 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
         values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514
     ):
         raise UserError(
-            f"{source}: one segment and 514 positions are RoBERTa's sizes"
-            f" ({_REFUSED_MODEL_TYPES['roberta']});"
+            f"{source}: one segment and 514 positions are RoBERTa's sizes ({DIFFERENCES['roberta']});"
             ' if the model is a BERT, add "model_type": "bert"'
         )
     position_type = values.get("position_embedding_type", "absolute")
@@ -229,16 +199,10 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source}: embeddings of width {width} are not BERT's: it has those of hidden_size")
 
 
-def _type_of_class(values: Mapping[str, Any]) -> str | None:
-    """The model type that `architectures` names, as RobertaForMaskedLM does; None for BERT or unknown."""
-    classes = values.get("architectures")
-    if not isinstance(classes, list):
-        return None
-    for name in classes:
-        for model_type in sorted(_REFUSED_MODEL_TYPES, key=len, reverse=True):
-            if str(name).lower().startswith(model_type.replace("-", "").replace("_", "")):
-                return model_type
-    return None
+def _type_of_classes(classes: Any) -> str | None:
+    """Returns the model type that `architectures` names; None for BERT or an unknown one."""
+    names = classes if isinstance(classes, list) else []
+    return next(filter(None, (model_type_of_class(str(name)) for name in names)), None)
 
 
 def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
@@ -252,9 +216,3 @@ def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | No
     if sorted(by_index) != list(range(len(by_index))):
         raise UserError(f"{source}: id2label must number its labels 0, 1, …, not {sorted(by_index)}")
     return tuple(by_index[index] for index in range(len(by_index)))
-
-
-def _informative(labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """None for transformers' automatic names LABEL_n, which say no more than the index."""
-    automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-    return None if automatic else labels

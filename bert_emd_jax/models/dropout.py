@@ -1,4 +1,4 @@
-"""Dropout that draws 16 random bits for an element, on CPUs from a generator that is fast there."""
+"""Dropout that draws 16 random bits per element, on CPUs from a generator that is fast there."""
 
 import math
 
@@ -28,7 +28,7 @@ class Dropout(nn.Module):
 
 
 def random_uint16(key: Array, shape: tuple[int, ...]) -> UInt16[Array, "..."]:
-    """Uniform bits: from the key's generator, but on CPUs from Threefry, seeded with the key's first words.
+    """Returns uniform bits of the key's generator, on CPUs of Threefry seeded with the key's first words.
 
     On CPUs XLA's own generator ("rbg", Philox) computes every block of words once for each of them, and draws
     32 bits for 16. Here both halves of a word are used.

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.models.activations import activation
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.bert_config import BertConfig, Head
 from bert_emd_jax.models.dropout import Dropout
-from bert_emd_jax.models.encoder import BertEncoder, Dtype, at_places, dense, layer_norm
+from bert_emd_jax.models.encoder import BertEncoder, Dtype, dense, layer_norm, take_positions
 
 
 class BertOutput(NamedTuple):
     """The encoder's output and the head's logits (float32)."""
 
-    hidden_states: Float[Array, "layers+1 batch places dim"]
-    attention_scores: Float[Array, "layers batch heads places seq"]
+    hidden_states: Float[Array, "layers+1 batch positions dim"]
+    attention_scores: Float[Array, "layers batch heads positions seq"]
     pooled: Float[Array, "batch dim"] | None
-    logits: Any  # Float[Array, "..."], None without a head
+    logits: Any  # Float[Array, "..."]; None without a head
 
 
 def forward(
@@ -37,14 +37,14 @@ def forward(
       batch: `input_ids`, `attention_mask` and `token_type_ids`, each [batch, seq], and for a masked-LM head
         perhaps `masked_positions` [batch, masked]; other keys are ignored.
       dropout_key: switches dropout on.
-      logits_only: only the logits are wanted, and the last layer runs at the tokens alone that they depend
-        on; the output's `places` are these.
+      logits_only: only the logits are wanted: the last layer runs at the positions alone that they depend
+        on, and the output's `positions` are these.
     """
-    wanted = {}
+    options = {}
     if isinstance(module, BertForMaskedLM) and "masked_positions" in batch:
-        wanted["masked_positions"] = batch["masked_positions"]
+        options["masked_positions"] = batch["masked_positions"]
     if not isinstance(module, BertWithoutHead):
-        wanted["logits_only"] = logits_only
+        options["logits_only"] = logits_only
     output = module.apply(
         {"params": params},
         batch["input_ids"],
@@ -52,7 +52,7 @@ def forward(
         batch["token_type_ids"],
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
-        **wanted,
+        **options,
     )
     return cast(BertOutput, output)
 
@@ -82,7 +82,7 @@ class BertForSequenceClassification(nn.Module):
             input_ids, attention_mask, token_type_ids, deterministic, first_token
         )
         features = encoded.pooled
-        assert features is not None  # the encoder has a pooler unless told otherwise
+        assert features is not None  # the encoder has a pooler by default
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
         rate = config.classifier_dropout
@@ -116,21 +116,21 @@ class BertForMaskedLM(nn.Module):
     ) -> BertOutput:
         config = self.config
         encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, name="bert")
-        places, others = (masked_positions, None) if logits_only else (None, masked_positions)
-        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic, places)
-        hidden = at_places(encoded.hidden_states[-1], others)
+        in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic, in_encoder)
+        hidden = take_positions(encoded.hidden_states[-1], after)
         transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
         transformed = activation(config.hidden_act)(transformed)
         transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
-        bias_V = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
-        embedding_VxD = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
+        bias = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
+        embedding = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
         logits = jnp.einsum(
             "bld,vd->blv",
             transformed,
-            embedding_VxD.astype(self.dtype),
+            embedding.astype(self.dtype),
             preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
         )
-        return BertOutput(*encoded, logits + bias_V[None, None])
+        return BertOutput(*encoded, logits + bias[None, None])
 
 
 class BertWithoutHead(nn.Module):
@@ -150,3 +150,10 @@ class BertWithoutHead(nn.Module):
     ) -> BertOutput:
         encoder = BertEncoder(self.config, self.dtype, remat=self.remat, name="bert")
         return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, deterministic), None)
+
+
+MODULES: dict[Head, type[nn.Module]] = {
+    "classifier": BertForSequenceClassification,
+    "masked_lm": BertForMaskedLM,
+    "none": BertWithoutHead,
+}

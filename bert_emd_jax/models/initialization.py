@@ -4,15 +4,13 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_emd_jax.checkpoints.names import Head
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, BertWithoutHead
+from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.heads import MODULES
 from bert_emd_jax.models.params import Params, flatten, unflatten
 
 logger = logging.getLogger(__name__)
@@ -31,24 +29,17 @@ class NewHead:
     id2label: tuple[str, ...] | None = None
 
 
-_MODULES: dict[Head, type[nn.Module]] = {
-    "classifier": BertForSequenceClassification,
-    "masked_lm": BertForMaskedLM,
-    "none": BertWithoutHead,
-}
-
-
 def parameter_shapes(config: BertConfig, head: Head) -> dict[str, tuple[int, ...]]:
-    """Path → shape of every parameter of a model, in the order of the paths, without allocating one."""
+    """Returns path → shape of every parameter of a model, sorted by path, without allocating one."""
     tokens = jnp.zeros((1, 1), jnp.int32)
-    abstract = jax.eval_shape(_MODULES[head](config).init, jax.random.key(0), tokens, tokens)
+    abstract = jax.eval_shape(MODULES[head](config).init, jax.random.key(0), tokens, tokens)
     return {path: leaf.shape for path, leaf in sorted(flatten(abstract["params"]).items())}
 
 
 def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
-    """Random parameters on the host: normal(`initializer_range`), zero biases, unit scales.
+    """Returns random parameters on the host: normal(`initializer_range`), zero biases, unit scales.
 
-    Drawn by NumPy: the same on every backend, and without compiling anything.
+    NumPy draws them: the same on every backend, and without compiling anything.
     """
     rng = np.random.default_rng(seed)
 
@@ -61,7 +52,7 @@ def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
 
 
 def initial_projection(student_size: int, teacher_size: int, seed: int) -> Params:
-    """The first projection of student states to the teacher's width: the identity for equal widths."""
+    """Returns the first projection of student states to the teacher's width, the identity if it is theirs."""
     if student_size == teacher_size:
         kernel = np.eye(student_size)
     else:
@@ -72,7 +63,7 @@ def initial_projection(student_size: int, teacher_size: int, seed: int) -> Param
 def config_with_labels(
     config: BertConfig, rows: int | None, new_head: NewHead | None, source: str
 ) -> BertConfig:
-    """The config with the label count of the model that results from stored weights.
+    """Returns the config with the label count of the model that results from stored weights.
 
     Args:
       rows: rows of the stored classifier; None without one.
@@ -96,9 +87,11 @@ def config_with_labels(
 def student_from_layers(
     teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
 ) -> tuple[BertConfig, Params]:
-    """A student made of the teacher's encoder layers `layers` (0-based), with a new head.
+    """Returns a student made of some of the teacher's layers, its embeddings, its pooler and a new head.
 
-    Embeddings and pooler are copied.
+    Args:
+      layers: encoder layers of the teacher, counted from 0.
+      seed: of the new head.
 
     Raises:
       UserError: a layer number that the teacher lacks, or none at all.

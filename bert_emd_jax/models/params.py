@@ -10,10 +10,10 @@ Params = dict[str, Any]
 
 
 def flatten(params: Params) -> dict[str, Any]:
-    """Path → leaf."""
+    """Returns path → leaf."""
     return flatten_dict(params, sep="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> Params:
-    """The nested dict of a flat one."""
+    """Returns the nested dict of a flat one."""
     return unflatten_dict(dict(flat), sep="/")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import write_text
 from bert_emd_jax.report import tables
-from bert_emd_jax.report.html import template, write_page
-from bert_emd_jax.report.run_files import (
-    Metrics,
+from bert_emd_jax.report.html import template
+from bert_emd_jax.report.run_reader import (
+    MetricsCurves,
     ModelResult,
     Results,
     read_metrics,
@@ -26,20 +28,20 @@ _REPEATED_FLAGS = (
     *("check_every", "check_tolerance", "log_steps", "eval_batch_size", "max_bad_steps"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 )
-# One colour of the theme for each line of the table; more lines than these begin again.
-_COLOURS = ("attention", "hidden", "embedding", "prediction", "soft", "hard", "text", "muted")
+# The colors of the lines of the table, in turn.
+_COLORS = ("attention", "hidden", "embedding", "prediction", "soft", "hard", "text", "muted")
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: what it was told and what came out. `metrics` is None for those of run_eval.py."""
+    """A finished run: its flags and its results. `metrics` is None for those of run_eval.py."""
 
     directory: Path
     program: str
     flags: dict[str, Any]
     results: Results
     student: ModelResult
-    metrics: Metrics | None
+    metrics: MetricsCurves | None
 
     @property
     def seed(self) -> Any:
@@ -48,31 +50,35 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Group:
-    """Repetitions of one configuration; `name` says in which flags it differs from the other groups."""
+    """Repetitions of one configuration; `name` lists the flags in which it differs from the other groups."""
 
     name: str
     runs: list[ComparedRun]
 
     def values(self, value: Callable[[ComparedRun], float | None]) -> list[float]:
-        """`value` of each run that has it."""
+        """Returns `value` of each run that has it."""
         return [number for number in map(value, self.runs) if number is not None]
 
 
 def read_compared_run(directory: Path) -> ComparedRun:
-    """Reads a training run, or a directory of run_eval.py. Raises UserError where it is no finished one."""
-    path = directory / "eval_results.json"
+    """Reads a training run, or a directory of run_eval.py.
+
+    Raises:
+      UserError: it is not a finished run, or a file is damaged.
+    """
+    path = directory / layout.RESULTS
     if not path.is_file():
         raise UserError(f"{path} is missing: is {directory} the --output_dir of a finished run?")
     results = read_results(path)
     if results.student is None:
         raise UserError(f"{path}: has no results of a student: run again")
-    config = directory / "run_config.json"
-    told = read_object(config if config.is_file() else path)
-    flags = told.get("flags")
-    metrics = directory / "metrics.jsonl"
+    config_path = directory / layout.RUN_CONFIG
+    config = read_object(config_path if config_path.is_file() else path)
+    flags = config.get("flags")
+    metrics = directory / layout.METRICS
     return ComparedRun(
         directory=directory,
-        program=str(told.get("program", "run")),
+        program=str(config.get("program", "run")),
         flags=flags if isinstance(flags, dict) else {},
         results=results,
         student=results.student,
@@ -81,33 +87,33 @@ def read_compared_run(directory: Path) -> ComparedRun:
 
 
 def group_runs(runs: Sequence[ComparedRun]) -> list[Group]:
-    """The runs by configuration, in the order in which they came."""
+    """Returns the runs by configuration, in the order in which they came."""
     groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps([run.program, _told(run)], sort_keys=True), []).append(run)
+        groups.setdefault(json.dumps([run.program, _settings(run)], sort_keys=True), []).append(run)
     firsts = [group[0] for group in groups.values()]
     programs = {run.program for run in firsts}
 
     def group_name(run: ComparedRun) -> str:
-        # Programs have flags of their own: only those of one program can be compared.
-        others = [_told(other) for other in firsts if other.program == run.program]
-        told = [
+        # Programs have different flags: only those of one program can be compared.
+        others = [_settings(other) for other in firsts if other.program == run.program]
+        settings = [
             f"{name}={tables.setting_text(value)}"
-            for name, value in _told(run).items()
+            for name, value in _settings(run).items()
             if any(other.get(name) != value for other in others)
         ]
-        named = ", ".join(told) or run.results.task or "run"
-        return named if len(programs) == 1 else f"{run.program}: {named}"
+        name = ", ".join(settings) or run.results.task or "run"
+        return name if len(programs) == 1 else f"{run.program}: {name}"
 
     return [Group(group_name(group[0]), group) for group in groups.values()]
 
 
-def _told(run: ComparedRun) -> dict[str, Any]:
+def _settings(run: ComparedRun) -> dict[str, Any]:
     return {name: value for name, value in run.flags.items() if name not in _REPEATED_FLAGS}
 
 
 def mean_text(values: Sequence[float], digits: int = 4) -> str:
-    """The mean, with the sample standard deviation where there are two values or more."""
+    """Returns the mean; of two values or more with the sample standard deviation."""
     if not values:
         return tables.ABSENT
     mean = f"{statistics.fmean(values):.{digits}f}"
@@ -115,7 +121,7 @@ def mean_text(values: Sequence[float], digits: int = 4) -> str:
 
 
 def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
-    """The lines of the table, its head first: scores with deviations, share retained, size, speed."""
+    """Returns the lines of the table, its head first: scores with deviations, share retained, size, speed."""
     runs = [run for group in groups for run in group.runs]
     primaries = dict.fromkeys(run.results.primary_metric for run in runs)
     metrics = sorted(
@@ -124,45 +130,40 @@ def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
     )
     batches = sorted({batch for run in runs for batch in run.student.milliseconds_per_sentence})
 
-    def line(group: Group) -> list[str]:
-        scores = [
-            mean_text(group.values(lambda run, name=name: run.student.metrics.get(name))) for name in metrics
-        ]
-        kept = group.values(lambda run: tables.retained_share(run.results, run.results.primary_metric))
-        parameters = group.values(lambda run: run.student.parameters)
-        flops = group.values(lambda run: run.student.flops_per_sentence)
-        speeds = [
-            group.values(lambda run, batch=batch: run.student.milliseconds_per_sentence.get(batch))
-            for batch in batches
-        ]
-        return [
-            group.name,
-            str(len(group.runs)),
-            *scores,
-            mean_text([100 * share for share in kept], 1),
-            _mean_in_millions(parameters),
-            _mean_in_millions(flops),
-            *(f"{statistics.median(speed):.3g}" if speed else tables.ABSENT for speed in speeds),
-        ]
+    def score(metric: str) -> Callable[[Group], str]:
+        return lambda group: mean_text(group.values(lambda run: run.student.metrics.get(metric)))
 
-    head = [
-        "configuration",
-        "runs",
-        *(name.replace("_", " ") for name in metrics),
-        "% retained",
-        "M parameters",
-        "M FLOPs",
-        *(f"ms, batch {batch}" for batch in batches),
+    def share(group: Group) -> str:
+        shares = group.values(lambda run: tables.retained_share(run.results, run.results.primary_metric))
+        return mean_text([100 * share for share in shares], 1)
+
+    def speed(batch: int) -> Callable[[Group], str]:
+        return lambda group: _median(
+            group.values(lambda run: run.student.milliseconds_per_sentence.get(batch))
+        )
+
+    columns: list[tuple[str, Callable[[Group], str]]] = [
+        ("configuration", lambda group: group.name),
+        ("runs", lambda group: str(len(group.runs))),
+        *((metric.replace("_", " "), score(metric)) for metric in metrics),
+        ("% retained", share),
+        ("M parameters", lambda group: _millions(group.values(lambda run: run.student.parameters))),
+        ("M FLOPs", lambda group: _millions(group.values(lambda run: run.student.flops_per_sentence))),
+        *((f"ms, batch {batch}", speed(batch)) for batch in batches),
     ]
-    return [head, *map(line, groups)]
+    return [[head for head, _ in columns], *([text(group) for _, text in columns] for group in groups)]
 
 
-def _mean_in_millions(values: Sequence[float]) -> str:
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g}" if values else tables.ABSENT
+
+
+def _millions(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values) / 1e6:,.1f}" if values else tables.ABSENT
 
 
 def as_text(table: Sequence[Sequence[str]]) -> str:
-    """The table for a screen, numbers to the right."""
+    """Returns the table for a screen, numbers aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(
@@ -183,7 +184,8 @@ def write_comparison(path: Path, groups: Sequence[Group]) -> Path:
         panels=_score_panels(groups),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_page(path, page)
+    write_text(path, page)
+    return path
 
 
 def _run_line(group: Group, run: ComparedRun) -> list[str]:
@@ -201,7 +203,7 @@ def _run_line(group: Group, run: ComparedRun) -> list[str]:
 
 
 def _score_panels(groups: Sequence[Group]) -> list[Any]:
-    """The dev score of every run over training, one figure per metric that decides."""
+    """Returns the dev score of every run over training, one figure per deciding metric."""
     from bert_emd_jax.report.figures import Series, draw_curves
     from bert_emd_jax.report.sections import Panel
 
@@ -209,7 +211,7 @@ def _score_panels(groups: Sequence[Group]) -> list[Any]:
     metrics = dict.fromkeys(run.results.primary_metric for group in groups for run in group.runs)
     for number, metric in enumerate(name for name in metrics if name is not None):
         series = [
-            Series(group.name, _COLOURS[index % len(_COLOURS)], run.metrics.eval[metric], dots=True)
+            Series(group.name, _COLORS[index % len(_COLORS)], run.metrics.eval[metric], dots=True)
             for index, group in enumerate(groups)
             for run in group.runs
             if run.metrics is not None and metric in run.metrics.eval
@@ -219,7 +221,6 @@ def _score_panels(groups: Sequence[Group]) -> list[Any]:
         title = f"{metric.replace('_', ' ')} on the dev set"
         svg = draw_curves(f"score-{number}", series, metric.replace("_", " "), title, scale="linear")
         legend = list({one.label: one for one in series}.values())  # one entry for all seeds
-        panels.append(
-            Panel(title, svg, legend, "One line per run; runs of one configuration share a colour.")
-        )
+        note = "One line per run; runs of one configuration share a colour."
+        panels.append(Panel(title, svg, legend, note))
     return panels

@@ -1,4 +1,4 @@
-"""Curves as inline SVG: transparent, coloured by the page's style sheet, with ids of their own."""
+"""Curves as inline SVG: transparent, colored by the style sheet of the page, with ids unique on the page."""
 
 import io
 import itertools
@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float, Int, Num
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -16,14 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy.ndimage import maximum_filter1d
 
-from bert_emd_jax.report.run_files import Curve
-from bert_emd_jax.report.theme import ink, layer_ink, with_variables
+from bert_emd_jax.report.run_reader import Curve
+from bert_emd_jax.report.theme import color, layer_color, with_variables
 
-WIDTH, HEIGHT = 400, 250  # SVG user units; about the CSS pixels a figure gets in every layout of the page
+WIDTH, HEIGHT = 400, 250  # SVG user units, about the size of a figure on the page in CSS pixels
 MAX_POINTS = 1000  # of one curve
-SMOOTHED_FROM = 50  # points: shorter curves are drawn as they are
+SMOOTHED_FROM = 50  # points: shorter curves are not smoothed
 _POINTS_PER_FIGURE = 4000
-# Matplotlib's own defaults first: a reader's matplotlibrc must not change the page.
+_REFERENCE_LINE: dict[str, Any] = {"color": color("muted"), "linewidth": 1, "linestyle": (0, (2, 2))}
+# Matplotlib's own defaults first: the matplotlibrc of a user must not change the page.
 _SETTINGS: dict[Any, Any] = {
     key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"
 } | {
@@ -37,17 +39,23 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """A curve with its name in the legend and the name of its colour."""
+    """A curve with its name in the legend and the name of its color."""
 
     label: str
-    colour: str
+    color: str
     curve: Curve
     dots: bool = False
     line: bool = True
 
 
+def finite(curve: Curve) -> Curve:
+    """Returns the points of `curve` whose values are finite."""
+    kept = np.isfinite(curve.values)
+    return Curve(curve.steps[kept], curve.values[kept])
+
+
 def thin(curve: Curve, limit: int) -> Curve:
-    """At most `limit` points (4 or more) of `curve`: its ends, the lowest and highest of equal stretches."""
+    """Returns at most `limit` points (4 or more) of `curve`: both ends, the extremes of equal stretches."""
     count = len(curve.steps)
     if count <= limit:
         return curve
@@ -60,7 +68,7 @@ def thin(curve: Curve, limit: int) -> Curve:
 
 
 def running_mean(curve: Curve, window: int) -> Curve:
-    """The mean of the `window` values around each point, of those that exist at the ends."""
+    """Returns the mean of the `window` values around each point; of fewer values at the ends."""
     total = np.concatenate([[0.0], np.cumsum(curve.values)])
     positions = np.arange(len(curve.values))
     start = np.maximum(positions - window // 2, 0)
@@ -69,7 +77,7 @@ def running_mean(curve: Curve, window: int) -> Curve:
 
 
 def running_maximum(curve: Curve, window: int) -> Curve:
-    """The largest of the `window` values around each point."""
+    """Returns the largest of the `window` values around each point."""
     return Curve(curve.steps, maximum_filter1d(curve.values, window // 2 * 2 + 1, mode="nearest"))
 
 
@@ -85,11 +93,15 @@ def draw_curves(
     level: float | None = None,
     level_label: str = "",
 ) -> Markup:
-    """Series over the training steps.
+    """Draws series over the training steps.
 
-    `scale` is "linear", "log", or "auto": log where all values are positive and span a decade. `smooth`
-    draws long curves as their running mean, over faint "values" or over faint running "maxima".
-    `best_step` is marked by a vertical line, `level` by a horizontal one. `name` must be unique on the page.
+    Args:
+      name: a prefix of ids, unique on the page.
+      description: what a screen reader says.
+      scale: "linear", "log", or "auto": log if all values are positive and span a decade.
+      smooth: draws long curves as running means, over faint "values" or over faint running "maxima".
+      best_step: the step that gets a vertical line.
+      level: the value that gets a horizontal line, named by `level_label`.
     """
     figure, axes = _new_figure(y_label)
     values = np.concatenate([one.curve.values for one in series])
@@ -101,31 +113,32 @@ def draw_curves(
         if smooth is not None and one.line and len(curve.steps) >= SMOOTHED_FROM:
             window = max(len(curve.steps) // 25, 3)
             behind = thin(running_maximum(curve, window) if smooth == "maxima" else curve, limit)
-            axes.plot(behind.steps, behind.values, color=ink(one.colour), linewidth=0.7, alpha=0.4)
+            axes.plot(behind.steps, behind.values, color=color(one.color), linewidth=0.7, alpha=0.4)
             curve = running_mean(curve, window)
         curve = thin(curve, limit)
-        style = {
-            "color": ink(one.colour),
-            "linestyle": "-" if one.line else "none",
-            "linewidth": 1.7,
-            "marker": "o" if one.dots or len(curve.steps) == 1 else None,
-            "markersize": 4.5,
-        }
-        axes.plot(curve.steps, curve.values, **style)
+        axes.plot(
+            curve.steps,
+            curve.values,
+            color=color(one.color),
+            linestyle="-" if one.line else "none",
+            linewidth=1.7,
+            marker="o" if one.dots or len(curve.steps) == 1 else None,
+            markersize=4.5,
+        )
     if level is not None:
-        axes.axhline(level, color=ink("muted"), linewidth=1, linestyle=(0, (2, 2)))
+        axes.axhline(level, **_REFERENCE_LINE)
         axes.annotate(
             level_label,
             (0.01, level),
             (0, 3),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            color=ink("muted"),
+            color=color("muted"),
             parse_math=False,
         )
     _set_scale(axes, scale, values)
     if best_step is not None:
-        axes.axvline(best_step, color=ink("best"), linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.axvline(best_step, color=color("best"), linewidth=1.2, linestyle=(0, (4, 2)))
         right_half = best_step > np.mean(axes.get_xlim())
         axes.annotate(
             f"best: step {best_step:,}",
@@ -134,31 +147,36 @@ def draw_curves(
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             horizontalalignment="right" if right_half else "left",
-            color=ink("best"),
+            color=color("best"),
         )
     return _svg(name, figure, description)
 
 
 @matplotlib.rc_context(_SETTINGS)
-def draw_layers(name: str, steps: np.ndarray, weights: np.ndarray, y_label: str, description: str) -> Markup:
-    """One line per layer of `weights` [moments, layers], numbered from 1 at its right end."""
+def draw_layers(
+    name: str,
+    steps: Int[np.ndarray, " steps"],
+    weights: Float[np.ndarray, "steps layers"],
+    y_label: str,
+    description: str,
+) -> Markup:
+    """Draws a line per layer, numbered from 1 at its right end; arguments as of `draw_curves`."""
     figure, axes = _new_figure(y_label)
     layers = weights.shape[1]
     limit = int(np.clip(_POINTS_PER_FIGURE // layers, 100, MAX_POINTS))
     ends = []
     for layer in range(layers):
-        finite = np.isfinite(weights[:, layer])
-        curve = thin(Curve(steps[finite], weights[finite, layer]), limit)
+        curve = thin(finite(Curve(steps, weights[:, layer])), limit)
         axes.plot(
             curve.steps,
             curve.values,
-            color=ink("text") if layers == 1 else layer_ink(layer, layers),
+            color=color("text") if layers == 1 else layer_color(layer, layers),
             linewidth=1.7,
             marker="o" if len(curve.steps) == 1 else None,
             markersize=4,
         )
         ends.append(curve.values[-1] if len(curve.values) else np.nan)
-    axes.axhline(1 / layers, color=ink("muted"), linewidth=1, linestyle=(0, (2, 2)))
+    axes.axhline(1 / layers, **_REFERENCE_LINE)
     _set_scale(axes, "linear", weights[np.isfinite(weights)])
     _label_ends(axes, np.array(ends))
     return _svg(name, figure, description)
@@ -166,17 +184,24 @@ def draw_layers(name: str, steps: np.ndarray, weights: np.ndarray, y_label: str,
 
 @matplotlib.rc_context(_SETTINGS)
 def draw_scatter(
-    name: str, truth: np.ndarray, predicted: np.ndarray, limits: tuple[float, float], description: str
+    name: str,
+    truth: Num[np.ndarray, " rows"],
+    predicted: Num[np.ndarray, " rows"],
+    limits: tuple[float, float],
+    description: str,
 ) -> Markup:
-    """Predicted over true values [rows], the same `limits` on both axes; of many rows, evenly chosen ones."""
+    """Draws predicted over true values, of `MAX_POINTS` evenly spaced rows at most.
+
+    Args:
+      limits: of both axes, so that figures of several models can be compared.
+    """
     figure, axes = _new_figure("predicted", "label")
     rows = np.unique(np.linspace(0, len(truth) - 1, MAX_POINTS).astype(int))
     room = 0.04 * (limits[1] - limits[0] or 1)
     ends = limits[0] - room, limits[1] + room
-    axes.plot(ends, ends, color=ink("muted"), linewidth=1, linestyle=(0, (2, 2)))
-    axes.plot(
-        *(truth[rows], predicted[rows]), "o", color=ink("score"), markersize=3, alpha=0.5, markeredgewidth=0
-    )
+    axes.plot(ends, ends, **_REFERENCE_LINE)
+    style = {"color": color("score"), "markersize": 3, "alpha": 0.5, "markeredgewidth": 0}
+    axes.plot(truth[rows], predicted[rows], "o", **style)
     axes.set(xlim=ends, ylim=ends)
     return _svg(name, figure, description)
 
@@ -185,47 +210,43 @@ def _label_ends(axes: Axes, ends: np.ndarray) -> None:
     low, high = axes.get_ylim()
     heights = (ends - low) / (high - low)
     labels = [layer for layer in np.argsort(heights) if np.isfinite(heights[layer])]
-    every = -(-len(labels) // 16)  # more labels than this cannot stand above one another
+    every = -(-len(labels) // 16)  # there is room for 16
     labels = [layer for layer in labels if layer % every == 0 or layer == len(ends) - 1]
-    for layer, height in zip(labels, spread([float(heights[layer]) for layer in labels], 0.062), strict=True):
+    positions = spread([float(heights[layer]) for layer in labels], 0.062)
+    for layer, position in zip(labels, positions, strict=True):
+        line = {"arrowstyle": "-", "color": layer_color(layer, len(ends)), "linewidth": 1}
         axes.annotate(
             str(layer + 1),
             (1, float(heights[layer])),
-            (1.045, height),
+            (1.045, position),
             xycoords="axes fraction",
             textcoords="axes fraction",
             verticalalignment="center",
-            color=ink("text"),
+            color=color("text"),
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": layer_ink(layer, len(ends)),
-                "linewidth": 1,
-                "shrinkA": 1,
-                "shrinkB": 0,
-            },
+            arrowprops=line | {"shrinkA": 1, "shrinkB": 0},
         )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending `heights` moved until they lie `gap` apart, each crowd around its mean but within [0, 1]."""
-    crowds: list[tuple[float, int]] = []  # (mean, members)
+    """Returns ascending `heights` moved at least `gap` apart, close ones around their mean, within [0, 1]."""
+    groups: list[tuple[float, int]] = []  # (mean, members)
 
-    def centre(mean: float, members: int) -> float:
+    def center(mean: float, members: int) -> float:
         room = gap * (members - 1) / 2
         return min(max(mean, room), 1 - room)
 
     for height in heights:
-        crowds.append((height, 1))
-        while len(crowds) > 1:
-            below, above = crowds[-2:]
+        groups.append((height, 1))
+        while len(groups) > 1:
+            below, above = groups[-2:]
             members = below[1] + above[1]
-            if centre(*above) - centre(*below) >= gap * members / 2 - 1e-12:
+            if center(*above) - center(*below) >= gap * members / 2 - 1e-12:
                 break
-            crowds[-2:] = [((below[0] * below[1] + above[0] * above[1]) / members, members)]
+            groups[-2:] = [((below[0] * below[1] + above[0] * above[1]) / members, members)]
     return [
-        centre(mean, members) + gap * (k - (members - 1) / 2)
-        for mean, members in crowds
+        center(mean, members) + gap * (k - (members - 1) / 2)
+        for mean, members in groups
         for k in range(members)
     ]
 
@@ -235,12 +256,12 @@ def _new_figure(y_label: str, x_label: str = "") -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ink("muted"))
-    axes.grid(axis="y", color=ink("rule"), linewidth=0.8)
+    axes.spines[["left", "bottom"]].set_color(color("muted"))
+    axes.grid(axis="y", color=color("rule"), linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=ink("muted"), length=3)
-    axes.set_xlabel(x_label or "training step", color=ink("muted"))
-    axes.set_ylabel(y_label, color=ink("muted"), parse_math=False)
+    axes.tick_params(which="both", colors=color("muted"), length=3)
+    axes.set_xlabel(x_label or "training step", color=color("muted"))
+    axes.set_ylabel(y_label, color=color("muted"), parse_math=False)
     if not x_label:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
@@ -264,27 +285,23 @@ def _set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
 
 
 def _svg(name: str, figure: Figure, description: str) -> Markup:
+    """Returns the figure as an element of a page, its ids prefixed with `name`."""
     buffer = io.StringIO()
-    # A date or a version in the file would make two reports of one run differ.
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    return Markup(embeddable(name, buffer.getvalue(), description))
-
-
-def embeddable(name: str, svg: str, description: str) -> str:
-    """A whole SVG document of Matplotlib's as an element of a page, its ids prefixed with `name`."""
-    svg = svg[svg.index("<svg") :]
-    body = svg[svg.index(">") + 1 :]
+    # With a date or a version in the file, two reports of one run would differ.
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)
+    document = buffer.getvalue()
+    body = document[document.index(">", document.index("<svg")) + 1 :]
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # nothing refers to groups
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = body.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
     body = re.sub(r'\bd="([^"]*)"', _short_path, body)
     label = Markup.escape(description)
     opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-    return opening + with_variables(body)
+    return Markup(opening + with_variables(body))
 
 
 def _short_path(match: re.Match[str]) -> str:
-    # A hundredth of a pixel is plenty, and halves the page.
+    # A hundredth of a pixel is precise enough, and halves the page.
     numbers = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", match[1])
     return f'd="{" ".join(numbers.split())}"'

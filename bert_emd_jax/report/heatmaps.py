@@ -1,20 +1,21 @@
 """Matrices as tables of shaded cells: transport plans, costs, confusion matrices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from bert_emd_jax.report.tables import ABSENT
-from bert_emd_jax.runs.layer_mapping import SIDES, Mapping
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping
 
 DEEP = 0.72  # from this shade on white text has more contrast than black; see --heat in the style sheet
 FAINT = 5e-4  # less mass than this is shown as 0
-# The slider's plans are written as whole numbers of this share of the mass, and so many cells at most.
+# The plans of the slider are whole multiples of 1 / _UNIT of the mass, and have at most so many cells in all.
 _UNIT = 100_000
 _MOST_CELLS = 30_000
-_MOST_MOMENTS = 60
+_MOST_STEPS = 60
 _MOST_LABELS = 20
 
 
@@ -35,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A matrix with the names of its rows and columns, and perhaps their sums."""
+    """A matrix with the names of its rows and columns, and their sums if they mean something."""
 
     cells: list[list[Cell]]
     rows: list[str]
@@ -46,64 +47,57 @@ class Grid:
     column_sums: Sequence[str] = ()
 
 
-def plan_grid(mapping: Mapping, side: str) -> Grid:
-    """The plan of the last moment, in percent of the mass; shaded like the pictures of `moments`."""
-    flow = mapping.flow[side][-1]
-    brightest = _largest(mapping.flow[side])
-    cells = [
-        [
-            Cell(
-                text=_percent(value),
-                shade=_shade(value, brightest),
-                title=f"student layer {i}, teacher layer {j}: {_amount(value)} of the mass",
-                marked=bool(value == np.max(row) > 0),
-                faint=bool(value < FAINT),
-            )
-            for j, value in enumerate(row, start=1)
-        ]
-        for i, row in enumerate(flow, start=1)
-    ]
+def plan_grid(mapping: LayerMapping, kind: str) -> Grid:
+    """Returns the last plan of a cost kind in percent of the mass, shaded like `plan_shades`."""
+    flow = mapping.flow[kind][-1]
+    largest = _largest(mapping.flow[kind])
+
+    def cell(i: int, j: int, mass: float) -> Cell:
+        return Cell(
+            text=_percent(mass),
+            shade=_shade(mass, largest),
+            title=f"student layer {i + 1}, teacher layer {j + 1}: {_amount(mass)} of the mass",
+            marked=bool(mass == np.max(flow[i]) > 0),
+            faint=bool(mass < FAINT),
+        )
+
     return Grid(
-        cells,
+        _cells(flow, cell),
         *_layer_names(flow),
         row_sums=[_percent(total) for total in flow.sum(axis=1)],
         column_sums=[_percent(total) for total in flow.sum(axis=0)],
     )
 
 
-def cost_grid(mapping: Mapping, side: str) -> Grid:
-    """The costs of the last moment; each row's cheapest teacher layer is marked."""
-    cost = mapping.cost[side][-1]
+def cost_grid(mapping: LayerMapping, kind: str) -> Grid:
+    """Returns the last costs of a cost kind; the cheapest teacher layer of each row is marked."""
+    cost = mapping.cost[kind][-1]
     largest = _largest(cost)
-    cells = [
-        [
-            Cell(
-                text=_amount(value, 3),
-                shade=_shade(value, largest),
-                title=f"student layer {i}, teacher layer {j}: cost {_amount(value)}",
-                marked=bool(value == np.min(row)),
-            )
-            for j, value in enumerate(row, start=1)
-        ]
-        for i, row in enumerate(cost, start=1)
-    ]
-    return Grid(cells, *_layer_names(cost))
+
+    def cell(i: int, j: int, value: float) -> Cell:
+        title = f"student layer {i + 1}, teacher layer {j + 1}: cost {_amount(value)}"
+        return Cell(_amount(value, 3), _shade(value, largest), title, marked=bool(value == np.min(cost[i])))
+
+    return Grid(_cells(cost, cell), *_layer_names(cost))
 
 
-def moments(mapping: Mapping, side: str, count: int = 6) -> list[tuple[int, list[list[float]]]]:
-    """(step, shades [student layers, teacher layers]) of `count` moments, first and last among them."""
-    flow = mapping.flow[side]
-    brightest = _largest(flow)
+def plan_shades(mapping: LayerMapping, kind: str, count: int = 6) -> list[tuple[int, list[list[float]]]]:
+    """Returns (step, shades) of `count` logged steps, the first and the last among them.
+
+    Shades are lists [student layers, teacher layers] of numbers from 0 to 1.
+    """
+    flow = mapping.flow[kind]
+    largest = _largest(flow)
     return [
-        (int(mapping.steps[k]), [[_shade(value, brightest) for value in row] for row in flow[k]])
+        (int(mapping.steps[k]), [[_shade(mass, largest) for mass in row] for row in flow[k]])
         for k in _evenly(len(flow), count)
     ]
 
 
-def player(mapping: Mapping) -> dict[str, Any] | None:
-    """What the slider shows, ready for JSON: the plans of many moments; None where there is one moment."""
+def slider_data(mapping: LayerMapping) -> dict[str, Any] | None:
+    """Returns the plans of many logged steps, ready for JSON; None if there is only one step."""
     cells = sum(flow[0].size for flow in mapping.flow.values())
-    chosen = _evenly(len(mapping.steps), min(_MOST_MOMENTS, max(_MOST_CELLS // cells, 2)))
+    chosen = _evenly(len(mapping.steps), min(_MOST_STEPS, max(_MOST_CELLS // cells, 2)))
     if len(chosen) < 2:
         return None
 
@@ -116,35 +110,33 @@ def player(mapping: Mapping) -> dict[str, Any] | None:
         "deep": DEEP,
         "faint": FAINT * _UNIT,
         "sides": {
-            side: {
-                "largest": whole(_largest(flow)),
-                "flow": [[[whole(value) for value in row] for row in flow[k]] for k in chosen],
+            kind: {
+                "largest": whole(_largest(mapping.flow[kind])),
+                "flow": [[[whole(mass) for mass in row] for row in mapping.flow[kind][k]] for k in chosen],
             }
-            for side, flow in ((side, mapping.flow[side]) for side in SIDES if side in mapping.flow)
+            for kind in COST_KINDS
+            if kind in mapping.flow
         },
     }
 
 
-def confusion_grid(counts: np.ndarray, labels: Sequence[str]) -> Grid | None:
-    """The rows of each label (down) by prediction (across); None for more labels than a page can show."""
+def confusion_grid(counts: Int[np.ndarray, "labels labels"], labels: Sequence[str]) -> Grid | None:
+    """Returns the rows of each label (down) by prediction (across); None if there are too many labels."""
     if len(labels) > _MOST_LABELS:
         return None
     totals = counts.sum(axis=1)
-    cells = [
-        [
-            Cell(
-                text=f"{count:,}",
-                shade=_shade(count, totals[i]),
-                title=f"{labels[i]}, predicted {labels[j]}: {count:,} of {totals[i]:,} rows",
-                marked=i == j,
-                faint=count == 0,
-            )
-            for j, count in enumerate(row.tolist())
-        ]
-        for i, row in enumerate(counts)
-    ]
+
+    def cell(i: int, j: int, count: int) -> Cell:
+        return Cell(
+            text=f"{count:,}",
+            shade=_shade(count, totals[i]),
+            title=f"{labels[i]}, predicted {labels[j]}: {count:,} of {totals[i]:,} rows",
+            marked=i == j,
+            faint=count == 0,
+        )
+
     return Grid(
-        cells,
+        _cells(counts, cell),
         list(labels),
         list(labels),
         "label",
@@ -154,7 +146,11 @@ def confusion_grid(counts: np.ndarray, labels: Sequence[str]) -> Grid | None:
     )
 
 
-def _layer_names(matrix: np.ndarray) -> tuple[list[str], list[str]]:
+def _cells(matrix: np.ndarray, cell: Callable[[int, int, Any], Cell]) -> list[list[Cell]]:
+    return [[cell(i, j, value) for j, value in enumerate(row)] for i, row in enumerate(matrix)]
+
+
+def _layer_names(matrix: Float[np.ndarray, "S T"]) -> tuple[list[str], list[str]]:
     students, teachers = matrix.shape
     return [str(layer + 1) for layer in range(students)], [str(layer + 1) for layer in range(teachers)]
 

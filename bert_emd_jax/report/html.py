@@ -1,38 +1,34 @@
-"""Writes a run's report: one HTML page that needs no other file and no network; its script moves a slider."""
+"""Writes the report of a run: one HTML page that needs no other file and no network."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from bert_emd_jax import layout
+from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
-from bert_emd_jax.report.run_files import HELD_OUT_LOSS, RunFiles, read_run
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
-from bert_emd_jax.runs.layer_mapping import SIDES
+from bert_emd_jax.runs.layer_mapping import COST_KINDS
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes `run_dir/report.html` from the files of a run and returns its path.
+    """Writes `report.html` from the files of a run and returns its path.
 
-    Only `run_config.json` must be there; a section whose file or numbers are missing is left out, and the
-    page says so. Raises UserError, naming the file, for a damaged one.
+    Only `run_config.json` must be there; sections without their files are left out, and the page says so.
+
+    Raises:
+      UserError: a file is damaged; the message names it.
     """
-    run_dir = Path(run_dir)
-    return write_page(run_dir / "report.html", render(read_run(run_dir)))
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Writes a page aside and renames it: a reader never sees half of it."""
-    unfinished = path.with_name(f".{path.name}.partial")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    path = Path(run_dir) / layout.REPORT
+    write_text(path, render(read_run(path.parent)))
     return path
 
 
 def template(name: str) -> jinja2.Template:
-    """A page of this package by file name; everything put into it is escaped."""
+    """Returns a page of this package by file name; everything that is put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bert_emd_jax", "report"),
         autoescape=True,
@@ -45,37 +41,32 @@ def template(name: str) -> jinja2.Template:
 
 
 def render(files: RunFiles) -> str:
-    """The page as text."""
+    """Returns the page as text."""
     from bert_emd_jax.report import sections
     from bert_emd_jax.report.figures import SMOOTHED_FROM  # Matplotlib takes half a second to import
 
-    training = sections.training_panels(files)
-    score = sections.score_panel(files)
-    mapping = sections.mapping_panels(files)
-    head = _head(files)
+    training, score = sections.training_panels(files), sections.score_panels(files)
+    results, mapping = files.results, files.mapping
+    title = _title(files)
     return template("run.html").render(
-        **head,
-        title=f"{head['task']} · BERT-EMD run",
+        title=f"{title} · BERT-EMD run",
+        task=title,
         is_finetune=_is_finetune(files),
-        rows=[] if files.results is None else tables.comparison_rows(files.results, files.primary_metric),
-        has_teacher=files.results is not None and files.results.teacher is not None,
-        has_flops=_has_flops(files),
-        plans=_plans(files),
-        player=_player(files),
+        **_headline(files),
+        rows=[] if results is None else tables.comparison_rows(results, files.primary_metric),
+        has_teacher=results is not None and results.teacher is not None,
+        has_flops=results is not None and getattr(results.student, "flops_per_sentence", None) is not None,
+        **_plans(files),
         training=training,
         score=score,
         smoothed=any(len(series.curve.steps) >= SMOOTHED_FROM for one in training for series in one.series),
-        mapping=mapping,
+        mapping=sections.mapping_panels(files),
         **_predictions(files),
         run=_settings(files),
         command_line=files.command_line,
-        wide=any(flow.shape[2] > 8 for flow in _flows(files)),
-        missing=_missing(files, bool(training), score is not None),
+        wide=mapping is not None and any(flow.shape[2] > 8 for flow in mapping.flow.values()),
+        missing=_missing(files, bool(training), bool(score)),
     )
-
-
-def _flows(files: RunFiles) -> list[Any]:
-    return [] if files.mapping is None else list(files.mapping.flow.values())
 
 
 def _is_finetune(files: RunFiles) -> bool:
@@ -87,110 +78,94 @@ def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _head(files: RunFiles) -> dict[str, Any]:
-    """The title, its one line of result, and the few numbers under it."""
-    results, metric = files.results, files.primary_metric
-    task = (
-        (None if results is None else results.task)
-        or _object(files.config, "flags").get("task_name")
-        or "run"
-    )
-    metric_name = (metric or "score").replace("_", " ")
-    headline, tiles = "", []
-    student = None if results is None else results.student
-    teacher = None if results is None else results.teacher
-    if results is not None and student is not None:
-        split = results.split or "dev"
-        share = tables.retained_share(results, metric)
-        score = student.metrics.get(metric or "")
-        if share is not None:
-            headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name}."
-            tiles.append((tables.share_text(share), f"of the teacher's {metric_name}"))
-        if score is not None:
-            teacher_score = None if teacher is None else teacher.metrics.get(metric or "")
-            beside = "" if teacher_score is None else f", teacher {tables.score_text(teacher_score)}"
-            where = "" if metric == HELD_OUT_LOSS else f" on {split}"
-            tiles.append((tables.score_text(score), f"{metric_name}{where}{beside}"))
-        if teacher is not None and teacher.parameters and student.parameters:
-            ratio = tables.times(teacher.parameters, student.parameters, "smaller", "larger")
-            tiles.append(
-                (ratio, f"{student.parameters / 1e6:,.1f} of {teacher.parameters / 1e6:,.1f} M parameters")
-            )
-        elif student.parameters:
-            tiles.append((f"{student.parameters / 1e6:,.1f} M", "parameters"))
-        latency = student.milliseconds_per_sentence
-        before = {} if teacher is None else teacher.milliseconds_per_sentence
-        for batch in sorted(latency)[:1]:
-            if batch in before:
-                ratio = tables.times(before[batch], latency[batch], "faster", "slower")
-                tiles.append(
-                    (ratio, f"{latency[batch]:.3g} ms per sentence at batch {batch}, was {before[batch]:.3g}")
-                )
-            else:
-                tiles.append((f"{latency[batch]:.3g} ms", f"per sentence at batch {batch}"))
+def _title(files: RunFiles) -> str:
+    """Returns the name of the task; for a custom one also its directory."""
+    flags = _object(files.config, "flags")
+    task = (None if files.results is None else files.results.task) or flags.get("task_name") or "run"
     title = tables.setting_text(task)
-    if title == "custom" and (directory := _object(files.config, "flags").get("data_dir")):
+    if title == "custom" and (directory := flags.get("data_dir")):
         title = f"custom: {tables.setting_text(directory)}"
-    return {"task": title, "headline": headline, "tiles": tiles}
+    return title
 
 
-def _plans(files: RunFiles) -> list[dict[str, Any]]:
-    if files.mapping is None or len(files.mapping.steps) == 0:
-        return []
-    return [
+def _headline(files: RunFiles) -> dict[str, Any]:
+    """Returns the one line of result, and the few numbers under it with their meanings."""
+    results, metric = files.results, files.primary_metric
+    headline, tiles = "", []
+    if results is None or results.student is None:
+        return {"headline": headline, "tiles": tiles}
+    student, teacher = results.student, results.teacher
+    metric_name = (metric or "score").replace("_", " ")
+    share = tables.retained_share(results, metric)
+    if share is not None:
+        headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name}."
+        tiles.append((tables.share_text(share), f"of the teacher's {metric_name}"))
+    if (score := student.metrics.get(metric or "")) is not None:
+        teacher_score = None if teacher is None else teacher.metrics.get(metric or "")
+        beside = "" if teacher_score is None else f", teacher {tables.score_text(teacher_score)}"
+        where = "" if metric == HELD_OUT_LOSS else f" on {results.split or 'dev'}"
+        tiles.append((tables.score_text(score), f"{metric_name}{where}{beside}"))
+    if student.parameters:
+        millions = f"{student.parameters / 1e6:,.1f}"
+        if teacher is not None and teacher.parameters:
+            ratio = tables.times(teacher.parameters, student.parameters, "smaller", "larger")
+            tiles.append((ratio, f"{millions} of {teacher.parameters / 1e6:,.1f} M parameters"))
+        else:
+            tiles.append((f"{millions} M", "parameters"))
+    latency = student.milliseconds_per_sentence
+    of_teacher = {} if teacher is None else teacher.milliseconds_per_sentence
+    if latency:
+        batch = min(latency)
+        if batch in of_teacher:
+            ratio = tables.times(of_teacher[batch], latency[batch], "faster", "slower")
+            meaning = f"{latency[batch]:.3g} ms per sentence at batch {batch}, was {of_teacher[batch]:.3g}"
+            tiles.append((ratio, meaning))
+        else:
+            tiles.append((f"{latency[batch]:.3g} ms", f"per sentence at batch {batch}"))
+    return {"headline": headline, "tiles": tiles}
+
+
+def _plans(files: RunFiles) -> dict[str, Any]:
+    """Returns the last plans and costs of each cost kind, earlier plans, and what the slider shows."""
+    mapping = files.mapping
+    if mapping is None or len(mapping.steps) == 0 or not mapping.flow:
+        return {"plans": [], "slider": None}
+    plans = [
         {
-            "side": side,
-            "step": int(files.mapping.steps[-1]),
-            "flow": heatmaps.plan_grid(files.mapping, side),
-            "cost": heatmaps.cost_grid(files.mapping, side) if side in files.mapping.cost else None,
-            "moments": heatmaps.moments(files.mapping, side),
+            "kind": kind,
+            "step": int(mapping.steps[-1]),
+            "flow": heatmaps.plan_grid(mapping, kind),
+            "cost": heatmaps.cost_grid(mapping, kind) if kind in mapping.cost else None,
+            "shades": heatmaps.plan_shades(mapping, kind),
         }
-        for side in SIDES
-        if side in files.mapping.flow
+        for kind in COST_KINDS
+        if kind in mapping.flow
     ]
-
-
-def _player(files: RunFiles) -> dict[str, Any] | None:
-    if files.mapping is None or len(files.mapping.steps) == 0 or not files.mapping.flow:
-        return None
-    return heatmaps.player(files.mapping)
-
-
-def _has_flops(files: RunFiles) -> bool:
-    student = None if files.results is None else files.results.student
-    return student is not None and student.flops_per_sentence is not None
+    return {"plans": plans, "slider": heatmaps.slider_data(mapping)}
 
 
 def _predictions(files: RunFiles) -> dict[str, Any]:
-    """Confusion matrices or scatter plots, and the rows worth a look."""
+    """Returns confusion matrices or scatter plots, and the rows to look at."""
     from bert_emd_jax.report.sections import scatter_panels
 
     predictions = files.predictions
-    shown: dict[str, Any] = {
-        "agreement": "",
-        "confusion": [],
-        "scatter": [],
-        "examples": [],
-        "has_opinions": False,
-    }
     if predictions is None:
-        return shown
-    if predictions.labels is None:
-        shown["scatter"] = scatter_panels(predictions)
-    else:
-        for model in predictions.by_model:
-            grid = heatmaps.confusion_grid(confusion(predictions, model), predictions.labels)
-            if grid is not None:
-                shown["confusion"].append((model, grid))
-    return shown | {
+        return dict.fromkeys(("agreement", "confusion", "scatter", "examples"))
+    labels, models = predictions.labels, predictions.by_model
+    grids = {
+        model: heatmaps.confusion_grid(confusion(predictions, model), labels) for model in models if labels
+    }
+    return {
         "agreement": agreement(predictions),
+        "confusion": [(model, grid) for model, grid in grids.items() if grid is not None],
+        "scatter": scatter_panels(predictions) if labels is None else [],
         "examples": notable_examples(predictions),
-        "has_opinions": "teacher" in predictions.by_model,
+        "compares_models": "teacher" in models,
     }
 
 
 def _settings(files: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(title, names and values): the run itself, its flags by where they came from, versions."""
+    """Returns (title, settings) of the run itself, of its flags by source, and of versions."""
     return [
         ("", _run_facts(files)),
         *tables.flags_by_source(_object(files.config, "flags"), _object(files.config, "flag_sources")),
@@ -199,7 +174,7 @@ def _settings(files: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
-    """What `run_config.json` says besides flags and versions."""
+    """Returns the content of `run_config.json` besides flags and versions."""
     facts = []
     for name, value in files.config.items():
         if name in ("flags", "flag_sources", "versions", "command_line"):
@@ -212,34 +187,35 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
-    """One line for each thing that the page would show and cannot."""
+    """Returns one line for each section that is left out."""
     lines = []
-    if files.results is None:
+    results, metrics, mapping = files.results, files.metrics, files.mapping
+    if results is None:
         lines.append("There is no eval_results.json: the table of scores, sizes and speeds is left out.")
-    elif files.results.student is None:
+    elif results.student is None:
         lines.append("eval_results.json has no student: its scores, size and speed are left out.")
-    elif files.primary_metric not in files.results.student.metrics:
+    elif files.primary_metric not in results.student.metrics:
         lines.append("eval_results.json does not have the deciding metric: the score is left out.")
-    if files.predictions is None and files.results is not None and files.results.labels != ():
+    if files.predictions is None and results is not None and results.labels != ():
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
-    if files.metrics is None:
+    if metrics is None:
         lines.append("There is no metrics.jsonl: the curves over training are left out.")
     else:
         if not has_training:
             lines.append("metrics.jsonl has no train rows: losses and learning rate are left out.")
         if not has_score:
             lines.append("metrics.jsonl has no eval rows with a metric: the score over training is left out.")
-        lines += files.metrics.notes
+        lines += metrics.notes
     if _is_finetune(files):
         return lines
     is_general = files.primary_metric == HELD_OUT_LOSS  # general distillation has no task to compare on
-    if files.results is not None and files.results.teacher is None and not is_general:
+    if results is not None and results.teacher is None and not is_general:
         lines.append("eval_results.json has no teacher: the comparison with it is left out.")
-    if files.mapping is None:
+    if mapping is None:
         lines.append("There is no layer_mapping.npz: plans and layer weights are left out.")
-    elif len(files.mapping.steps) == 0:
+    elif len(mapping.steps) == 0:
         lines.append("layer_mapping.npz has no steps yet: plans and layer weights are left out.")
     else:
-        absent = [side for side in SIDES if side not in files.mapping.flow]
-        lines += [f"layer_mapping.npz has no {side}_flow: the {side} plan is left out." for side in absent]
+        absent = [kind for kind in COST_KINDS if kind not in mapping.flow]
+        lines += [f"layer_mapping.npz has no {kind}_flow: the {kind} plan is left out." for kind in absent]
     return lines

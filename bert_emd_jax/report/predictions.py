@@ -1,41 +1,20 @@
-"""What teacher and student predicted on the dev rows: read, counted, and the rows worth a look."""
+"""Analysis of the predictions on the dev rows: counts, agreement, and the rows to look at."""
 
-import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.report.run_reader import Predictions
 
-MODELS = ("teacher", "student")
 _LONGEST_TEXT = 400  # characters
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """`dev_predictions.jsonl`, row for row.
+class ModelPrediction:
+    """The prediction of one model for a row; `is_right` is None for regression."""
 
-    `truth` [rows]: indices into `labels`, or values where `labels` is None (regression). `by_model`:
-    "teacher" and "student", or "student" alone, to probabilities [rows, labels] or values [rows].
-    """
-
-    labels: tuple[str, ...] | None
-    identifiers: list[str]
-    texts: list[tuple[str, ...]]
-    truth: Num[np.ndarray, " rows"]
-    by_model: dict[str, Float[np.ndarray, "rows ..."]]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one model said about a row; `is_right` is None for regression."""
-
-    by: str
+    model: str
     text: str
     is_right: bool | None
 
@@ -47,60 +26,11 @@ class Example:
     identifier: str
     texts: tuple[str, ...]
     label: str
-    said: list[Said]
-
-
-def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | None:
-    """Reads the file; None where it has no rows. Raises UserError, naming the line, where it is damaged."""
-    identifiers: list[str] = []
-    texts: list[tuple[str, ...]] = []
-    truth: list[float] = []
-    by_model: dict[str, list[Any]] = {}
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}): restore it, or run again") from error
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            pair = (row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)
-            label = float(row["label"]) if labels is None else labels.index(row["label"])
-            models = [model for model in MODELS if model in row]
-            if "student" not in models or (by_model and list(by_model) != models):
-                raise ValueError("other models than in the rows before")
-            for model in models:
-                by_model.setdefault(model, []).append(_prediction(row[model], labels))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a row of predictions ({error}): restore the file, or run again"
-            ) from error
-        identifiers.append(str(row.get("id", number - 1)))
-        texts.append(tuple(map(str, pair)))
-        truth.append(label)
-    if not truth:
-        return None
-    return Predictions(
-        labels=None if labels is None else tuple(labels),
-        identifiers=identifiers,
-        texts=texts,
-        truth=np.array(truth, float if labels is None else int),
-        by_model={model: np.array(values, float) for model, values in by_model.items()},
-    )
-
-
-def _prediction(value: Any, labels: Sequence[str] | None) -> Any:
-    numbers = [value] if labels is None else value
-    if labels is not None and len(numbers) != len(labels):
-        raise ValueError(f"{len(numbers)} probabilities for {len(labels)} labels")
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise ValueError("a prediction is not a finite number")
-    return value
+    predictions: list[ModelPrediction]
 
 
 def confusion(predictions: Predictions, model: str) -> Int[np.ndarray, "labels labels"]:
-    """How many rows of each label (first axis) the model gave each label (second axis)."""
+    """Returns how many rows of each label (first axis) the model gave each label (second axis)."""
     count = len(predictions.labels or ())
     counts = np.zeros((count, count), int)
     np.add.at(counts, (predictions.truth, predictions.by_model[model].argmax(axis=1)), 1)
@@ -108,13 +38,12 @@ def confusion(predictions: Predictions, model: str) -> Int[np.ndarray, "labels l
 
 
 def agreement(predictions: Predictions) -> str:
-    """In how many rows both models are right, or one of them; "" where there is nothing to compare."""
+    """Says on how many rows both models are right, or one of them; "" for one model and for regression."""
     if predictions.labels is None or len(predictions.by_model) < 2:
         return ""
-    right = {
-        model: values.argmax(axis=1) == predictions.truth for model, values in predictions.by_model.items()
-    }
-    teacher, student = right["teacher"], right["student"]
+    teacher, student = (
+        predictions.by_model[model].argmax(axis=1) == predictions.truth for model in ("teacher", "student")
+    )
     return (
         f"Of {len(teacher):,} rows both are right on {np.sum(teacher & student):,}, both wrong on "
         f"{np.sum(~teacher & ~student):,}, the teacher alone is right on {np.sum(teacher & ~student):,} and "
@@ -123,7 +52,7 @@ def agreement(predictions: Predictions) -> str:
 
 
 def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]:
-    """The rows where teacher and student differ most; without a teacher those furthest from their label.
+    """Returns the rows on which teacher and student differ most; without a teacher, student and label.
 
     The distance is half the sum of the differences of the probabilities, or the difference of the values.
     """
@@ -140,20 +69,20 @@ def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]
 
 def _example(predictions: Predictions, row: int) -> Example:
     labels, truth = predictions.labels, predictions.truth[row]
-    said = []
-    for model, values in predictions.by_model.items():
+
+    def of_model(model: str) -> ModelPrediction:
+        values = predictions.by_model[model][row]
         if labels is None:
-            said.append(Said(model, f"{values[row]:.3g}", None))
-        else:
-            best = int(values[row].argmax())
-            said.append(
-                Said(model, f"{labels[best]} {100 * values[row, best]:.0f}\N{NO-BREAK SPACE}%", best == truth)
-            )
+            return ModelPrediction(model, f"{values:.3g}", None)
+        best = int(values.argmax())
+        text = f"{labels[best]} {100 * values[best]:.0f}\N{NO-BREAK SPACE}%"
+        return ModelPrediction(model, text, best == truth)
+
     return Example(
         predictions.identifiers[row],
         tuple(_shortened(text) for text in predictions.texts[row]),
         f"{truth:g}" if labels is None else labels[int(truth)],
-        said,
+        [of_model(model) for model in predictions.by_model],
     )
 
 

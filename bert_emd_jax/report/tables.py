@@ -1,18 +1,18 @@
-"""The report's numbers as text: the teacher/student table and the run's settings."""
+"""The numbers of the report as text: the teacher/student table and the settings of the run."""
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bert_emd_jax.report.run_files import ModelResult, Results
+from bert_emd_jax.report.run_reader import Results
 
 ABSENT = "–"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of the teacher/student table."""
 
     label: str
@@ -31,7 +31,7 @@ def share_text(share: float | None) -> str:
 
 
 def retained_share(results: Results, metric: str | None) -> float | None:
-    """The student's score over the teacher's; None where one is absent or the teacher's is not positive."""
+    """Returns the student's score over the teacher's, which must be positive; None if one is absent."""
     if metric is None or results.student is None or results.teacher is None:
         return None
     student, teacher = results.student.metrics.get(metric), results.teacher.metrics.get(metric)
@@ -39,7 +39,7 @@ def retained_share(results: Results, metric: str | None) -> float | None:
 
 
 def times(teacher: float | None, student: float | None, better: str, worse: str) -> str:
-    """How many times smaller or faster the student is, such as "1.93× faster"."""
+    """Returns how many times smaller or faster the student is, such as "1.93× faster"."""
     if not teacher or not student or teacher < 0 or student < 0:
         return ABSENT
     ratio = teacher / student
@@ -48,52 +48,48 @@ def times(teacher: float | None, student: float | None, better: str, worse: str)
     return f"{ratio:.2f}× {better}" if ratio >= 1 else f"{1 / ratio:.2f}× {worse}"
 
 
-def comparison_rows(results: Results, metric: str | None) -> list[Row]:
-    """The table's lines: scores (the deciding one first), shape, size, speed. Lines without a number go."""
-    student, teacher = results.student, results.teacher
-    models = [model for model in (student, teacher) if model is not None]
-
-    def row(
-        label: str, value: Callable[[ModelResult], Any], text: Callable[[Any], str], better: str, worse: str
-    ) -> Row:
-        values = [None if model is None else value(model) for model in (teacher, student)]
-        texts = [ABSENT if one is None else text(one) for one in values]
-        comparison = times(values[0], values[1], better, worse) if better else ""
-        return Row(label, texts[0], texts[1], comparison)
-
+def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
+    """Returns the lines that have a number: scores (`metric` first), shape, size, speed."""
+    models = results.teacher, results.student
+    present = [model for model in models if model is not None]
     rows = []
-    names = dict.fromkeys(name for model in models for name in model.metrics)
+    names = dict.fromkeys(name for model in reversed(present) for name in model.metrics)
     for name in sorted(names, key=lambda name: name != metric):
-        line = row(
-            name.replace("_", " "), lambda model, name=name: model.metrics.get(name), score_text, "", ""
-        )
+        scores = [None if model is None else model.metrics.get(name) for model in models]
         share = retained_share(results, name)
-        kept = "" if share is None else f"{share_text(share)} retained"
-        rows.append(Row(line.label, line.teacher, line.student, kept, important=name == metric))
-    rows += [
-        row("layers", lambda model: model.layers, str, "fewer", "more"),
-        row("hidden size", lambda model: model.hidden_size, _grouped, "smaller", "larger"),
-        row("attention heads", lambda model: model.heads, str, "fewer", "more"),
-        row("intermediate size", lambda model: model.intermediate_size, _grouped, "smaller", "larger"),
-        row("parameters", lambda model: model.parameters, _grouped, "smaller", "larger"),
-        row("weights file", lambda model: model.file_bytes, _megabytes, "smaller", "larger"),
-        row("FLOPs per sentence", lambda model: model.flops_per_sentence, _operations, "fewer", "more"),
-    ]
-    for batch in sorted({batch for model in models for batch in model.milliseconds_per_sentence}):
-        rows.append(
-            row(
-                f"ms per sentence, batch {batch}",
-                lambda model, batch=batch: model.milliseconds_per_sentence.get(batch),
-                lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}",
-                "faster",
-                "slower",
-            )
-        )
-    return [line for line in rows if (line.teacher, line.student) != (ABSENT, ABSENT)]
+        retained = "" if share is None else f"{share_text(share)} retained"
+        rows.append(_row(name.replace("_", " "), scores, score_text, retained, important=name == metric))
+    for label, field, text, words in (
+        ("layers", "layers", str, ("fewer", "more")),
+        ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
+        ("attention heads", "heads", str, ("fewer", "more")),
+        ("intermediate size", "intermediate_size", "{:,}".format, ("smaller", "larger")),
+        ("parameters", "parameters", "{:,}".format, ("smaller", "larger")),
+        ("weights file", "file_bytes", _megabytes, ("smaller", "larger")),
+        ("FLOPs per sentence", "flops_per_sentence", _operations, ("fewer", "more")),
+    ):
+        sizes = [getattr(model, field, None) for model in models]
+        rows.append(_row(label, sizes, text, times(sizes[0], sizes[1], *words)))
+    for batch in sorted({batch for model in present for batch in model.milliseconds_per_sentence}):
+        speeds = [None if model is None else model.milliseconds_per_sentence.get(batch) for model in models]
+        comparison = times(speeds[0], speeds[1], "faster", "slower")
+        rows.append(_row(f"ms per sentence, batch {batch}", speeds, _milliseconds, comparison))
+    return [row for row in rows if (row.teacher, row.student) != (ABSENT, ABSENT)]
 
 
-def _grouped(value: float) -> str:
-    return f"{value:,}"
+def _row(
+    label: str,
+    values: Sequence[float | None],
+    text: Callable[[Any], str],
+    comparison: str,
+    important: bool = False,
+) -> TableRow:
+    teacher, student = (ABSENT if value is None else text(value) for value in values)
+    return TableRow(label, teacher, student, comparison, important)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _megabytes(size: float) -> str:
@@ -105,22 +101,26 @@ def _operations(count: float) -> str:
 
 
 def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, value as text) of flags or versions, in the file's order."""
+    """Returns (name, value as text) of flags or versions, in the order of the file."""
     return [(str(name), setting_text(value)) for name, value in values.items()]
 
 
 def flags_by_source(
     flags: dict[str, Any], sources: dict[str, Any]
 ) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(title, flags) for those given by hand, of a preset, and at their defaults; or all in one."""
+    """Returns (title, settings) of the flags given, of each preset, and at their defaults.
+
+    Args:
+      sources: where each flag comes from; without any, the flags are one list.
+    """
     groups: dict[str, dict[str, Any]] = {"given": {}}
     for name, value in flags.items():
         groups.setdefault(str(sources.get(name, "default")), {})[name] = value
     defaults = groups.pop("default", {})
-    titles = {"given": "Flags given"} | {
-        source: f"Flags of the {source}" for source in groups if source != "given"
-    }
-    listed = [(title, settings(groups[source])) for source, title in titles.items()]
+    listed = [
+        ("Flags given" if source == "given" else f"Flags of the {source}", settings(group))
+        for source, group in groups.items()
+    ]
     return [*listed, ("Flags at their defaults" if sources else "Flags", settings(defaults))]
 
 
@@ -131,6 +131,6 @@ def setting_text(value: Any) -> str:
 
 
 def devices_text(devices: list[Any]) -> str:
-    """Equal devices counted: "8 × TPU v4"."""
+    """Returns equal devices with their number: "8 × TPU v4"."""
     counts = Counter(setting_text(device) for device in devices)
     return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())

@@ -1,15 +1,15 @@
-"""The report's colours: one name per quantity, one colour per name in light and one in dark.
+"""The report's colors: one name per quantity, one color per name on a light page and one on a dark page.
 
-A figure is drawn once. Matplotlib wants a real colour, so every name has a stand-in (`ink`), and the finished
-SVG gets `var(--name)` in its place: the page's style sheet then decides what the reader sees.
+A figure is drawn once. Matplotlib needs a real color, so every name has a placeholder (`color`), which the
+finished SVG replaces by `var(--name)`: the style sheet of the page then decides what the reader sees.
 """
 
 import re
 
 import numpy as np
 
-# Okabe and Ito's colours, which remain distinct under the common colour blindnesses; (light, dark) page.
-_COLOURS = {
+# Okabe and Ito's colors, which remain distinct under the common color blindnesses; (light, dark) page.
+_COLORS = {
     "text": ("#1c2430", "#e7eaee"),
     "muted": ("#586372", "#9ba7b4"),
     "rule": ("#d9dfe6", "#313a45"),
@@ -26,24 +26,24 @@ _COLOURS = {
     "good": ("#00694b", "#2fc79b"),
     "best": ("#b34700", "#f08a3c"),
 }
-# Five points of Matplotlib's viridis: lightness and hue both run, so the order needs no colour vision.
+# Five points of Matplotlib's viridis: lightness and hue both change, so the order needs no color vision.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_NAMES = tuple(_COLOURS)
-_SHADES = 24  # colours for layers: more cannot be told apart
+_NAMES = tuple(_COLORS)
+_SHADES = 24  # colors for layers: more are not distinguishable
 
 
-def ink(name: str) -> str:
-    """The stand-in for the colour `name`, for Matplotlib."""
+def color(name: str) -> str:
+    """Returns the placeholder of the color `name`, for Matplotlib."""
     return f"#fe00{_NAMES.index(name):02x}"
 
 
-def layer_ink(layer: int, layers: int) -> str:
-    """The stand-in for layer `layer` (0-based) of `layers`: first and last always get the same colours."""
+def layer_color(layer: int, layers: int) -> str:
+    """Returns the placeholder of `layer` (0-based) of `layers`; first and last always get the same colors."""
     return f"#fe01{round(layer * (_SHADES - 1) / max(layers - 1, 1)):02x}"
 
 
 def with_variables(svg: str) -> str:
-    """`svg` with every stand-in replaced by its CSS variable."""
+    """Returns `svg` with every placeholder replaced by its CSS variable."""
 
     def variable(match: re.Match[str]) -> str:
         family, index = match[1], int(match[2], 16)
@@ -53,13 +53,13 @@ def with_variables(svg: str) -> str:
 
 
 def style_variables(dark: bool) -> str:
-    """The CSS declarations of all names. The layers' run along viridis."""
-    # The ends that would vanish are cut off: yellow on a light page, purple on a dark one.
+    """Returns the CSS declarations of all names; the colors of layers follow viridis."""
+    # Without the end that has no contrast to the page: yellow on a light one, purple on a dark one.
     first, last = (0.3, 1.0) if dark else (0.0, 0.66)
     positions, anchors = np.linspace(first, last, _SHADES), np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(positions, anchors, channel) for channel in zip(*_VIRIDIS, strict=True)]
-    colours = {name: pair[dark] for name, pair in _COLOURS.items()} | {
+    colors = {name: pair[dark] for name, pair in _COLORS.items()} | {
         f"layer-{index}": f"#{red:02x}{green:02x}{blue:02x}"
         for index, (red, green, blue) in enumerate(np.stack(channels, axis=1).round().astype(int))
     }
-    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+    return " ".join(f"--{name}: {value};" for name, value in colors.items())

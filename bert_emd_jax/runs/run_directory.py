@@ -97,7 +97,7 @@ class RunDirectory:
         return results
 
     def write_config(self, facts: Mapping[str, Any]) -> None:
-        """Writes `run_config.json`: flags and where each came from, versions, git revision, devices, `facts`."""
+        """Writes `run_config.json`: flags and where each came from, versions, revision, devices, `facts`."""
         sources = self.config.sources()
         values = {
             "program": self.program,

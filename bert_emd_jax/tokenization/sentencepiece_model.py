@@ -1,6 +1,5 @@
 """A SentencePiece model as a tokenizer of the `tokenizers` library, whose file transformers reads too."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,35 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from bert_emd_jax.errors import UserError, one_line
 
 _WORD_START = "▁"
-# Classes of transformers whose ids are those of the model, or the model's moved up by one behind four tokens.
+# Classes of transformers whose ids are the model's, or the model's shifted by one behind four tokens.
 _PLAIN_CLASSES = ("Albert", "DebertaV2", "T5", "PreTrained", "BertGeneration")
 _SHIFTED_CLASSES = ("XLMRoberta",)
-_SHIFTED_FILE = "sentencepiece.bpe.model"  # the name that the second kind goes by
+_SHIFTED_FILE = "sentencepiece.bpe.model"  # the usual file name of the second kind
 _SHIFTED_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _SHIFTED_MASK = "<mask>"
-_OTHER_FORM = "save the tokenizer as tokenizer.json beside it"
-_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # kinds of pieces in the file
+_ADVICE = "save the tokenizer as tokenizer.json beside it"
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of pieces in the file
 
 Piece = tuple[str, float, int]
-"""Text, score and kind."""
+"""Text, score and type of an entry of the file's vocabulary, which SentencePiece calls a piece."""
 
 
 def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | None) -> tokenizers.Tokenizer:
-    """The tokenizer of a `*.model` file; fills in the `settings` of a `tokenizer_config.json` beside it.
+    """Builds the tokenizer of a `*.model` file.
 
-    Raises UserError for a damaged file, or one that this library cannot imitate.
+    Args:
+      settings: the entries of the `tokenizer_config.json` beside it; missing ones are filled in.
+      do_lower_case: None takes the value of the settings.
+
+    Raises:
+      UserError: a damaged file, or a kind of model that the `tokenizers` library cannot reproduce.
     """
     proto = _read(path)
     family = str(settings.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
     is_shifted = family in _SHIFTED_CLASSES or (not family and path.name == _SHIFTED_FILE)
     if family and not is_shifted and family not in _PLAIN_CLASSES:
         raise UserError(
-            f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here; {_OTHER_FORM}"
+            f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here; {_ADVICE}"
         )
     if do_lower_case is None:
         do_lower_case = settings.get("do_lower_case", family == "Albert")
@@ -47,9 +51,8 @@ def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | 
         unknown = proto.trainer_spec.unk_id
     settings["unk_token"] = settings.get("unk_token") or pieces[unknown][0]
 
-    segmentation = _segmentation(path, proto)
     try:
-        backend = tokenizers.Tokenizer(segmentation(proto, pieces, unknown))
+        backend = tokenizers.Tokenizer(_model(proto, pieces, unknown))
         backend.normalizer = _normalizer(proto, settings, is_albert=family == "Albert")
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(
@@ -94,41 +97,33 @@ def _read(path: Path) -> Any:
     for reason, is_so in refused.items():
         if is_so:
             raise UserError(
-                f"{path}: this kind of SentencePiece model is not supported ({reason}); {_OTHER_FORM}"
+                f"{path}: this kind of SentencePiece model is not supported ({reason}); {_ADVICE}"
             )
+    spec = proto.trainer_spec
+    if spec.model_type not in (spec.UNIGRAM, spec.BPE):
+        name = spec.ModelType.Name(spec.model_type).lower()
+        raise UserError(
+            f"{path}: a SentencePiece model of type {name}; only unigram and bpe are read; {_ADVICE}"
+        )
     return proto
 
 
-def _segmentation(path: Path, proto: Any) -> Callable[[Any, list[Piece], int], models.Model]:
-    """What makes the model of this file's type."""
+def _model(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:
     spec = proto.trainer_spec
     if spec.model_type == spec.UNIGRAM:
-        return _unigram
-    if spec.model_type == spec.BPE:
-        return _bpe
-    name = spec.ModelType.Name(spec.model_type).lower()
-    raise UserError(
-        f"{path}: a SentencePiece model of type {name}; only unigram and bpe are read; {_OTHER_FORM}"
-    )
-
-
-def _unigram(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:
-    scores = [(piece, score) for piece, score, _ in pieces]
-    return models.Unigram(scores, unk_id=unknown, byte_fallback=proto.trainer_spec.byte_fallback)
-
-
-def _bpe(proto: Any, pieces: list[Piece], unknown: int) -> models.Model:
+        scores = [(piece, score) for piece, score, _ in pieces]
+        return models.Unigram(scores, unk_id=unknown, byte_fallback=spec.byte_fallback)
     return models.BPE(
         {piece: index for index, (piece, _, _) in enumerate(pieces)},
         _merges(pieces),
         unk_token=pieces[unknown][0],
         fuse_unk=True,
-        byte_fallback=proto.trainer_spec.byte_fallback,
+        byte_fallback=spec.byte_fallback,
     )
 
 
 def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
-    """Every way to put a piece together out of two others, the best piece first."""
+    """Returns every way to join two pieces into a third one, the best third one first."""
     scores = {
         piece: score for piece, score, kind in pieces if kind not in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     }
@@ -151,7 +146,7 @@ def _normalizer(proto: Any, settings: dict[str, Any], *, is_albert: bool) -> nor
         steps.append(normalizers.Lowercase())
     if proto.normalizer_spec.precompiled_charsmap:
         if "nfkc" in proto.normalizer_spec.name:
-            # The next step loses marks that stand by themselves behind some letters.
+            # The next step loses combining marks after some letters.
             steps.append(normalizers.NFC())
         steps.append(normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap))
     if proto.normalizer_spec.remove_extra_whitespaces:

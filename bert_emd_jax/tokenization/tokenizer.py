@@ -1,4 +1,4 @@
-"""Texts to piece ids, by the tokenizer of `vocab.txt`, of `tokenizer.json` or of a SentencePiece model."""
+"""Texts to token ids, by the tokenizer of `vocab.txt`, `tokenizer.json` or a SentencePiece model."""
 
 import hashlib
 import json
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from jaxtyping import Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_emd_jax.errors import UserError, one_line
+from bert_emd_jax.files import write_json, write_text
 from bert_emd_jax.tokenization.sentencepiece_model import build_tokenizer
 from bert_emd_jax.tokenization.tokenizer_files import (
     CONFIG_FILE,
@@ -32,18 +34,20 @@ from bert_emd_jax.tokenization.word_cache import WordCache
 
 logger = logging.getLogger(__name__)
 
-# Settings that hold for the place the tokenizer was read from, not for the tokenizer.
+# Settings of the directory that the tokenizer was read from, not of the tokenizer.
 _LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "auto_map")
 _LONGEST_WORD = 100
 
 
 class Tokenizer:
-    """The tokenizer of a BERT: piece ids without special tokens, and the ids of the special tokens."""
+    """The tokenizer of a BERT: token ids of texts without special tokens, and the ids of these."""
 
     def __init__(self, backend: tokenizers.Tokenizer, settings: dict[str, Any], source: Path):
-        """`settings` are those of a `tokenizer_config.json`; `source` is named in error messages.
+        """Raises UserError if the vocabulary lacks a special token.
 
-        Raises UserError when the vocabulary has no such token as a special token is said to be.
+        Args:
+          settings: the entries of `tokenizer_config.json`.
+          source: the tokenizer's file, for error messages.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -69,7 +73,7 @@ class Tokenizer:
         self.pad_id = found["pad_token"]
         self.cls_id = found["cls_token"]
         self.mask_id = found["mask_token"]
-        # What is saved puts inputs together as they are here, whatever the file said.
+        # A saved tokenizer assembles inputs as this package does, whatever its own file said.
         cls_token, sep_token = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
         backend.post_processor = processors.TemplateProcessing(
             single=[f"{cls_token}:0", "$A:0", f"{sep_token}:0"],
@@ -79,10 +83,14 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":
-        """The tokenizer of a model directory: from `vocab.txt`, or `tokenizer.json`, or a `*.model`.
+        """Reads the tokenizer of a model directory: `vocab.txt`, else `tokenizer.json`, else a `*.model`.
 
-        The first of them that is there counts. `do_lower_case` None means what `tokenizer_config.json`
-        says; where it is silent, true for `vocab.txt` and what the file itself says for the others.
+        Args:
+          do_lower_case: None takes the value of `tokenizer_config.json`; if that has none, true for
+            `vocab.txt` and the file's own setting for the others.
+
+        Raises:
+          UserError: no tokenizer there, a damaged one, or one that cannot change its lower-casing.
         """
         directory = Path(directory)
         if not directory.is_dir():
@@ -112,8 +120,8 @@ class Tokenizer:
         if do_lower_case is not None:
             settings["do_lower_case"] = do_lower_case
         lower_case = settings.setdefault("do_lower_case", True)
-        # A piece that stands on two lines gets the later id, as in every reader of this format.
-        vocabulary = {piece: index for index, piece in enumerate(lines)}
+        # A token on two lines gets the later id, as in every reader of this format.
+        vocabulary = {token: index for index, token in enumerate(lines)}
         name_special_tokens(settings, directory, vocabulary)
         unknown = token_content(settings["unk_token"], path)
         backend = tokenizers.Tokenizer(
@@ -156,8 +164,8 @@ class Tokenizer:
         tokenizer = cls(backend, settings, path)
         if not _assembles_like_bert(description.get("post_processor"), tokenizer):
             names = tokenizer.special_tokens
-            form = f"{names['cls_token']} A {names['sep_token']} B {names['sep_token']}"
-            logger.info("%s: pairs are put together as %s with segments 0 and 1, not as it says", path, form)
+            pair = f"{names['cls_token']} A {names['sep_token']} B {names['sep_token']}"
+            logger.info("%s: pairs are put together as %s with segments 0 and 1, not as it says", path, pair)
         return tokenizer
 
     @classmethod
@@ -170,48 +178,49 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id that can occur: the rows that an embedding table needs."""
+        """Rows that an embedding table needs: one more than the largest id."""
         largest = max(self._backend.get_vocab(with_added_tokens=True).values())
         return max(largest + 1, len(self._vocabulary_lines or ()))
 
-    def encode_pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """The piece ids of every text, without special tokens and without any truncation."""
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids of every text, without special tokens and truncation."""
         if self._words is not None:
             return self._words.encode(texts)
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The piece ids of all texts, one after the other, and how many each text has."""
+    def encode_flat(
+        self, texts: Sequence[str]
+    ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " texts"]]:
+        """Returns the token ids of all texts, concatenated, int32, and their number in each text, int64."""
         if self._words is not None:
             return self._words.encode_flat(texts)
-        pieces = self.encode_pieces(texts)
-        counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        return np.fromiter(chain.from_iterable(pieces), np.int32, int(counts.sum())), counts
+        token_ids = self.encode(texts)
+        counts = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
+        return np.fromiter(chain.from_iterable(token_ids), np.int32, int(counts.sum())), counts
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        """The library's encodings without special tokens: they know where in its text each piece stands."""
+        """Returns the library's encodings, which have each token's span in its text; no special tokens."""
         return self._backend.encode_batch(list(texts), add_special_tokens=False)
 
-    def pieces(self) -> list[str]:
-        """The piece of every id, `[vocab_size]`; ids that stand for nothing have the unknown token."""
-        pieces = [self.special_tokens["unk_token"]] * self.vocab_size
-        for piece, index in self._backend.get_vocab(with_added_tokens=True).items():
-            pieces[index] = piece
-        return pieces
+    def tokens(self) -> list[str]:
+        """Returns the token of every id, `[vocab_size]`; the unknown token for ids that have none."""
+        tokens = [self.special_tokens["unk_token"]] * self.vocab_size
+        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
+            tokens[index] = token
+        return tokens
 
     @property
     def word_start(self) -> str | None:
-        """What pieces that begin a word start with (▁); None where ## marks the pieces that do not."""
+        """The prefix (▁ or Ġ) of tokens that begin a word; None if ## marks those that do not."""
         if isinstance(self._backend.model, models.WordPiece):
             return None
-        pieces = self.pieces()
-        marks = (mark for mark in "▁Ġ" if any(piece.startswith(mark) for piece in pieces))
-        return next(marks, None)
+        tokens = self.tokens()
+        return next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of the vocabulary and of how texts are split: equal where texts get equal ids."""
+        """A sha256 of the vocabulary and the splitting of texts: equal if texts get equal ids."""
         description = json.loads(self._backend.to_str())
         normalizer = description["normalizer"]
         if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
@@ -227,14 +236,14 @@ class Tokenizer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __reduce__(self):
-        """The word cache stays behind when a tokenizer travels to another process."""
+        """Pickles the tokenizer without its word cache."""
         return _restore, (self._backend.to_str(), self._settings, self._source, self._vocabulary_lines)
 
     def save(self, directory: str | Path) -> None:
-        """Writes the tokenizer's files into a model directory, which then holds no other tokenizer."""
+        """Writes the tokenizer's files into a model directory and removes those of another tokenizer."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        # Readers prefer one form or another: a file left from an earlier tokenizer would win.
+        # Some readers would prefer a file left from an earlier tokenizer.
         for name in (VOCABULARY_FILE, FAST_FILE, "special_tokens_map.json", "added_tokens.json"):
             (directory / name).unlink(missing_ok=True)
         settings = {key: value for key, value in self._settings.items() if key not in _LOCAL_SETTINGS}
@@ -245,20 +254,17 @@ class Tokenizer:
         }
         if self._vocabulary_lines is None:
             self._backend.save(str(directory / FAST_FILE))
-            # The file speaks for itself; a class of its own would build the tokenizer anew from its pieces.
+            # Any other class of transformers would rebuild the tokenizer from its vocabulary.
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
             settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         else:
-            text = "".join(f"{piece}\n" for piece in self._vocabulary_lines)
-            (directory / VOCABULARY_FILE).write_text(text, encoding="utf-8", newline="\n")
+            write_text(directory / VOCABULARY_FILE, "".join(f"{token}\n" for token in self._vocabulary_lines))
             settings["tokenizer_class"] = "BertTokenizer"
-        (directory / CONFIG_FILE).write_text(
-            json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_json(directory / CONFIG_FILE, settings)
 
 
 def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Tokenizer) -> bool:
-    """Whether a `tokenizer.json` puts pairs together as this package does, or says nothing of them."""
+    """Whether a `tokenizer.json` assembles pairs as this package does, or does not say how."""
     if post_processor is None or post_processor.get("type") == "BertProcessing":
         return True
     cls_token, sep_token = tokenizer.special_tokens["cls_token"], tokenizer.special_tokens["sep_token"]
@@ -268,12 +274,12 @@ def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Token
 
 
 def _check_case(backend: tokenizers.Tokenizer, path: Path, do_lower_case: bool | None) -> None:
-    """Raises UserError where a tokenizer treats capitals in another way than it was asked to."""
+    """Raises UserError if a tokenizer cannot do what `do_lower_case` says."""
     lower_cases = backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a"
     if do_lower_case is not None and do_lower_case != lower_cases:
-        wish = "does not lower-case" if do_lower_case else "lower-cases"
+        habit = "does not lower-case" if do_lower_case else "lower-cases"
         raise UserError(
-            f"{path}: this tokenizer {wish} and cannot be told otherwise; leave --do_lower_case away"
+            f"{path}: this tokenizer {habit} and cannot be told otherwise; leave --do_lower_case away"
         )
 
 

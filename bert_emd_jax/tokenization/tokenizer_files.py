@@ -8,6 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError, one_line
 
 VOCABULARY_FILE = "vocab.txt"
@@ -25,23 +26,23 @@ _OTHER_ROLES = {"cls_token": "bos_token", "sep_token": "eos_token"}
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The piece of every line."""
+    """Reads the token of every line. Raises UserError if the file is empty or not UTF-8."""
     lines = path.read_bytes().split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    pieces = []
+    tokens = []
     for number, line in enumerate(lines, start=1):
         try:
-            pieces.append(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
+            tokens.append(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
         except UnicodeDecodeError:
             raise UserError(f"{path}:{number}: not UTF-8 text; the vocabulary is one piece a line") from None
-    if not any(pieces):
+    if not any(tokens):
         raise UserError(f"{path}: the vocabulary is empty; fetch it again")
-    return pieces
+    return tokens
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
-    """`tokenizer_config.json` with the special tokens of `special_tokens_map.json`; {} where neither is."""
+    """Reads `tokenizer_config.json` and `special_tokens_map.json`; {} if neither is there."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", CONFIG_FILE):
         if (directory / name).is_file():
@@ -57,6 +58,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file. Raises UserError if it holds anything but an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -69,23 +71,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def name_special_tokens(settings: dict[str, Any], directory: Path, vocabulary: Mapping[str, int]) -> None:
     """Fills in the special tokens that the settings do not name.
 
-    They are what they are usually called, or else what the ids in the model's `config.json` stand for.
+    Takes the first usual name that is in the vocabulary, else the token whose id the model's `config.json`
+    gives.
     """
-    pieces: dict[int, str] | None = None
     for role, usual in SPECIAL_TOKENS.items():
         if settings.get(role):
             continue
         name = next((name for name in usual if name in vocabulary), None)
-        if name is None and (directory / "config.json").is_file():
-            config = read_json_object(directory / "config.json")
+        if name is None and (directory / layout.CONFIG).is_file():
+            config = read_json_object(directory / layout.CONFIG)
             index = config.get(f"{role}_id", config.get(f"{_OTHER_ROLES.get(role, role)}_id"))
-            pieces = pieces or {index: piece for piece, index in vocabulary.items()}
-            name = pieces.get(index) if isinstance(index, int) else None
+            tokens = {number: token for token, number in vocabulary.items()}
+            name = tokens.get(index) if isinstance(index, int) else None
         settings[role] = name or usual[0]
 
 
 def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: dict[str, Any]) -> None:
-    """Adds the tokens that stand outside the vocabulary; their ids must be those that the files say."""
+    """Adds the tokens that the files declare beside the vocabulary.
+
+    Raises UserError if one does not get the id that the files give it.
+    """
     directory = source.parent
     declared: dict[int, Any] = {}
     decoder = settings.get("added_tokens_decoder") or {}
@@ -118,14 +123,15 @@ def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: d
 
 
 def describe_token(token: AddedToken) -> dict[str, Any]:
+    """Returns an added token as `tokenizer_config.json` describes it."""
     names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     return {name: getattr(token, name) for name in names}
 
 
 def token_content(token: Any, source: Path) -> str:
-    """The text of a token that a file names as a string or describes as an object.
+    """Returns the text of a token that a file gives as a string or as an object.
 
-    Raises UserError, naming `source`, where it does neither, or the text is no valid Unicode.
+    Raises UserError, naming `source`, if it is neither or not valid Unicode.
     """
     content: Any = token.get("content") if isinstance(token, dict) else token
     try:

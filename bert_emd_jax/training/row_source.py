@@ -8,9 +8,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
-from bert_emd_jax.corpus.dataset import NOT_MASKED, PregeneratedData, PretrainingDataset
-from bert_emd_jax.data.batching import Batch as BatchRows
-from bert_emd_jax.data.batching import BatchSchedule
+from bert_emd_jax.corpus.dataset import PregeneratedData, PretrainingDataset
+from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.models.batch import Batch
 
@@ -100,7 +99,7 @@ class CorpusRows:
 
     def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         dataset, _ = self._open(step // self.steps_per_epoch)
-        return corpus_arrays(dataset, batch.rows, batch.length, padded_rows)
+        return dataset.collate(batch.rows, batch.length, padded_rows)
 
     def _open(self, epoch: int) -> tuple[PretrainingDataset, BatchSchedule]:
         opened = self._opened  # at once: another thread may ask for another epoch
@@ -110,26 +109,3 @@ class CorpusRows:
             schedule = BatchSchedule(lengths, self._bucket_lengths, self._batch_size, self._seed)
             opened = self._opened = epoch, dataset, schedule
         return opened[1:]
-
-
-def corpus_arrays(
-    dataset: PretrainingDataset, rows: np.ndarray, length: int, padded_rows: int
-) -> dict[str, np.ndarray]:
-    """Inputs of pregenerated rows, and their masked tokens as `masked_positions` and `masked_labels`.
-
-    Both are int32 [rows, most masked tokens of a row in the epoch]; where a row has fewer, labels are -1 and
-    positions 0. They are absent where nothing is masked.
-    """
-    arrays = dataset.collate(rows, length, padded_rows)
-    labels = arrays.pop("lm_labels")
-    del arrays["is_random_next"]
-    if not dataset.most_masked:
-        return arrays
-    # A multiple of 4, so that the epochs share compiled programs.
-    width = min(-(-dataset.most_masked // 4) * 4, length)
-    order = np.argsort(labels == NOT_MASKED, axis=1, kind="stable")[:, :width]
-    masked_labels = np.take_along_axis(labels, order, axis=1)
-    return arrays | {
-        "masked_positions": np.where(masked_labels == NOT_MASKED, 0, order).astype(np.int32),
-        "masked_labels": masked_labels,
-    }

@@ -1,4 +1,4 @@
-"""A training run around the steps: its directory, log, checkpoints, evaluations, signals, and what it leaves."""
+"""A training run around the steps: directory, log, checkpoints, evaluations, signals, and what it leaves."""
 
 import contextlib
 import logging
@@ -49,7 +49,7 @@ class Run:
         self._per_epoch = trainer.rows.steps_per_epoch
 
     def finished_results(self) -> dict[str, Any] | None:
-        """Makes the directory ready; returns the results of a run to be resumed that has nothing left to do."""
+        """Makes the directory ready; returns the results if the run to be resumed has nothing left to do."""
         on_main(self._directory.prepare)
         return on_main(self._directory.finished_results)
 
@@ -116,8 +116,8 @@ class Run:
             self._save()
             self._checkpoints.wait()
             raise Interrupted(
-                f"{request.signal.name} at step {self._step} of {self._last}; a checkpoint is written: the same"
-                " command line with --resume goes on from there",
+                f"{request.signal.name} at step {self._step} of {self._last}; a checkpoint is written: the"
+                " same command line with --resume goes on from there",
                 request.signal,
             ) from None
 

@@ -41,7 +41,7 @@ class MicroStep(NamedTuple):
 class Trainer(abc.ABC):
     """A kind of training. `step` makes one optimizer step, `train` a whole run of them.
 
-    primary_metric: the one of `evaluate` that chooses the best step, by its lowest value if `lower_is_better`.
+    primary_metric: the one of `evaluate` that chooses the best step, the lowest if `lower_is_better`.
     evaluates_at_start: also before the first step. waits_for_step: a step is finished before the next one is
     started. check_every: steps between two calls of `check`; 0: never.
     """
@@ -105,7 +105,7 @@ class Trainer(abc.ABC):
     def after_update(
         self, before: TrainState, after: TrainState, kept: Any, rows: Float[Array, " micro"]
     ) -> tuple[TrainState, Measurements]:
-        """The state with what the kind of training keeps, and measurements of it; inside the compiled step."""
+        """The state with what the kind of training keeps, and measurements; inside the compiled step."""
         return after, {}
 
     def prepare(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Trainer(abc.ABC):
         """What a dry run says of the mapping of layers, if there is one."""
         return None
 
-    def resume(self, step: int) -> None:
+    def resume(self, step: int) -> None:  # noqa: B027  (most kinds of training have nothing to do here)
         """Takes over what an earlier run has logged up to a step; 0 for a new run."""
 
     def log(self, step: int, measurements: Measurements) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Trainer(abc.ABC):
         """The row of `metrics.jsonl` of a check."""
         return {}
 
-    def before_checkpoint(self) -> None:
+    def before_checkpoint(self) -> None:  # noqa: B027
         """Writes what must not lag behind a checkpoint."""
 
     @functools.cached_property

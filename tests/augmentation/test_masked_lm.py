@@ -38,11 +38,11 @@ def their_proposals(directory: Path, model, text: str, word: str) -> list[str]:
     """All words by the logits at the mask, the original text after it, likeliest first."""
     tokenizer = transformers.BertTokenizer.from_pretrained(directory)
     encoded = tokenizer(text.replace(word, "[MASK]"), text, return_tensors="pt")
-    place = int((encoded["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0])
+    position = int((encoded["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0])
     with torch.no_grad():
-        logits = model(**encoded).logits[0, place]
-    pieces = tokenizer.convert_ids_to_tokens(logits.argsort(descending=True).tolist())
-    return [piece for piece in pieces if piece.isalpha() and piece != word]
+        logits = model(**encoded).logits[0, position]
+    tokens = tokenizer.convert_ids_to_tokens(logits.argsort(descending=True).tolist())
+    return [token for token in tokens if token.isalpha() and token != word]
 
 
 def test_proposals_are_those_of_transformers(masked_lm):
@@ -55,7 +55,7 @@ def test_proposals_are_those_of_transformers(masked_lm):
             assert list(candidates) == their_proposals(directory, theirs, text, text[start:end])[:COUNT]
             compared += 1
     assert compared == 11
-    assert replacements.counts == (11, 0, 3)  # the last text's words have no piece of their own
+    assert replacements.counts == (11, 0, 3)  # the last text's words have no token of their own
     assert replacements.of(TEXTS[4]) == []
 
 

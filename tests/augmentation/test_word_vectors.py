@@ -33,8 +33,8 @@ def test_neighbours_are_those_of_scikit_learn():
     index = neighbors.NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute").fit(vectors)
     theirs = index.kneighbors(vectors, return_distance=False)
     ours = WordVectors(words, vectors).neighbours(words, 5)
-    for word, places, found in zip(words, theirs, ours, strict=True):
-        assert found == [words[place] for place in places if words[place] != word]
+    for word, indices, found in zip(words, theirs, ours, strict=True):
+        assert found == [words[index] for index in indices if words[index] != word]
 
 
 @pytest.mark.parametrize("header", ["", "7 3\n", "\ufeff7 3\n"])

@@ -47,10 +47,11 @@ def test_inputs_are_the_text_twice(tokenizer):
     texts = ["cat sat", "", "the dog running"]
     words, inputs = find_words(tokenizer, texts, 64)
     assert words.texts.tolist() == [0, 0, 2, 2]
-    pieces = np.array(tokenizer.pieces())
+    vocabulary = np.array(tokenizer.tokens())
     batch = inputs.collate(np.arange(3), 20)
     tokens = [
-        pieces[row[:length]].tolist() for row, length in zip(batch["input_ids"], inputs.lengths, strict=True)
+        vocabulary[row[:length]].tolist()
+        for row, length in zip(batch["input_ids"], inputs.lengths, strict=True)
     ]
     assert tokens[0] == ["[CLS]", "cat", "sat", "[SEP]", "cat", "sat", "[SEP]"]
     assert tokens[1] == ["[CLS]", "[SEP]", "[SEP]"]
@@ -72,10 +73,10 @@ def test_inputs_end_at_the_longest_length(tokenizer, max_length, positions):
 
 
 def test_what_a_piece_proposes(tokenizer):
-    words = dict(zip(tokenizer.pieces(), proposable_words(tokenizer), strict=True))
+    words = dict(zip(tokenizer.tokens(), proposable_words(tokenizer), strict=True))
     assert words["cat"] == "cat"
     assert words["Berlin"] == "Berlin"
-    assert {words[piece] for piece in ("[MASK]", "[UNK]", "##able", "##a", "7", ".", "'")} == {""}
+    assert {words[token] for token in ("[MASK]", "[UNK]", "##able", "##a", "7", ".", "'")} == {""}
 
 
 def test_sentencepiece_words(tmp_path):
@@ -94,10 +95,10 @@ def test_sentencepiece_words(tmp_path):
     text = "the cat sat, (while dogs) on a mat!"
     found = words_of(tokenizer, text)
     assert [word for word, _ in found] == ["cat", "sat", "dogs", "mat"]
-    pieces = [tokenizer.pieces()[index] for index in tokenizer.encode_pieces([text])[0]]
+    tokens = [tokenizer.tokens()[index] for index in tokenizer.encode([text])[0]]
     for word, position in found:
         if position:
-            assert pieces[position - 1].lstrip("▁") == word
+            assert tokens[position - 1].lstrip("▁") == word
     assert any(position for _, position in found)
     proposals = set(proposable_words(tokenizer))
     assert "sat" in proposals

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from comparison.commands import Workplace
+from comparison.commands import Study
 from comparison.execution import RunFailedError
 
 LABELS = ("bad", "good")
@@ -44,10 +44,10 @@ class FakePrograms:
             write_run(directory, self.score(flags), command)
 
 
-def write_train_rows(place: Workplace) -> None:
+def write_train_rows(study: Study) -> None:
     """Three training rows of the task of these studies."""
-    place.data("rotten_tomatoes").mkdir(parents=True)
-    (place.data("rotten_tomatoes") / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n")
+    study.data("rotten_tomatoes").mkdir(parents=True)
+    (study.data("rotten_tomatoes") / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n")
 
 
 def write_run(directory: Path, score: float, command: Sequence[str]) -> None:
@@ -78,6 +78,6 @@ def write_run(directory: Path, score: float, command: Sequence[str]) -> None:
         plan = {"flow": np.full((40, 3, 6), 1 / 18), "cost": np.tile(costs, (40, 1, 1))}
         plan |= {"student_weights": np.full((40, 3), 1 / 3), "teacher_weights": weights}
         arrays = {
-            f"{side}_{name}": values for side in ("attention", "hidden") for name, values in plan.items()
+            f"{kind}_{name}": values for kind in ("attention", "hidden") for name, values in plan.items()
         }
         np.savez(directory / "layer_mapping.npz", steps=np.arange(40), **arrays)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from comparison.commands import Workplace
+from comparison.commands import Study
 from comparison.execution import Programs, RunFailedError, perform_all
 from comparison.matrix import Plan, runs_of
 from comparison.records import LOG, RECORD, read_log
@@ -30,15 +30,15 @@ def score(flags: dict[str, str]) -> float:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    place = Workplace(tmp_path / "study", PLAN)
-    write_train_rows(place)
-    return place
+def study(tmp_path: Path) -> Study:
+    study = Study(tmp_path / "study", PLAN)
+    write_train_rows(study)
+    return study
 
 
-def test_the_best_teacher_and_the_best_trial_are_taken(place: Workplace):
+def test_the_best_teacher_and_the_best_trial_are_taken(study: Study):
     programs = FakePrograms(score)
-    records = perform_all(runs_of(PLAN), place, start=programs)
+    records = perform_all(runs_of(PLAN), study, start=programs)
     assert records.keys() == {run.name for run in runs_of(PLAN)}
     finals = [record for record in records.values() if record.kind == "final"]
     assert len(finals) == 2 * 4 * 2
@@ -49,8 +49,8 @@ def test_the_best_teacher_and_the_best_trial_are_taken(place: Workplace):
         assert ("--beta 1 " in record.command) == beta
 
 
-def test_what_a_run_leaves(place: Workplace):
-    records = perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+def test_what_a_run_leaves(study: Study):
+    records = perform_all(runs_of(PLAN), study, start=FakePrograms(score))
     final = records["runs/rotten_tomatoes/cut3/emd/seed1"]
     assert final.predictions == "01" * 14 + "10" * 6  # .7 of 40 rows are right
     assert final.command.startswith("python run_distill.py --teacher_model study/teachers/rotten_tomatoes/")
@@ -62,11 +62,11 @@ def test_what_a_run_leaves(place: Workplace):
     assert (final.mapping["steps"][0], final.mapping["steps"][-1]) == (0, 39)
     student = records["students/narrow4"]
     assert student.scores["held_out_loss_at_start"] == 7
-    names = {path.name for path in place.path(final.name).iterdir()}
+    names = {path.name for path in study.path(final.name).iterdir()}
     assert names == {RECORD, "eval_results.json", "metrics.jsonl", "run_config.json", "layer_mapping.npz"}
-    assert (place.path("teachers/rotten_tomatoes/seed2") / "params").is_dir()
+    assert (study.path("teachers/rotten_tomatoes/seed2") / "params").is_dir()
     # The log says all of it.
-    plan, logged = read_log(place.root / LOG)
+    plan, logged = read_log(study.root / LOG)
     assert plan == PLAN
     first_seed = {"runs/rotten_tomatoes/narrow4/emd/seed1", "runs/rotten_tomatoes/cut3/emd/seed1"}
     first_seed |= {name.replace("/emd/", "/emd_no_hidden/") for name in first_seed}
@@ -76,9 +76,9 @@ def test_what_a_run_leaves(place: Workplace):
     }
 
 
-def test_augmented_rows_are_counted(place: Workplace):
+def test_augmented_rows_are_counted(study: Study):
     plan = dataclasses.replace(PLAN, methods=("emd_aug",))
-    records = perform_all(runs_of(plan), dataclasses.replace(place, plan=plan), start=FakePrograms(score))
+    records = perform_all(runs_of(plan), dataclasses.replace(study, plan=plan), start=FakePrograms(score))
     assert records.keys() == {run.name for run in runs_of(plan)}
     assert records["augmentation/rotten_tomatoes"].rows == 6
     assert records["teachers/rotten_tomatoes/seed2"].rows == 3
@@ -87,61 +87,61 @@ def test_augmented_rows_are_counted(place: Workplace):
 
 
 @pytest.mark.parametrize("limit", [1, 7, 20])
-def test_an_interrupted_study_goes_on(place: Workplace, limit: int):
+def test_an_interrupted_study_goes_on(study: Study, limit: int):
     first = FakePrograms(score, limit=limit)
     with pytest.raises(KeyboardInterrupt):
-        perform_all(runs_of(PLAN), place, start=first)
+        perform_all(runs_of(PLAN), study, start=first)
     second = FakePrograms(score)
-    records = perform_all(runs_of(PLAN), place, start=second)
+    records = perform_all(runs_of(PLAN), study, start=second)
     assert len(records) == len(runs_of(PLAN))
     assert first.commands[:limit] + second.commands == first.commands[: limit + 1] + second.commands[1:]
     assert len(set(first.commands + second.commands)) == len(records)
     third = FakePrograms(score)
-    assert perform_all(runs_of(PLAN), place, start=third) == records
+    assert perform_all(runs_of(PLAN), study, start=third) == records
     assert third.commands == []
 
 
-def test_a_run_that_was_killed_is_run_anew(place: Workplace):
-    perform_all(runs_of(PLAN), place, start=FakePrograms(score))
-    killed = place.path("runs/rotten_tomatoes/cut3/emd/seed1")
+def test_a_run_that_was_killed_is_run_anew(study: Study):
+    perform_all(runs_of(PLAN), study, start=FakePrograms(score))
+    killed = study.path("runs/rotten_tomatoes/cut3/emd/seed1")
     (killed / RECORD).unlink()
     (killed / "half").mkdir()
     again = FakePrograms(score)
-    perform_all(runs_of(PLAN), place, start=again)
+    perform_all(runs_of(PLAN), study, start=again)
     assert len(again.commands) == 1
     assert not (killed / "half").exists()
 
 
-def test_a_failure_takes_along_what_waits_for_it_and_nothing_else(place: Workplace, capsys):
+def test_a_failure_takes_along_what_waits_for_it_and_nothing_else(study: Study, capsys):
     programs = FakePrograms(score, fails="students/narrow4 ")
-    records = perform_all(runs_of(PLAN), place, start=programs)
+    records = perform_all(runs_of(PLAN), study, start=programs)
     assert {record.student for record in records.values() if record.kind == "final"} == {"cut3"}
     assert len([record for record in records.values() if record.kind == "final"]) == 8
     waiting = 3 * len(PLAN.betas) + 4 * 2  # the trials of logits, uniform and emd; four methods on two seeds
     assert f"1 failed, {waiting} not begun" in capsys.readouterr().out
 
 
-def test_what_a_program_left_damaged_is_a_failure_of_this_run_alone(place: Workplace, capsys):
+def test_what_a_program_left_damaged_is_a_failure_of_this_run_alone(study: Study, capsys):
     class Damaging(FakePrograms):
         def __call__(self, command, log, environment):
             super().__call__(command, log, environment)
             if "runs/rotten_tomatoes/cut3/emd/seed1" in self.commands[-1]:
-                (place.path("runs/rotten_tomatoes/cut3/emd/seed1") / "metrics.jsonl").write_text("{")
+                (study.path("runs/rotten_tomatoes/cut3/emd/seed1") / "metrics.jsonl").write_text("{")
 
-    records = perform_all(runs_of(PLAN), place, start=Damaging(score))
+    records = perform_all(runs_of(PLAN), study, start=Damaging(score))
     assert {run.name for run in runs_of(PLAN)} - records.keys() == {"runs/rotten_tomatoes/cut3/emd/seed1"}
     assert "cut3/emd/seed1 failed: JSONDecodeError" in capsys.readouterr().out
 
 
-def test_no_run_begins_after_the_deadline(place: Workplace):
+def test_no_run_begins_after_the_deadline(study: Study):
     programs = FakePrograms(score)
-    assert perform_all(runs_of(PLAN), place, deadline=time.monotonic() - 1, start=programs) == {}
+    assert perform_all(runs_of(PLAN), study, deadline=time.monotonic() - 1, start=programs) == {}
     assert programs.commands == []
 
 
-def test_several_jobs_keep_to_what_runs_wait_for(place: Workplace):
-    serial = perform_all(runs_of(PLAN), place, start=FakePrograms(score))
-    other = dataclasses.replace(place, root=place.root.with_name("other"))
+def test_several_jobs_keep_to_what_runs_wait_for(study: Study):
+    serial = perform_all(runs_of(PLAN), study, start=FakePrograms(score))
+    other = dataclasses.replace(study, root=study.root.with_name("other"))
     write_train_rows(other)
     parallel = perform_all(runs_of(PLAN), other, jobs=4, start=FakePrograms(score))
     assert parallel.keys() == serial.keys()
@@ -149,12 +149,12 @@ def test_several_jobs_keep_to_what_runs_wait_for(place: Workplace):
         assert record.command == serial[name].command
 
 
-def test_new_trials_make_again_the_runs_that_they_choose_otherwise_for(place: Workplace):
+def test_new_trials_make_again_the_runs_that_they_choose_otherwise_for(study: Study):
     few = dataclasses.replace(PLAN, betas=(0.01, 0.1))
-    before = perform_all(runs_of(few), dataclasses.replace(place, plan=few), start=FakePrograms(score))
+    before = perform_all(runs_of(few), dataclasses.replace(study, plan=few), start=FakePrograms(score))
     assert {run.setting for run in before.values() if run.kind == "final"} >= {("beta", 0.01)}
     again = FakePrograms(score)
-    after = perform_all(runs_of(PLAN), place, start=again)
+    after = perform_all(runs_of(PLAN), study, start=again)
     finals = [name for name, run in after.items() if run.kind == "final"]
     changed = [name for name in finals if after[name].command != before[name].command]
     # Beta 1 is better, but logits have no beta.
@@ -164,7 +164,7 @@ def test_new_trials_make_again_the_runs_that_they_choose_otherwise_for(place: Wo
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_better_teacher_makes_again_what_learned_from_another(place: Workplace, jobs: int):
+def test_a_better_teacher_makes_again_what_learned_from_another(study: Study, jobs: int):
     def with_student_seeds(flags: dict[str, str]) -> float:
         """Best is a trial of the smallest beta with the first teacher, of the largest with the second."""
         if "--teacher_model" not in flags:
@@ -174,10 +174,10 @@ def test_a_better_teacher_makes_again_what_learned_from_another(place: Workplace
 
     one = dataclasses.replace(PLAN, teacher_seeds=(1,))
     programs = FakePrograms(with_student_seeds)
-    perform_all(runs_of(one), dataclasses.replace(place, plan=one), start=programs)
+    perform_all(runs_of(one), dataclasses.replace(study, plan=one), start=programs)
     again = FakePrograms(with_student_seeds)
-    after = perform_all(runs_of(PLAN), place, jobs=jobs, start=again)
-    other = dataclasses.replace(place, root=place.root.with_name("other"))
+    after = perform_all(runs_of(PLAN), study, jobs=jobs, start=again)
+    other = dataclasses.replace(study, root=study.root.with_name("other"))
     write_train_rows(other)
     fresh = perform_all(runs_of(PLAN), other, start=FakePrograms(with_student_seeds))
     assert {name: run.command for name, run in after.items()} == {
@@ -186,31 +186,31 @@ def test_a_better_teacher_makes_again_what_learned_from_another(place: Workplace
     assert after["runs/rotten_tomatoes/cut3/emd/seed1"].setting == ("beta", 10)
     # Two teachers and what learns from one; corpus, general distillation and the first teacher stay.
     assert len(again.commands) == len(after) - 3
-    assert perform_all(runs_of(PLAN), place, start=FakePrograms(score, limit=0)) == after
+    assert perform_all(runs_of(PLAN), study, start=FakePrograms(score, limit=0)) == after
 
 
-def test_a_failed_run_leaves_nothing_of_its_earlier_setting(place: Workplace):
+def test_a_failed_run_leaves_nothing_of_its_earlier_setting(study: Study):
     few = dataclasses.replace(PLAN, betas=(0.01, 0.1), students=("cut3",))
-    perform_all(runs_of(few), dataclasses.replace(place, plan=few), start=FakePrograms(score))
+    perform_all(runs_of(few), dataclasses.replace(study, plan=few), start=FakePrograms(score))
     more = dataclasses.replace(few, betas=(0.01, 0.1, 1.0))
     failing = FakePrograms(score, fails="runs/rotten_tomatoes/cut3/emd/seed1 ")
-    records = perform_all(runs_of(more), dataclasses.replace(place, plan=more), start=failing)
+    records = perform_all(runs_of(more), dataclasses.replace(study, plan=more), start=failing)
     assert {run.name for run in runs_of(more)} - records.keys() == {"runs/rotten_tomatoes/cut3/emd/seed1"}
-    assert records.keys() == {record.name for record in read_log(place.root / LOG)[1]}
+    assert records.keys() == {record.name for record in read_log(study.root / LOG)[1]}
 
 
-def test_runs_that_the_plan_has_no_more_stay_in_the_log(place: Workplace):
-    perform_all(runs_of(PLAN), place, start=FakePrograms(score))
+def test_runs_that_the_plan_has_no_more_stay_in_the_log(study: Study):
+    perform_all(runs_of(PLAN), study, start=FakePrograms(score))
     narrower = dataclasses.replace(PLAN, students=("cut3",), seeds=(1, 3))
-    perform_all(runs_of(narrower), dataclasses.replace(place, plan=narrower), start=FakePrograms(score))
-    seeds = {(r.student, r.seed) for r in read_log(place.root / LOG)[1] if r.kind == "final"}
+    perform_all(runs_of(narrower), dataclasses.replace(study, plan=narrower), start=FakePrograms(score))
+    seeds = {(r.student, r.seed) for r in read_log(study.root / LOG)[1] if r.kind == "final"}
     assert seeds == {("cut3", 1), ("cut3", 2), ("cut3", 3), ("narrow4", 1), ("narrow4", 2)}
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"name": "x"}', '{"name": "x", "unknown": 1}'])
-def test_a_damaged_log_is_one_line(place: Workplace, damage: str):
-    perform_all(runs_of(PLAN), place, deadline=None, start=FakePrograms(score))
-    path = place.root / LOG
+def test_a_damaged_log_is_one_line(study: Study, damage: str):
+    perform_all(runs_of(PLAN), study, deadline=None, start=FakePrograms(score))
+    path = study.root / LOG
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], damage]))
     with pytest.raises(UserError, match=rf"{LOG}.* line 4"):

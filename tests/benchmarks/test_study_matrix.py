@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import study
-from comparison.commands import Workplace, command_line
-from comparison.matrix import FULL, SMOKE, Plan, Run, going_on, runs_of, teacher_names
+from comparison.commands import Study, command_line
+from comparison.matrix import FULL, SMOKE, Plan, Run, resumed_plan, runs_of, teacher_names
 from comparison.methods import METHODS, STUDENTS
 from comparison.records import Record
+from study import StudyConfig, plan_of
 
 from bert_emd_jax.commands import augment, distill, finetune, pretrain_data
 from bert_emd_jax.errors import UserError
@@ -83,12 +83,12 @@ def test_augmented_rows_are_made_once_for_a_task_and_before_they_are_read():
     [("", True), ("--glove_embs bert_model.txt", True), ("--bert_model=b", False), ("--bert_model b", False)],
 )
 def test_a_given_masked_language_model_is_taken(parsed, tmp_path: Path, flags: str, made: bool):
-    config = study.StudyConfig(methods=("emd_aug",), tasks=("rotten_tomatoes",), augmentation_flags=flags)
-    plan = study.plan_of(config)
+    config = StudyConfig(methods=("emd_aug",), tasks=("rotten_tomatoes",), augmentation_flags=flags)
+    plan = plan_of(config)
     runs = {run.name: run for run in runs_of(plan)}
     assert ("masked_lm" in runs) == made
-    place = Workplace(tmp_path, plan, augmentation_flags=shlex.split(flags))
-    parsed_flags = parsed(command_line(runs["augmentation/rotten_tomatoes"], place, {}))
+    study = Study(tmp_path, plan, augmentation_flags=shlex.split(flags))
+    parsed_flags = parsed(command_line(runs["augmentation/rotten_tomatoes"], study, {}))
     assert parsed_flags.bert_model == (tmp_path / "masked_lm" if made else Path("b"))
 
 
@@ -110,11 +110,11 @@ def test_a_study_goes_on_with_more_of_the_same_only():
     more = dataclasses.replace(
         PLAN, tasks=("snli",), seeds=(4,), methods=("emd",), teacher_seeds=(1, 2), tuning_task="snli"
     )
-    assert going_on(PLAN, more, "study") == dataclasses.replace(more, tuning_task="rotten_tomatoes")
+    assert resumed_plan(PLAN, more, "study") == dataclasses.replace(more, tuning_task="rotten_tomatoes")
     with pytest.raises(UserError, match=r"\(epochs was 6, is 4\): new --output_dir"):
-        going_on(PLAN, dataclasses.replace(PLAN, epochs=4), "study")
+        resumed_plan(PLAN, dataclasses.replace(PLAN, epochs=4), "study")
     with pytest.raises(UserError, match=r"\(tuning_task was rotten_tomatoes, is None\)"):
-        going_on(PLAN, dataclasses.replace(PLAN, tuning_task=None), "study")
+        resumed_plan(PLAN, dataclasses.replace(PLAN, tuning_task=None), "study")
 
 
 def as_if_done(runs: list[Run]) -> dict[str, Record]:
@@ -131,7 +131,7 @@ def as_if_done(runs: list[Run]) -> dict[str, Record]:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch):
-    """The configs that the programs make of command lines, in place of doing what these say."""
+    """The configs that the programs make of command lines, instead of running them."""
     configs: list = []
     for program, names in ((distill, ("run", "run_general")), (finetune, ("run",))):
         for name in names:
@@ -161,16 +161,16 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
     best_teacher = "teachers/snli/learning_rate5e-05-seed1"
     records[best_teacher] = dataclasses.replace(records[best_teacher], score=0.95)
     augmentation = ("--samples", "3")
-    place = Workplace(tmp_path, plan, ("--dtype", "bfloat16"), ("--temperature", "2"), augmentation)
+    study = Study(tmp_path, plan, ("--dtype", "bfloat16"), ("--temperature", "2"), augmentation)
     pairs = [{"sentence1": "a", "sentence2": "b", "gold_label": "ab"[row % 2]} for row in range(33)]
-    place.data("snli").mkdir(parents=True)
-    (place.data("snli") / "train.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    study.data("snli").mkdir(parents=True)
+    (study.data("snli") / "train.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
     # Every student, and every method of one of them.
     chosen = [run for run in runs if run.student == "cut3" or run.method in (None, "emd")]
     for run in chosen:
-        config = parsed(command_line(run, place, records))
+        config = parsed(command_line(run, study, records))
         if run.kind == "augmentation":
-            assert (config.data_dir, config.output_dir, config.samples) == (place.data("snli"), None, 3)
+            assert (config.data_dir, config.output_dir, config.samples) == (study.data("snli"), None, 3)
             assert config.bert_model == tmp_path / "masked_lm"
             continue
         assert config.output_dir == tmp_path / run.name
@@ -222,5 +222,5 @@ def test_what_a_method_is(parsed, tmp_path: Path, method: str, expected: dict):
     for name in records:
         if name.endswith("learning_rate0.0002"):  # twice the student's own
             records[name] = dataclasses.replace(records[name], score=0.99)
-    config = parsed(command_line(runs[-1], Workplace(tmp_path, plan), records))
+    config = parsed(command_line(runs[-1], Study(tmp_path, plan), records))
     assert {name: getattr(config, name) for name in expected} == expected

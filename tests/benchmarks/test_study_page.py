@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from comparison.commands import Workplace
+from comparison.commands import Study
 from comparison.execution import perform_all
 from comparison.findings import Findings
 from comparison.matrix import Plan, runs_of
@@ -33,9 +33,9 @@ def score(flags: dict[str, str]) -> float:
 
 @pytest.fixture
 def findings(tmp_path: Path) -> Findings:
-    place = Workplace(tmp_path / "study", PLAN)
-    write_train_rows(place)
-    records = perform_all(runs_of(PLAN), place, start=FakePrograms(score, fails="--mapping top"))
+    study = Study(tmp_path / "study", PLAN)
+    write_train_rows(study)
+    records = perform_all(runs_of(PLAN), study, start=FakePrograms(score, fails="--mapping top"))
     return Findings(PLAN, list(records.values()))
 
 

@@ -10,13 +10,13 @@ transformers = pytest.importorskip("transformers")
 
 from torch_reference import tiny_torch_model
 
-from bert_emd_jax.checkpoints.architectures import foreign_architecture
 from bert_emd_jax.checkpoints.checkpoint_files import Checkpoint
 from bert_emd_jax.checkpoints.huggingface import stored_model
-from bert_emd_jax.checkpoints.loading import fit_params, plan_fit
+from bert_emd_jax.checkpoints.loading import load_params, plan_loading
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.initialization import NewHead
+from bert_emd_jax.models.other_architectures import architecture_of_tensors
 
 SIZES = {
     **{"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4},
@@ -72,10 +72,11 @@ def names_of(family: str, suffix: str) -> list[str]:
 )
 def test_tensors_of_another_architecture_are_named(family, suffix):
     tensors = {name: np.zeros(1, np.float32) for name in names_of(family, suffix)}
-    stored = stored_model(Checkpoint(tensors, "model.bin"), {"model_type": "bert", **SIZES}, "config.json")
+    values = {"model_type": "bert", **SIZES}
+    stored = stored_model(Checkpoint(tensors, "model.bin"), BertConfig.from_dict(values), values)
     for new_head in (None, NewHead(2, seed=0)):
         with pytest.raises(UserError, match=FOREIGN[family]) as raised:
-            fit_params(stored, plan_fit(stored, "classifier", new_head=new_head))
+            load_params(stored, plan_loading(stored, "classifier", new_head=new_head))
         assert str(raised.value).startswith("model.bin: ")
         assert len(str(raised.value)) < 200
 
@@ -83,8 +84,8 @@ def test_tensors_of_another_architecture_are_named(family, suffix):
 @pytest.mark.parametrize("kind", ["classifier", "masked_lm", "encoder", "pretraining", "token_classifier"])
 def test_no_bert_looks_foreign(tmp_path, kind):
     names = tiny_torch_model(tmp_path, kind=kind).state_dict()
-    assert foreign_architecture(names) is None
-    assert foreign_architecture([*names, "fit_denses.0.weight", "cls.seq_relationship.weight"]) is None
+    assert architecture_of_tensors(names) is None
+    assert architecture_of_tensors([*names, "fit_denses.0.weight", "cls.seq_relationship.weight"]) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_no_bert_looks_foreign(tmp_path, kind):
 def test_a_config_without_model_type_is_known_by_its_class(tmp_path, family, model_type):
     config = getattr(transformers, f"{family}Config")(architectures=[f"{family}Model"])
     config.save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     for changed in (values, values | {"model_type": None}, values | {"model_type": "bert"}):
         with pytest.raises(UserError, match=f"'{model_type}', which is not BERT"):
             BertConfig.from_dict(changed)

@@ -147,7 +147,9 @@ def test_single_files_of_any_name(tmp_path):
 def test_nothing_there(tmp_path):
     assert "no such file or directory" in refusal(read_checkpoint, tmp_path / "absent")
     assert "holds no weights" in refusal(read_checkpoint, tmp_path)
-    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\n", encoding="utf-8"
+    )
     assert "git lfs pull" in refusal(read_checkpoint, tmp_path)
 
 
@@ -168,7 +170,7 @@ def test_a_prefix_of_some_names_stays(tmp_path):
 
 def sharded(directory: Path, weight_map) -> Path:
     index = directory / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}))
+    index.write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}), encoding="utf-8")
     return index
 
 
@@ -201,7 +203,8 @@ def test_torch_shards(tmp_path):
     (tmp_path / "pytorch_model.bin.index.json").write_text(
         json.dumps(
             {"weight_map": {n: f"pytorch_model-0000{i}-of-00002.bin" for n, i in (("a", 1), ("b", 2))}}
-        )
+        ),
+        encoding="utf-8",
     )
     read = read_checkpoint(tmp_path).tensors
     np.testing.assert_array_equal(read["a"], np.arange(6).reshape(2, 3))
@@ -223,7 +226,7 @@ def test_shards_stay_inside_the_directory(tmp_path, shard):
     "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 100_000]
 )
 def test_damaged_indexes(tmp_path, content):
-    (tmp_path / "pytorch_model.bin.index.json").write_text(content)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(content, encoding="utf-8")
     assert "index" in refusal(read_checkpoint, tmp_path)
 
 

@@ -192,11 +192,13 @@ def test_expanded_and_shared_storages_need_no_memory(tmp_path):
 
 def test_stand_ins_for_a_file(tmp_path):
     path = tmp_path / "pytorch_model.bin"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440473133\n")
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440473133\n", encoding="utf-8"
+    )
     assert "git lfs pull" in refusal(path)
     path.write_bytes(b"")
     assert "empty" in refusal(path)
-    path.write_text("<!DOCTYPE html><html>Not found</html>")
+    path.write_text("<!DOCTYPE html><html>Not found</html>", encoding="utf-8")
     assert "download" in refusal(path)
     path.write_bytes(pickle.dumps({"weight": [1.0]}, 2))
     assert "torch.save" in refusal(path)

@@ -139,7 +139,7 @@ def test_only_the_needed_files_are_fetched(local_hub, monkeypatch):
     }
     directory = resolve_model(Path("google-bert/both"))
     assert sorted(local_hub.fetched) == ["config.json", "model.safetensors", "vocab.txt"]
-    assert (directory / "config.json").read_text() == "config.json"
+    assert (directory / "config.json").read_text(encoding="utf-8") == "config.json"
 
     local_hub.fetched.clear()
     assert (resolve_model("plain@main") / "pytorch_model.bin").is_file()
@@ -179,9 +179,9 @@ def test_offline_with_a_cache(tmp_path):
     snapshot = folder / "snapshots" / COMMIT
     for directory in (folder / "refs", folder / "blobs", snapshot):
         directory.mkdir(parents=True)
-    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "refs" / "main").write_text(COMMIT, encoding="utf-8")
     for number, name in enumerate(("config.json", "pytorch_model.bin")):
-        (folder / "blobs" / str(number)).write_text(name)
+        (folder / "blobs" / str(number)).write_text(name, encoding="utf-8")
         (snapshot / name).symlink_to(Path("../../blobs") / str(number))
     code = """
 from bert_emd_jax.errors import UserError

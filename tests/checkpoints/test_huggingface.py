@@ -15,9 +15,9 @@ from torch_reference import random_batch, tiny_torch_model, torch_outputs
 
 from bert_emd_jax.checkpoints.checkpoint_files import Checkpoint, read_checkpoint
 from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface_weights
-from bert_emd_jax.checkpoints.loading import fit_params, plan_fit
+from bert_emd_jax.checkpoints.loading import load_params, plan_loading
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import read_config_values
+from bert_emd_jax.models.bert_config import BertConfig, read_config_values
 from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification
 from bert_emd_jax.models.initialization import NewHead
 
@@ -27,9 +27,10 @@ TOLERANCE = 1e-5
 def load(directory: Path, head="classifier", tensors=None, **options):
     """Config and parameters of a transformers directory, or of its config with other tensors."""
     checkpoint = read_checkpoint(directory) if tensors is None else Checkpoint(tensors, "file")
-    stored = stored_model(checkpoint, *read_config_values(directory))
-    fit = plan_fit(stored, head, **options)
-    return fit.config, fit_params(stored, fit)
+    values, source = read_config_values(directory)
+    stored = stored_model(checkpoint, BertConfig.from_dict(values, source), values)
+    plan = plan_loading(stored, head, **options)
+    return plan.config, load_params(stored, plan)
 
 
 def tensors_of(directory: Path) -> dict[str, np.ndarray]:
@@ -125,9 +126,9 @@ def test_classifier_of_another_size_is_replaced_only_where_one_is_trained(tmp_pa
 
 def test_label_count_is_the_rows_of_the_classifier(tmp_path):
     tiny_torch_model(tmp_path, num_labels=4)
-    values = json.loads((tmp_path / "config.json").read_text())
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     values.pop("id2label")
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     assert load(tmp_path)[0].num_labels == 4
 
 

@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 from torch_reference import random_batch, tiny_torch_model, torch_outputs
 
-from bert_emd_jax.checkpoints import model_directory
+from bert_emd_jax.checkpoints import checkpoint_files, model_directory
 from bert_emd_jax.checkpoints.model_directory import (
     load_model,
     load_whole_model,
@@ -20,6 +20,7 @@ from bert_emd_jax.checkpoints.model_directory import (
 )
 from bert_emd_jax.checkpoints.verification import differences_from_torch
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.models.params import flatten
@@ -36,7 +37,7 @@ TINYBERT_CONFIG = {  # the keys of the released General_TinyBERT_4L_312D: no mod
 def torch_directory(directory: Path, kind: str, **config):
     """A tiny transformers model with a vocabulary."""
     model = tiny_torch_model(directory, kind=kind, **config)
-    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return model
 
 
@@ -50,14 +51,16 @@ def tinybert_directory(directory: Path, kind: str, *, projections: tuple[str, ..
     }
     (directory / "model.safetensors").unlink()
     torch.save(tensors, directory / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    (directory / "config.json").write_text(json.dumps(TINYBERT_CONFIG))
+    (directory / "config.json").write_text(json.dumps(TINYBERT_CONFIG), encoding="utf-8")
     return model
 
 
 def edit_config(directory: Path, **changes) -> None:
     path = directory / "config.json"
-    values = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    values = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(
+        json.dumps({key: value for key, value in values.items() if value is not None}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("kind", ["classifier", "masked_lm", "encoder", "pretraining"])
@@ -70,7 +73,7 @@ def test_there_and_back_is_bit_identical(tmp_path, kind):
     assert stored.config == model.config
     save_huggingface(tmp_path / "back", stored)
 
-    classes = json.loads((tmp_path / "back" / "config.json").read_text())["architectures"]
+    classes = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))["architectures"]
     exported = {"pretraining": "BertForMaskedLM"}.get(kind, type(theirs).__name__)
     assert classes == [exported]
     back, report = getattr(transformers, exported).from_pretrained(
@@ -262,6 +265,30 @@ def test_a_weights_file_takes_config_and_vocabulary_from_beside_it(tmp_path):
     model = load_model(tmp_path / "model.safetensors")
     assert model.tokenizer.vocab_size == len(WORDS)
     assert model.config == load_model(tmp_path).config
+
+
+@pytest.mark.parametrize("file", ["", "model.safetensors"])
+def test_the_config_is_read_once_and_the_weights_are_found_once(tmp_path, monkeypatch, file):
+    torch_directory(tmp_path, "classifier")
+    calls = []
+
+    def counted(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, **options: calls.append(name) or function(*args, **options)
+        )
+
+    counted(BertConfig, "from_dict")
+    for module in (model_directory, checkpoint_files):
+        counted(module, "find_weights")
+    for load in (load_model, load_whole_model):
+        load(tmp_path / file)
+        assert sorted(calls) == ["find_weights", "from_dict"]
+        calls.clear()
+    save_model(tmp_path / "ours", load_whole_model(tmp_path), with_pytorch=False)
+    calls.clear()
+    load_model(tmp_path / "ours")
+    assert calls == ["from_dict"]
 
 
 def test_a_hub_id_is_resolved(tmp_path, monkeypatch):

@@ -57,7 +57,9 @@ def test_it_is_for_every_platform(exported):
 
 def test_the_example_of_the_documentation(exported, monkeypatch, capsys):
     model, directory = exported
-    example = re.search(r"```python\n(.*?export\.deserialize.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    example = re.search(
+        r"```python\n(.*?export\.deserialize.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert example is not None
     assert len(example[1].splitlines()) <= 12
     monkeypatch.chdir(directory.parent)

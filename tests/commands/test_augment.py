@@ -22,13 +22,13 @@ Quality\t#1 ID\t#2 ID\t#1 String\t#2 String
 1\t7\t8\tThe movie is "good" , Amrozi !\tthe actor is not so good
 0\t9\t10\tdull hating\tit was so
 """
-MRPC_WORDS = {"movie", "good", "actor", "dull"}  # of one piece each
+MRPC_WORDS = {"movie", "good", "actor", "dull"}  # of one token each
 VECTORS = "hating 1 0 0.1\nhates 1 0.1 0\nloving 1 0.2 0\ndog 0 1 0\n"
 
 
 @pytest.fixture(scope="module")
 def masked_lm(tmp_path_factory, vocabulary) -> Path:
-    """A model directory; the likeliest pieces are no words, then come LIKELIEST in their order."""
+    """A model directory; the likeliest tokens are no words, then come LIKELIEST in their order."""
     directory = tmp_path_factory.mktemp("masked_lm")
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     config = BertConfig(
@@ -42,7 +42,7 @@ def masked_lm(tmp_path_factory, vocabulary) -> Path:
     params = initial_params(config, "masked_lm", 0)
     bias = np.zeros(len(vocabulary), np.float32)
     order = ["##ing", "[SEP]", ".", *LIKELIEST]
-    bias[[vocabulary.index(piece) for piece in order]] = 100.0 * np.arange(len(order), 0, -1)
+    bias[[vocabulary.index(token) for token in order]] = 100.0 * np.arange(len(order), 0, -1)
     params["lm_bias"] = bias
     save_model(directory / "model", Model(config, params, Tokenizer.from_directory(directory)))
     return directory / "model"

@@ -47,8 +47,8 @@ def test_there_and_back(tmp_path, torch_form, capsys):
     capsys.readouterr()
     before, after = ((path / "model.safetensors").read_bytes() for path in (torch_form, tmp_path / "back"))
     assert before == after
-    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads(
-        (torch_form / "config.json").read_text()
+    assert json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8")) == json.loads(
+        (torch_form / "config.json").read_text(encoding="utf-8")
     )
 
 
@@ -60,9 +60,9 @@ def test_the_head_to_keep(tmp_path, torch_form, flag, kept):
 
 def test_the_relu_before_the_classifier(tmp_path, torch_form, capsys):
     edit_weights(torch_form, **{"fit_dense.weight": np.zeros((3, 16), np.float32)})
-    values = json.loads((torch_form / "config.json").read_text())
+    values = json.loads((torch_form / "config.json").read_text(encoding="utf-8"))
     del values["classifier_activation"]  # transformers has no such key
-    (torch_form / "config.json").write_text(json.dumps(values))
+    (torch_form / "config.json").write_text(json.dumps(values), encoding="utf-8")
     assert run("--input", torch_form, "--output_dir", tmp_path / "relu") == 0
     assert "a relu stands before the classifier" in capsys.readouterr().out
     assert load_model(tmp_path / "relu").config.classifier_activation == "relu"
@@ -122,11 +122,13 @@ def test_verify_compares_what_was_written(tmp_path, torch_form, capsys):
 
     # A model directory alone, and one whose config does not tell the truth about its weights.
     config = tmp_path / "ours" / "config.json"
-    config.write_text(config.read_text().replace('"none"', '"relu"'))
+    config.write_text(config.read_text(encoding="utf-8").replace('"none"', '"relu"'), encoding="utf-8")
     assert run("--input", tmp_path / "ours", "--verify") == 0
     assert "the relu before the classifier was put into transformers' model" in capsys.readouterr().out
-    values = json.loads((torch_form / "config.json").read_text())
-    (torch_form / "config.json").write_text(json.dumps(values | {"classifier_activation": "relu"}))
+    values = json.loads((torch_form / "config.json").read_text(encoding="utf-8"))
+    (torch_form / "config.json").write_text(
+        json.dumps(values | {"classifier_activation": "relu"}), encoding="utf-8"
+    )
     flags = ("--input", torch_form, "--verify", "--classifier_activation", "none")
     assert run(*flags) == 0
     capsys.readouterr()

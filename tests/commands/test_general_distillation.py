@@ -73,6 +73,10 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     student, teacher = load_model(output, head="masked_lm"), load_model(teacher_dir, head="none")
     dataset = PregeneratedData.open(corpus_dir, teacher.tokenizer).epoch(0)
     batch = dataset.collate(np.arange(len(dataset))[-12:], 24)
+    positions, masked_labels = batch.pop("masked_positions"), batch.pop("masked_labels")
+    row, column = np.nonzero(masked_labels >= 0)
+    labels = np.full(batch["input_ids"].shape, -1)
+    labels[row, positions[row, column]] = masked_labels[row, column]
     ours = jax.device_get(forward(BertForMaskedLM(student.config), student.params, batch))
     theirs = jax.device_get(forward(BertWithoutHead(teacher.config), teacher.params, batch))
     projected = ours.hidden_states @ student.projection["kernel"] + student.projection["bias"]
@@ -86,7 +90,6 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
         kind: network_simplex(np.asarray(cost), halves, quarters).cost for kind, cost in costs.items()
     }
     expected["embedding"] = np.mean(((projected[0] - theirs.hidden_states[0]) ** 2)[mask > 0])
-    labels = batch["lm_labels"]
     logits = np.float64(ours.logits[labels >= 0])
     chosen = logits[np.arange(len(logits)), labels[labels >= 0]]
     expected["masked_lm"] = np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)

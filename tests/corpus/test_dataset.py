@@ -48,12 +48,11 @@ def generated(tmp_path_factory, corpus, vocabulary_directory) -> Path:
     return directory
 
 
-def expected_batch(records, ids, length, padded_rows):
+def expected_batch(records, ids, length, padded_rows, most_masked):
     """What a batch of some records should be, row by row and token by token."""
     batch = {name: np.zeros((padded_rows, length), int) for name in ("attention_mask", "token_type_ids")}
     batch["input_ids"] = np.full((padded_rows, length), ids["[PAD]"])
-    batch["lm_labels"] = np.full((padded_rows, length), -1)
-    batch["is_random_next"] = np.zeros(padded_rows, int)
+    lm_labels = np.full((padded_rows, length), -1)
     batch["weights"] = np.zeros(padded_rows)
     for row, record in enumerate(records):
         for column, (token, segment) in enumerate(zip(record["tokens"], record["segment_ids"], strict=True)):
@@ -61,10 +60,17 @@ def expected_batch(records, ids, length, padded_rows):
             batch["attention_mask"][row, column] = 1
             batch["token_type_ids"][row, column] = segment
         for column, label in zip(record["masked_lm_positions"], record["masked_lm_labels"], strict=True):
-            batch["lm_labels"][row, column] = ids[label]
-        batch["is_random_next"][row] = record["is_random_next"]
+            lm_labels[row, column] = ids[label]
         batch["weights"][row] = 1
-    return batch
+    return batch | masked_of_dense(lm_labels, most_masked)
+
+
+def masked_of_dense(lm_labels, most_masked):
+    """Positions and labels of masked tokens from an array that has -1 at all other positions."""
+    width = min(-(-most_masked // 4) * 4, lm_labels.shape[1])
+    order = np.argsort(lm_labels == -1, axis=1, kind="stable")[:, :width]
+    labels = np.take_along_axis(lm_labels, order, axis=1)
+    return {"masked_positions": np.where(labels == -1, 0, order), "masked_labels": labels}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,7 @@ def expected_batch(records, ids, length, padded_rows):
     + [("one_seq", "one_seq_jsonl")],
 )
 def test_batches_are_the_records(generated, tokenizer, name, records_of):
-    ids = {piece: index for index, piece in enumerate(tokenizer.pieces())}
+    ids = {token: index for index, token in enumerate(tokenizer.tokens())}
     data = PregeneratedData.open(generated / name, tokenizer)
     assert data.epochs == 2
     assert data.max_seq_len == 48
@@ -85,9 +91,10 @@ def test_batches_are_the_records(generated, tokenizer, name, records_of):
         assert dataset.lengths.tolist() == [len(record["tokens"]) for record in records]
         masked = [len(record["masked_lm_labels"]) for record in records]
         assert (dataset.masked_tokens, dataset.most_masked) == (sum(masked), max(masked))
+        assert dataset.is_random_next.tolist() == [record["is_random_next"] for record in records]
         rows = np.random.default_rng(epoch).choice(len(records), 200, replace=False)
         batch = dataset.collate(rows, 50, 203)
-        expected = expected_batch([records[row] for row in rows], ids, 50, 203)
+        expected = expected_batch([records[row] for row in rows], ids, 50, 203, max(masked))
         assert batch.keys() == expected.keys()
         for key, values in expected.items():
             assert batch[key].dtype == (np.float32 if key == "weights" else np.int32)
@@ -103,16 +110,17 @@ def test_collate_refuses_what_does_not_fit(generated, tokenizer):
         dataset.collate(np.array([0, 1]), 48, 1)
     batch = dataset.collate(np.zeros(0, int), 8, 2)
     assert not batch["weights"].any()
-    assert (batch["lm_labels"] == -1).all()
+    assert batch["masked_labels"].shape == (2, 8)
+    assert (batch["masked_labels"] == -1).all()
 
 
 def test_without_masks(generated, tokenizer):
     dataset = PregeneratedData.open(generated / "pairs_without_masks", tokenizer).epoch(0)
     assert dataset.masked_tokens == 0
     batch = dataset.collate(np.arange(len(dataset)), 48)
-    assert (batch["lm_labels"] == -1).all()
+    assert "masked_labels" not in batch
     assert not (batch["input_ids"] == tokenizer.mask_id).any()
-    assert 0.3 < batch["is_random_next"].mean() < 0.9
+    assert 0.3 < dataset.is_random_next.mean() < 0.9
 
 
 def test_arrays_are_plain_npy_files(generated, tokenizer):
@@ -142,9 +150,32 @@ def test_the_originals_own_files(generated, tokenizer, tmp_path):
     (tmp_path / "epoch_0.json").write_text(json.dumps(record) + "\n")
     (tmp_path / "epoch_0_metrics.json").write_text('{"num_training_examples": 1, "max_seq_len": 128}')
     batch = PregeneratedData.open(tmp_path, tokenizer).epoch(3).collate(np.array([0]), 8)
-    the, cat, sat = (piece[0] for piece in tokenizer.encode_pieces(["the", "cat", "sat"]))
+    the, cat, sat = (ids[0] for ids in tokenizer.encode(["the", "cat", "sat"]))
     assert batch["input_ids"].tolist() == [[2, the, 4, 3, sat, 3, 0, 0]]
-    assert batch["lm_labels"].tolist() == [[-1, -1, cat, -1, -1, -1, -1, -1]]
+    assert batch["masked_positions"].tolist() == [[2, 0, 0, 0]]
+    assert batch["masked_labels"].tolist() == [[cat, -1, -1, -1]]
+
+
+def test_masked_tokens_in_any_order(tokenizer, tmp_path):
+    """Other programs may list them unsorted, or one of them twice: the last one counts."""
+    generator = np.random.default_rng(0)
+    words = ["the", "cat", "sat", "on", "mat"]
+    ids = {token: index for index, token in enumerate(tokenizer.tokens())}
+    lm_labels = np.full((40, 12), -1)
+    records = []
+    for labels in lm_labels:
+        positions = generator.integers(0, 10, generator.integers(0, 7)).tolist()
+        chosen = generator.choice(words, len(positions)).tolist()
+        for position, word in zip(positions, chosen, strict=True):
+            labels[position] = ids[word]
+        record = {"tokens": ["the"] * 10, "segment_ids": [0] * 10, "is_random_next": False}
+        records.append(record | {"masked_lm_positions": positions, "masked_lm_labels": chosen})
+    most = max(len(record["masked_lm_labels"]) for record in records)
+    (tmp_path / "epoch_0.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "epoch_0_metrics.json").write_text('{"num_training_examples": 40, "max_seq_len": 12}')
+    batch = PregeneratedData.open(tmp_path, tokenizer).epoch(0).collate(np.arange(40), 12)
+    for name, values in masked_of_dense(lm_labels, most).items():
+        np.testing.assert_array_equal(batch[name], values)
 
 
 def altered(**changes) -> str:

@@ -12,16 +12,16 @@ import pytest
 from corpora import write_corpus
 
 from bert_emd_jax.commands.pretrain_data import main
-from bert_emd_jax.corpus import writing as pretraining_files
+from bert_emd_jax.corpus import writing
 
 # A run that is killed after so many blocks. Its worker processes read this file too, hence the guard.
 KILLED_RUN = """
 import os, signal, sys
 from bert_emd_jax.commands import pretrain_data
-from bert_emd_jax.corpus import writing as pretraining_files
+from bert_emd_jax.corpus import writing
 
 if __name__ == "__main__":
-    finish_block = pretraining_files._GrowingEpoch.finish_block
+    finish_block = writing._UnfinishedEpoch.finish_block
     blocks = int(sys.argv.pop(1))
 
     def finish_and_die(self, examples):
@@ -34,7 +34,7 @@ if __name__ == "__main__":
                 file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    pretraining_files._GrowingEpoch.finish_block = finish_and_die
+    writing._UnfinishedEpoch.finish_block = finish_and_die
     sys.exit(pretrain_data.main())
 """
 
@@ -77,9 +77,9 @@ def test_a_killed_run_goes_on(tmp_path, corpus, vocabulary_directory, more, monk
     assert (killed / "epoch_0_metrics.json").is_file()
     assert (killed / "epoch_1.partial" / "log.jsonl").read_text().count("\n") == 2
     finished = []
-    finish_block = pretraining_files._GrowingEpoch.finish_block
+    finish_block = writing._UnfinishedEpoch.finish_block
     monkeypatch.setattr(
-        pretraining_files._GrowingEpoch,
+        writing._UnfinishedEpoch,
         "finish_block",
         lambda self, examples: finished.append(examples) or finish_block(self, examples),
     )
@@ -113,7 +113,7 @@ def test_a_tokenised_corpus_is_kept(tmp_path, corpus, vocabulary_directory, monk
     arguments = flags(corpus, vocabulary_directory, output, "--reduce_memory")
     run_and_kill(tmp_path, 1, arguments)
     assert (output / ".corpus" / "tokens.bin").is_file()
-    monkeypatch.setattr("bert_emd_jax.corpus.corpus.tokenize_corpus", None)
+    monkeypatch.setattr("bert_emd_jax.commands.pretrain_data.tokenize_corpus", None)
     assert main([*arguments, "--resume"]) == 0
     assert not (output / ".corpus").exists()
 

@@ -9,7 +9,7 @@ import pytest
 from corpora import numbered_corpus, write_corpus
 
 from bert_emd_jax.commands.pretrain_data import main
-from bert_emd_jax.corpus.examples import ExampleSettings
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings
 from bert_emd_jax.corpus.writing import write_epochs
 
 
@@ -52,7 +52,7 @@ def test_files_are_the_original_ones(tmp_path, text_corpus, vocabulary_directory
     files = files_of(tmp_path / "out")
     names = [f"epoch_{epoch}{kind}.json" for epoch in (0, 1) for kind in ("", "_metrics")]
     assert list(files) == [*names, "pretraining_data.json"]
-    pieces = set((vocabulary_directory / "vocab.txt").read_text(encoding="utf-8").split("\n"))
+    vocabulary = set((vocabulary_directory / "vocab.txt").read_text(encoding="utf-8").split("\n"))
     for epoch in (0, 1):
         lines = files[f"epoch_{epoch}.json"].decode("ascii").splitlines()
         metrics = json.loads(files[f"epoch_{epoch}_metrics.json"])
@@ -71,7 +71,7 @@ def test_files_are_the_original_ones(tmp_path, text_corpus, vocabulary_directory
             assert len(tokens) == len(segment_ids) <= 64
             assert segment_ids == sorted(segment_ids)
             assert tokens[segment_ids.count(0) - 1] == "[SEP]"
-            assert set(tokens) <= pieces
+            assert set(tokens) <= vocabulary
             positions = record["masked_lm_positions"]
             assert positions == sorted(set(positions))
             assert len(positions) == len(record["masked_lm_labels"]) > 0
@@ -127,9 +127,9 @@ def test_without_masks(tmp_path, text_corpus, vocabulary_directory):
 
 def test_lower_casing_is_the_tokenizers_unless_said(tmp_path, vocabulary_directory):
     corpus = write_corpus(tmp_path, "Berlin Berlin\n\nBerlin Berlin\n")
-    for name, more, piece in (("a", (), "berlin"), ("b", ("--no_do_lower_case",), "Berlin")):
+    for name, more, token in (("a", (), "berlin"), ("b", ("--no_do_lower_case",), "Berlin")):
         assert main(flags(corpus, vocabulary_directory, tmp_path / name, *more)) == 0
-        assert f'"{piece}"' in (tmp_path / name / "epoch_0.json").read_text()
+        assert f'"{token}"' in (tmp_path / name / "epoch_0.json").read_text()
 
 
 def test_several_workers_need_a_directory():

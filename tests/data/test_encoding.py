@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_emd_jax.data.encoding import EncodedDataset, encode_examples, truncated_lengths
-from bert_emd_jax.data.readers import Examples
+from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_rows_equal_transformers_where_nothing_is_cut(vocabulary_directory, toke
 def test_truncated_rows(tokenizer, max_length, pair):
     dataset = encode_examples(tokenizer, examples(TEXTS_A, TEXTS_B if pair else None), max_length)
     assert dataset.lengths.max() == max_length
-    for row, (a, b) in enumerate(zip(*map(tokenizer.encode_pieces, (TEXTS_A, TEXTS_B)), strict=True)):
+    for row, (a, b) in enumerate(zip(*map(tokenizer.encode, (TEXTS_A, TEXTS_B)), strict=True)):
         if pair:
             while len(a) + len(b) > max_length - 3:
                 (a if len(a) > len(b) else b).pop()

@@ -13,7 +13,7 @@ NUMBERS = ("0", "1")
 
 
 def custom(labels) -> Task:
-    return Task("custom", labels, ("accuracy",), pair=False, splits={})
+    return Task("custom", labels, ("accuracy",), splits={})
 
 
 @pytest.fixture

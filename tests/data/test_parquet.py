@@ -146,8 +146,8 @@ def test_damaged_bytes_are_refused(tmp_path):
     generator = np.random.default_rng(0)
     for _ in range(150):
         content = bytearray(whole)
-        for place in generator.integers(0, len(whole), 3):
-            content[place] = generator.integers(0, 256)
+        for position in generator.integers(0, len(whole), 3):
+            content[position] = generator.integers(0, 256)
         path.write_bytes(content)
         try:
             read_split(get_task("custom", data_dir=tmp_path), tmp_path, "train")

@@ -24,7 +24,7 @@ def examples(texts_a, texts_b=None, labels=None):
 
 
 def same(a, b) -> None:
-    for name in ("token_ids", "offsets", "first_lengths"):
+    for name in ("token_ids", "offsets", "segment_a_lengths"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert a.pad_id == b.pad_id
 

@@ -21,7 +21,7 @@ GOOGLE_CONFIG = {  # the keys of the released uncased_L-12_H-768_A-12/bert_confi
 
 
 def test_reads_googles_bert_config(tmp_path):
-    (tmp_path / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG))
+    (tmp_path / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG), encoding="utf-8")
     config = load_bert_config(tmp_path)
     assert config == BertConfig()  # BERT-base is the default
     assert config.head_dim == 64
@@ -38,7 +38,7 @@ def test_what_we_write_transformers_reads_alike(tmp_path):
         num_labels=3,
         id2label=("no", "maybe", "yes"),
     )
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert type(theirs).__name__ == "BertConfig"
     for name in ("hidden_size", "hidden_act", "layer_norm_eps", "classifier_dropout", "num_labels"):
@@ -102,6 +102,6 @@ def test_missing_sizes_and_damaged_files_are_named(tmp_path):
         BertConfig.from_dict({"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1})
     with pytest.raises(UserError, match=r"no config\.json"):
         load_bert_config(tmp_path)
-    (tmp_path / "config.json").write_text('{"hidden_size": ')
+    (tmp_path / "config.json").write_text('{"hidden_size": ', encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: not valid JSON"):
         load_bert_config(tmp_path)

@@ -1,4 +1,4 @@
-"""Where the logits alone are wanted, the last layer runs at few tokens, and they are the same."""
+"""If the logits alone are wanted, the last layer runs at few tokens, and they are the same."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ CONFIG = BertConfig(
     num_labels=3,
 )
 ROWS, LENGTH = 5, 24
-PLACES = np.array([[3, 0], [1, 1], [5, 2], [23, 11], [0, 22]], np.int32)
+POSITIONS = np.array([[3, 0], [1, 1], [5, 2], [23, 11], [0, 22]], np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def batch():
         "input_ids": rng.integers(0, 50, (ROWS, LENGTH)).astype(np.int32),
         "attention_mask": mask.astype(np.int32),
         "token_type_ids": rng.integers(0, 2, (ROWS, LENGTH)).astype(np.int32),
-        "masked_positions": PLACES,
+        "masked_positions": POSITIONS,
     }
 
 
@@ -61,12 +61,12 @@ def test_the_output_is_that_of_the_tokens_that_the_head_reads(batch, head, layer
     config = dataclasses.replace(CONFIG, num_hidden_layers=layers)
     kind = {"classifier": BertForSequenceClassification, "masked_lm": BertForMaskedLM}[head]
     whole, alone = both(kind(config, jnp.float64), initialised(config, head), batch)
-    places = np.zeros((ROWS, 1), int) if head == "classifier" else PLACES
+    positions = np.zeros((ROWS, 1), int) if head == "classifier" else POSITIONS
     rows = np.arange(ROWS)[:, None]
     assert whole.hidden_states.shape == (layers + 1, ROWS, LENGTH, 32)
     np.testing.assert_allclose(alone.logits, whole.logits, atol=1e-11)
-    np.testing.assert_allclose(alone.hidden_states, whole.hidden_states[:, rows, places], atol=1e-11)
-    scores = np.take_along_axis(whole.attention_scores, places[None, :, None, :, None], axis=3)
+    np.testing.assert_allclose(alone.hidden_states, whole.hidden_states[:, rows, positions], atol=1e-11)
+    scores = np.take_along_axis(whole.attention_scores, positions[None, :, None, :, None], axis=3)
     np.testing.assert_allclose(alone.attention_scores, scores, atol=1e-11)
 
 

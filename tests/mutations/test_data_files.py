@@ -17,8 +17,8 @@ from bert_emd_jax.augmentation.augmented_file import header_of, whole_rows, writ
 from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.corpus.corpus import tokenize_corpus
 from bert_emd_jax.corpus.dataset import PregeneratedData
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary
-from bert_emd_jax.corpus.manifest import describe, write_description
+from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
 from bert_emd_jax.corpus.writing import write_epochs
 from bert_emd_jax.data import token_cache
 from bert_emd_jax.data.encoding import encode_examples
@@ -27,6 +27,7 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task import SplitFile
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.files import write_json
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 WORDS = (
@@ -162,9 +163,9 @@ def pregenerated(tmp_path: Path, tokenizer: Tokenizer) -> dict[str, dict[str, by
     for form in ("jsonl", "arrays"):
         directory = tmp_path / f"as {form}"
         directory.mkdir()
-        write_description(directory, describe(path, tokenizer, SETTINGS, form, (0, 1)))
+        write_json(directory / MANIFEST_FILE, create_manifest(path, tokenizer, SETTINGS, form, (0, 1)))
         corpus = tokenize_corpus(path, tokenizer)
-        write_epochs(corpus, Vocabulary.of(tokenizer), SETTINGS, [0, 1], directory, form=form)
+        write_epochs(corpus, Vocabulary.of(tokenizer), SETTINGS, [0, 1], directory, format_name=form)
         found[form] = read_files(directory)
     return found
 
@@ -174,7 +175,7 @@ def every_batch(directory: Path, tokenizer: Tokenizer) -> None:
     dataset = data.epoch(0)
     assert len(dataset) == data.example_count(0)
     batch = dataset.collate(np.arange(len(dataset)), data.max_seq_len)
-    for name in ("input_ids", "lm_labels"):
+    for name in {"input_ids", "masked_labels"} & batch.keys():
         assert batch[name].min() >= -1
         assert batch[name].max() < tokenizer.vocab_size
 

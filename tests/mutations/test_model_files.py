@@ -15,7 +15,7 @@ from mutations.harness import read_files, survives
 from mutations.mutators import damaged_bytes, damaged_json, damaged_text, either
 from torch_archives import call, dict_of, name, number, pickle_of, text, tuple_of, write_legacy, write_zip
 
-from bert_emd_jax.checkpoints import loading as fitting
+from bert_emd_jax.checkpoints import loading
 from bert_emd_jax.checkpoints.inspection import inspect_model
 from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model
 from bert_emd_jax.models.bert_config import BertConfig, load_bert_config
@@ -54,13 +54,13 @@ def hugging_face(model) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def shapes_once(monkeypatch: pytest.MonkeyPatch):
     """The shapes of a model are found by tracing it, a tenth of a second each time."""
-    monkeypatch.setattr(fitting, "parameter_shapes", functools.cache(fitting.parameter_shapes))
+    monkeypatch.setattr(loading, "parameter_shapes", functools.cache(loading.parameter_shapes))
 
 
 def use_tokenizer(directory: Path) -> None:
     tokenizer = Tokenizer.from_directory(directory)
-    largest = max(max(ids, default=0) for ids in tokenizer.encode_pieces(TEXTS))
-    assert largest < tokenizer.vocab_size == len(tokenizer.pieces())
+    largest = max(max(ids, default=0) for ids in tokenizer.encode(TEXTS))
+    assert largest < tokenizer.vocab_size == len(tokenizer.tokens())
     assert tokenizer.fingerprint
 
 

@@ -15,8 +15,9 @@ from report import synthetic_run
 
 from bert_emd_jax.report.compare import group_runs, read_compared_run
 from bert_emd_jax.report.html import render
-from bert_emd_jax.report.run_files import read_run
-from bert_emd_jax.runs.run_directory import MappingHistory, MetricsLog, prepare_run_directory
+from bert_emd_jax.report.run_reader import read_run
+from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMappingWriter
+from bert_emd_jax.runs.run_directory import MetricsLog, prepare_run_directory
 from bert_emd_jax.training.config import FinetuneConfig, flags_of
 
 damaged_object = either(damaged_json, damaged_json, damaged_json, damaged_bytes, damaged_text)
@@ -164,12 +165,13 @@ def test_metrics_to_go_on_with(tmp_path: Path, run: dict[str, bytes]):
 
 def test_layer_mappings_to_go_on_with(tmp_path: Path, run: dict[str, bytes]):
     def read(directory: Path) -> None:
-        history = MappingHistory(directory)
+        history = LayerMappingWriter(directory)
         history.resume(4)
-        history.add(
-            5,
-            {name: array[-1] for name, array in synthetic_run.mapping(2, 3, 8, 3).items() if name != "steps"},
+        arrays = synthetic_run.mapping(2, 3, 8, 3)
+        flow, cost = (
+            {kind: arrays[f"{kind}_{part}"][-1] for kind in COST_KINDS} for part in ("flow", "cost")
         )
+        history.add(5, flow, cost)
         (tmp_path / "copy").mkdir(exist_ok=True)
         history._path = tmp_path / "copy" / "layer_mapping.npz"
         history.write()

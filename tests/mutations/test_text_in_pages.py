@@ -67,8 +67,8 @@ def write_hostile_run(directory: Path, text: str) -> Path:
     for role in ("student", "teacher"):
         results[role]["metrics"] = {text: 0.5}
     (run / "eval_results.json").write_text(json.dumps(results))
-    said = [row | {"id": text, "text": text, "label": text} for row in synthetic_run.predictions()]
-    synthetic_run.write_rows(run / "dev_predictions.jsonl", said)
+    predictions = [row | {"id": text, "text": text, "label": text} for row in synthetic_run.predictions()]
+    synthetic_run.write_rows(run / "dev_predictions.jsonl", predictions)
     rows = [row | {text: 0.5, "primary": text} for row in synthetic_run.metric_rows(8)]
     synthetic_run.write_rows(run / "metrics.jsonl", rows)
     return run

@@ -128,11 +128,11 @@ def metric_rows(steps: int = STEPS, finetune: bool = False) -> list[dict[str, An
 
 
 def mapping(
-    students: int = STUDENT_LAYERS, teachers: int = TEACHER_LAYERS, steps: int = STEPS, moments: int = 41
+    students: int = STUDENT_LAYERS, teachers: int = TEACHER_LAYERS, steps: int = STEPS, logged_steps: int = 41
 ) -> dict[str, np.ndarray]:
     """Plans that start near the product of the weights and sharpen towards the diagonal."""
     rng = np.random.default_rng(1)
-    recorded = np.linspace(0, steps, moments).round().astype(int)
+    recorded = np.linspace(0, steps, logged_steps).round().astype(int)
     student, teacher = np.arange(1, students + 1) / students, np.arange(1, teachers + 1) / teachers
     arrays: dict[str, list[np.ndarray]] = {}
     for step in recorded:
@@ -140,9 +140,9 @@ def mapping(
         weights_s = np.exp(progress * np.linspace(0.35, -0.4, students))
         weights_t = np.exp(progress * np.linspace(-0.6, 0.7, teachers) ** 2)
         weights_s, weights_t = weights_s / weights_s.sum(), weights_t / weights_t.sum()
-        for side, scale in (("attention", 4.0), ("hidden", 0.3)):
+        for kind, scale in (("attention", 4.0), ("hidden", 0.3)):
             apart = np.abs(student[:, None] - teacher[None] + 0.5 / teachers)
-            distance = apart ** (2 if side == "attention" else 1.2)
+            distance = apart ** (2 if kind == "attention" else 1.2)
             cost = (
                 scale * (0.2 + 3 * distance) * (1.2 - progress) * np.exp(rng.normal(0, 0.04, distance.shape))
             )
@@ -158,7 +158,7 @@ def mapping(
                 "teacher_weights": weights_t,
             }
             for part, value in entries.items():
-                arrays.setdefault(f"{side}_{part}", []).append(value.astype(np.float32))
+                arrays.setdefault(f"{kind}_{part}", []).append(value.astype(np.float32))
     return {"steps": recorded} | {name: np.stack(values) for name, values in arrays.items()}
 
 

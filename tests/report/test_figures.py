@@ -1,4 +1,4 @@
-"""The figures' arithmetic against plain definitions, and the colours against the contrast rules of WCAG 2."""
+"""The figures' arithmetic against plain definitions, and the colors against the contrast rules of WCAG 2."""
 
 import re
 import warnings
@@ -18,7 +18,7 @@ from bert_emd_jax.report.figures import (
     thin,
 )
 from bert_emd_jax.report.heatmaps import Cell
-from bert_emd_jax.report.run_files import Curve
+from bert_emd_jax.report.run_reader import Curve
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import entropy
 
@@ -65,7 +65,7 @@ def test_entropy():
 
 
 def _points(svg: str, variable: str) -> np.ndarray:
-    """The vertices, in SVG units, of the first line of the colour `variable`."""
+    """The vertices, in SVG units, of the first line of the color `variable`."""
     path = re.search(rf'd="([^"]*)"[^>]*stroke: var\(--{variable}\)', svg)
     assert path is not None
     return np.array([[float(x), float(y)] for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path[1])])
@@ -115,11 +115,11 @@ def test_a_readers_matplotlibrc_does_not_change_the_figure():
         assert draw_curves("one", [Series("x", "loss", CURVE)], "y", "x") == plain
 
 
-# colours
+# colors
 
 
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)], dtype=float)
+def _rgb(color: str) -> np.ndarray:
+    return np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)], dtype=float)
 
 
 def _contrast(one: np.ndarray, other: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
-from bert_emd_jax.report.predictions import agreement, confusion, notable_examples, read_predictions
+from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
+from bert_emd_jax.report.run_reader import read_predictions
 from bert_emd_jax.report.tables import flags_by_source
 
 LABELS = ["negative", "positive"]
@@ -42,7 +43,7 @@ def test_counts_and_the_rows_of_most_disagreement(path: Path):
     # Rows 9 to 11 are those on which one of the two is wrong; the later, the further apart.
     assert [one.identifier for one in shown] == ["r11", "r10", "r9"]
     assert shown[0].texts == ("sentence 11", "a second text")
-    assert [(said.by, said.text.replace("\xa0", " "), said.is_right) for said in shown[0].said] == [
+    assert [(one.model, one.text.replace("\xa0", " "), one.is_right) for one in shown[0].predictions] == [
         ("teacher", "positive 71 %", False),
         ("student", "negative 71 %", True),
     ]
@@ -142,9 +143,9 @@ def test_the_slider_data_are_the_plans(tmp_path: Path):
     plans = json.loads(page.source[start : page.source.index("</script>", start)])
     arrays = synthetic_run.mapping()
     assert plans["steps"] == arrays["steps"].tolist()
-    for side in ("attention", "hidden"):
-        flow = np.array(plans["sides"][side]["flow"]) / plans["unit"]
-        np.testing.assert_allclose(flow, arrays[f"{side}_flow"], atol=5.1e-6)
+    for kind in ("attention", "hidden"):
+        flow = np.array(plans["sides"][kind]["flow"]) / plans["unit"]
+        np.testing.assert_allclose(flow, arrays[f"{kind}_flow"], atol=5.1e-6)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
@@ -164,9 +165,9 @@ def test_the_slider_moves_the_plans(tmp_path: Path):
     arrays = synthetic_run.mapping()
     page = Page(done.stdout.replace("<!DOCTYPE html>", ""))
     assert f"at step {arrays['steps'][3]}," in page.text
-    for side in ("attention", "hidden"):
-        flow = arrays[f"{side}_flow"][3]
-        table = page.table(f"{side} transport plan")[2:]
+    for kind in ("attention", "hidden"):
+        flow = arrays[f"{kind}_flow"][3]
+        table = page.table(f"{kind} transport plan")[2:]
         shown = np.array([[float(cell) for cell in row[1:]] for row in table[:-1]])
         np.testing.assert_allclose(shown[:, :-1], 100 * flow, atol=0.0511)
         np.testing.assert_allclose(shown[:, -1], 100 * flow.sum(1), atol=0.0511)

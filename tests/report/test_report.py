@@ -108,7 +108,7 @@ def test_ids_are_unique_and_every_reference_has_one(page: Page):
     assert {first or second for first, second in references} <= set(ids)
 
 
-def test_no_colour_is_left_that_ignores_the_theme(page: Page):
+def test_no_color_is_left_that_ignores_the_theme(page: Page):
     body = page.source[page.source.index("<body>") :]
     assert not re.findall(r"(?:fill|stroke|color|background)\s*[:=]\s*\"?#[0-9a-fA-F]{3,6}", body)
     declared = set(re.findall(r"--([a-z0-9-]+):", page.source))
@@ -128,21 +128,21 @@ def test_the_comparison_has_the_files_numbers(page: Page):
     assert "keeps 97.7 % of its teacher's accuracy" in page.text
 
 
-@pytest.mark.parametrize("side", ["attention", "hidden"])
-def test_the_heatmaps_have_the_last_plan_and_cost(page: Page, side: str):
+@pytest.mark.parametrize("kind", ["attention", "hidden"])
+def test_the_heatmaps_have_the_last_plan_and_cost(page: Page, kind: str):
     arrays = synthetic_run.mapping()
-    flow, cost = arrays[f"{side}_flow"][-1], arrays[f"{side}_cost"][-1]
-    plan = page.table(f"{side} transport plan")[2:]
+    flow, cost = arrays[f"{kind}_flow"][-1], arrays[f"{kind}_cost"][-1]
+    plan = page.table(f"{kind} transport plan")[2:]
     shown = np.array([[float(cell) for cell in row[1:-1]] for row in plan[:-1]])
     assert shown.shape == (3, 6)
     np.testing.assert_allclose(shown, 100 * flow, atol=0.0501)
     np.testing.assert_allclose([float(row[-1]) for row in plan[:-1]], 100 * flow.sum(1), atol=0.0501)
     np.testing.assert_allclose([float(cell) for cell in plan[-1][1:-1]], 100 * flow.sum(0), atol=0.0501)
-    costs = [[float(cell) for cell in row[1:]] for row in page.table(f"{side} costs")[2:]]
+    costs = [[float(cell) for cell in row[1:]] for row in page.table(f"{kind} costs")[2:]]
     np.testing.assert_allclose(costs, cost, rtol=5.1e-3)
 
 
-def test_shades_of_the_moments_follow_the_plans(page: Page):
+def test_shades_of_the_small_pictures_follow_the_plans(page: Page):
     start = page.source.index('aria-label="hidden plan at step 400"')
     picture = page.source[start : page.source.index("</svg>", start)]
     shades = np.zeros((3, 6))
@@ -178,11 +178,11 @@ def test_hostile_text_stays_text(tmp_path: Path):
     (run / "eval_results.json").write_text(json.dumps(results))
     results["labels"] = [HOSTILE, "positive"]
     (run / "eval_results.json").write_text(json.dumps(results))
-    said = [
+    predictions = [
         row | {"id": HOSTILE, "text": HOSTILE, "text_pair": HOSTILE, "label": HOSTILE}
         for row in synthetic_run.predictions()
     ]
-    synthetic_run.write_rows(run / "dev_predictions.jsonl", said)
+    synthetic_run.write_rows(run / "dev_predictions.jsonl", predictions)
     rows = [row | {HOSTILE: 0.5, "primary": HOSTILE} for row in synthetic_run.metric_rows()]
     for row in rows:
         row.pop("accuracy", None), row.pop("f1", None)

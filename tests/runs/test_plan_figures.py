@@ -14,15 +14,15 @@ def run(tmp_path):
     return synthetic_run.write_run(tmp_path / "run")
 
 
-def test_the_plans_of_a_moment(run):
+def test_the_plans_of_a_logged_step(run):
     mapping = synthetic_run.mapping()
-    for step, moment in ((None, -1), (0, 0), (203, 20)):
+    for step, index in ((None, -1), (0, 0), (203, 20)):
         figure = bert_emd_jax.plot_mapping(run, step)
         attention, hidden = figure.axes
         assert (attention.get_title(), hidden.get_title()) == ("attention", "hidden")
         for axes in figure.axes:
             drawn = axes.images[0].get_array()
-            expected = mapping[f"{axes.get_title()}_flow"][moment]
+            expected = mapping[f"{axes.get_title()}_flow"][index]
             np.testing.assert_allclose(drawn, expected, atol=1e-7)
             shown = {tuple(text.get_position()): text.get_text() for text in axes.texts}
             assert shown == {
@@ -30,16 +30,16 @@ def test_the_plans_of_a_moment(run):
                 for (row, column), mass in np.ndenumerate(expected)
                 if mass >= 5e-3
             }
-        assert figure.get_suptitle().endswith(f"step {mapping['steps'][moment]}")
+        assert figure.get_suptitle().endswith(f"step {mapping['steps'][index]}")
 
 
 def test_the_layer_weights_over_time(run):
     mapping = synthetic_run.mapping()
     figure = bert_emd_jax.plot_layer_weights(run)
     for axes in figure.axes:
-        owner, side = axes.get_title().replace(" layers,", "").split()
+        model, kind = axes.get_title().replace(" layers,", "").split()
         drawn = np.stack([line.get_ydata() for line in axes.lines], axis=1)
-        np.testing.assert_allclose(drawn, mapping[f"{side}_{owner}_weights"], atol=1e-7)
+        np.testing.assert_allclose(drawn, mapping[f"{kind}_{model}_weights"], atol=1e-7)
         np.testing.assert_array_equal(axes.lines[0].get_xdata(), mapping["steps"])
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [
             str(1 + layer) for layer in range(drawn.shape[1])

@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_emd_jax.corpus.corpus import tokenize_corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, Vocabulary, block_examples, corpus_blocks
+from bert_emd_jax.corpus.pretraining_examples import (
+    ExampleSettings,
+    Vocabulary,
+    block_examples,
+    corpus_blocks,
+)
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -81,9 +86,9 @@ def test_pieces_are_those_of_the_library(tmp_path, model_type, rule, byte_fallba
     path = train(tmp_path, vocab_size=500 if byte_fallback else 170, **options)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
     ours = Tokenizer.from_directory(tmp_path)
-    assert ours.encode_pieces(TEXTS) == theirs.encode(TEXTS)
+    assert ours.encode(TEXTS) == theirs.encode(TEXTS)
     assert ours.vocab_size == theirs.vocab_size()
-    assert ours.pieces() == [theirs.id_to_piece(index) for index in range(ours.vocab_size)]
+    assert ours.tokens() == [theirs.id_to_piece(index) for index in range(ours.vocab_size)]
     assert (ours.pad_id, ours.unk_id, ours.cls_id, ours.sep_id) == (0, 1, 2, 3)
     assert ours.mask_id == theirs.piece_to_id("[MASK]")
 
@@ -100,7 +105,7 @@ def test_any_ordinary_text(trained, text):
     theirs = _once("library", lambda: sentencepiece.SentencePieceProcessor(str(trained / "spiece.model")))
     ours = _once("ours", lambda: Tokenizer.from_directory(trained))
     if "▁" not in text and "[" not in text:
-        assert ours.encode_pieces([text]) == [theirs.encode(text)]
+        assert ours.encode([text]) == [theirs.encode(text)]
 
 
 _MADE: dict = {}
@@ -131,7 +136,7 @@ def test_albert_tokenizers(trained, tmp_path, lower_case, keep_accents):
     settings_file(tmp_path, tokenizer_class="AlbertTokenizer", **options, **names)
     ours = Tokenizer.from_directory(tmp_path)
     texts = [*ENGLISH, "``Café''", "Ünïté"]
-    assert ours.encode_pieces(texts) == [theirs.encode(text, add_special_tokens=False) for text in texts]
+    assert ours.encode(texts) == [theirs.encode(text, add_special_tokens=False) for text in texts]
     assert (ours.cls_id, ours.sep_id, ours.mask_id) == (
         theirs.cls_token_id,
         theirs.sep_token_id,
@@ -153,13 +158,13 @@ def test_multilingual_ids_are_moved_by_one(tmp_path, named):
         settings_file(tmp_path, tokenizer_class="XLMRobertaTokenizer")
     ours = Tokenizer.from_directory(tmp_path)
     texts = [*ENGLISH, *JAPANESE]
-    assert ours.encode_pieces(texts) == [theirs.encode(text, add_special_tokens=False) for text in texts]
+    assert ours.encode(texts) == [theirs.encode(text, add_special_tokens=False) for text in texts]
     assert (ours.cls_id, ours.pad_id, ours.sep_id, ours.unk_id) == (0, 1, 2, 3)
     assert ours.mask_id == theirs.mask_token_id == ours.vocab_size - 1
     library = sentencepiece.SentencePieceProcessor(
         model_file=str(tmp_path / ("other.model" if named else path))
     )
-    assert ours.encode_pieces(["the cat"]) == [[index + 1 for index in library.encode("the cat")]]
+    assert ours.encode(["the cat"]) == [[index + 1 for index in library.encode("the cat")]]
 
 
 def test_a_slow_tokenizer_of_transformers(tmp_path):
@@ -175,7 +180,7 @@ def test_a_slow_tokenizer_of_transformers(tmp_path):
     )
     texts = [text for text in TEXTS if text.strip()]
     expected = [theirs.encode(text, add_special_tokens=False) for text in texts]
-    assert Tokenizer.from_directory(tmp_path).encode_pieces(texts) == expected
+    assert Tokenizer.from_directory(tmp_path).encode(texts) == expected
 
 
 def test_where_special_tokens_are_named(tmp_path):
@@ -202,7 +207,7 @@ def test_a_mask_beside_the_model(tmp_path):
     (tmp_path / "added_tokens.json").write_text(json.dumps({"[MASK]": size}))
     tokenizer = Tokenizer.from_directory(tmp_path)
     assert (tokenizer.mask_id, tokenizer.vocab_size) == (size, size + 1)
-    assert tokenizer.encode_pieces(["[MASK]"]) == [[size]]
+    assert tokenizer.encode(["[MASK]"]) == [[size]]
     (tmp_path / "added_tokens.json").write_text(json.dumps({"[MASK]": size + 5}))
     with pytest.raises(UserError, match="should have id"):
         Tokenizer.from_directory(tmp_path)
@@ -216,11 +221,11 @@ def test_saved_and_exported(trained, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     again, travelled = Tokenizer.from_directory(tmp_path), pickle.loads(pickle.dumps(ours))
     assert again.fingerprint == travelled.fingerprint == ours.fingerprint
-    assert again.encode_pieces(TEXTS) == travelled.encode_pieces(TEXTS) == ours.encode_pieces(TEXTS)
+    assert again.encode(TEXTS) == travelled.encode(TEXTS) == ours.encode(TEXTS)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert [theirs.encode(text, add_special_tokens=False) for text in TEXTS] == ours.encode_pieces(TEXTS)
+    assert [theirs.encode(text, add_special_tokens=False) for text in TEXTS] == ours.encode(TEXTS)
     pair = theirs("the cat", "a mat")
-    a, b = ours.encode_pieces(["the cat", "a mat"])
+    a, b = ours.encode(["the cat", "a mat"])
     assert pair["input_ids"] == [ours.cls_id, *a, ours.sep_id, *b, ours.sep_id]
     assert pair["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
     assert theirs.pad_token_id == ours.pad_id
@@ -233,12 +238,7 @@ def test_a_fast_file_with_other_pairs(tmp_path, said):
     source = tmp_path / "source"
     plain = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2, "unk_piece": "<unk>"}
     train(
-        source,
-        "sentencepiece.bpe.model",
-        **plain,
-        bos_piece="<s>",
-        eos_piece="</s>",
-        user_defined_symbols=[],
+        source, "sentencepiece.bpe.model", **plain, bos_piece="<s>", eos_piece="</s>", user_defined_symbols=[]
     )
     theirs = transformers.XLMRobertaTokenizer.from_pretrained(source)
     theirs.backend_tokenizer.enable_truncation(3)
@@ -247,7 +247,7 @@ def test_a_fast_file_with_other_pairs(tmp_path, said):
     ours = Tokenizer.from_directory(tmp_path)
     assert "pairs are put together as <s> A </s> B </s> with segments 0 and 1" in said.text
     reference = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    assert ours.encode_pieces(TEXTS) == [
+    assert ours.encode(TEXTS) == [
         reference.encode(text, add_special_tokens=False, truncation=False, padding=False) for text in TEXTS
     ]
     assert (ours.cls_id, ours.pad_id, ours.sep_id, ours.unk_id) == (0, 1, 2, 3)
@@ -303,11 +303,11 @@ def test_damaged_bytes_are_refused(tmp_path):
     generator = np.random.default_rng(0)
     for _ in range(150):
         content = bytearray(whole)
-        for place in generator.integers(0, len(whole), 3):
-            content[place] = generator.integers(0, 256)
+        for position in generator.integers(0, len(whole), 3):
+            content[position] = generator.integers(0, 256)
         (tmp_path / "spiece.model").write_bytes(content)
         try:
-            Tokenizer.from_directory(tmp_path).encode_pieces(["the cat", ""])
+            Tokenizer.from_directory(tmp_path).encode(["the cat", ""])
         except UserError as error:
             assert "\n" not in str(error)  # noqa: PT017
 

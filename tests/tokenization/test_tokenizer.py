@@ -37,7 +37,7 @@ def reference(directory: Path, **options):
 
 def assert_same(ours: Tokenizer, theirs, texts: list[str]) -> None:
     expected = [theirs.encode(text, add_special_tokens=False) for text in texts]
-    assert ours.encode_pieces(texts) == expected
+    assert ours.encode(texts) == expected
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
@@ -119,7 +119,7 @@ def test_tokens_with_spaces_have_no_cache(vocabulary_directory):
 
 def test_a_tokenizer_can_travel(tokenizer):
     again = pickle.loads(pickle.dumps(tokenizer))
-    assert again.encode_pieces(ODD_TEXTS) == tokenizer.encode_pieces(ODD_TEXTS)
+    assert again.encode(ODD_TEXTS) == tokenizer.encode(ODD_TEXTS)
     assert again.fingerprint == tokenizer.fingerprint
     assert again.vocab_size == tokenizer.vocab_size
 
@@ -132,7 +132,7 @@ def test_saved_tokenizer_loads_everywhere(vocabulary_directory, tmp_path, lower_
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     again = Tokenizer.from_directory(tmp_path)
     assert again.fingerprint == ours.fingerprint
-    assert again.encode_pieces(ODD_TEXTS) == ours.encode_pieces(ODD_TEXTS)
+    assert again.encode(ODD_TEXTS) == ours.encode(ODD_TEXTS)
     assert_same(ours, transformers.AutoTokenizer.from_pretrained(tmp_path), ODD_TEXTS)
     assert (tmp_path / "vocab.txt").read_bytes() == (vocabulary_directory / "vocab.txt").read_bytes()
 
@@ -149,9 +149,9 @@ def test_tokenizer_json(vocabulary_directory, tmp_path, lower_case):
     backend.save(str(source / "tokenizer.json"))
     ours = Tokenizer.from_directory(source, lower_case)
     plain = Tokenizer.from_directory(vocabulary_directory, lower_case)
-    assert ours.encode_pieces(ODD_TEXTS) == plain.encode_pieces(ODD_TEXTS)
+    assert ours.encode(ODD_TEXTS) == plain.encode(ODD_TEXTS)
     assert ours.fingerprint == plain.fingerprint
-    assert ours.pieces() == plain.pieces()
+    assert ours.tokens() == plain.tokens()
     ours.save(target)
     (target / "config.json").write_text('{"model_type": "bert"}')
     assert Tokenizer.from_directory(target).fingerprint == ours.fingerprint
@@ -200,10 +200,10 @@ def test_vocabulary_lines_are_ids(tmp_path):
         b"\xef\xbb\xbf[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\ncat\r\n\r\ndog\r\ncat\r\nmat"
     )
     tokenizer = Tokenizer.from_directory(tmp_path)
-    assert tokenizer.encode_pieces(["dog mat cat"]) == [[7, 9, 8]]
+    assert tokenizer.encode(["dog mat cat"]) == [[7, 9, 8]]
     assert tokenizer.vocab_size == 10
     tokenizer.save(tmp_path / "saved")
-    assert Tokenizer.from_directory(tmp_path / "saved").encode_pieces(["dog mat cat"]) == [[7, 9, 8]]
+    assert Tokenizer.from_directory(tmp_path / "saved").encode(["dog mat cat"]) == [[7, 9, 8]]
 
 
 def test_named_special_tokens(tmp_path):
@@ -214,7 +214,7 @@ def test_named_special_tokens(tmp_path):
     tokenizer = Tokenizer.from_directory(tmp_path)
     assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id) == (0, 1, 2)
     assert (tokenizer.sep_id, tokenizer.mask_id) == (3, 4)
-    assert tokenizer.encode_pieces(["cat cow"]) == [[5, 1]]
+    assert tokenizer.encode(["cat cow"]) == [[5, 1]]
 
 
 SPECIAL_LINES = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"
@@ -282,6 +282,6 @@ def test_tokenizer_json_that_cannot_change_case(tmp_path):
     backend = Backend(models.WordLevel(specials, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.save(str(tmp_path / "tokenizer.json"))
-    assert Tokenizer.from_directory(tmp_path).encode_pieces(["cat Cat"]) == [[5, 1]]
+    assert Tokenizer.from_directory(tmp_path).encode(["cat Cat"]) == [[5, 1]]
     with pytest.raises(UserError, match="leave --do_lower_case away"):
         Tokenizer.from_directory(tmp_path, do_lower_case=True)

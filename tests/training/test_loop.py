@@ -26,7 +26,7 @@ ROWS = 40
 DATASET = EncodedDataset(
     token_ids=np.ones(3 * ROWS, np.int32),
     offsets=np.arange(0, 3 * ROWS + 1, 3),
-    first_lengths=np.full(ROWS, 3),
+    segment_a_lengths=np.full(ROWS, 3),
     labels=np.zeros(ROWS, np.int32),
     pad_id=0,
 )

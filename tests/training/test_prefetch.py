@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.batching import Batch
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.training.prefetch import step_inputs
 
 DEVICES = 8
@@ -23,10 +23,10 @@ class Rows:
     def prepared(self):
         return contextlib.nullcontext()
 
-    def batch(self, step: int) -> Batch:
-        return Batch(np.random.default_rng(step).permutation(1000)[:21], 4)
+    def batch(self, step: int) -> BatchRows:
+        return BatchRows(np.random.default_rng(step).permutation(1000)[:21], 4)
 
-    def arrays(self, step: int, batch: Batch, padded_rows: int) -> dict[str, np.ndarray]:
+    def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         if step == 13:
             raise ValueError("step 13")
         self.read.append(batch.rows)

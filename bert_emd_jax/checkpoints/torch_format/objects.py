@@ -23,7 +23,7 @@ INERT = Inert()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StorageType:
-    """A class of storages; `dtype` is None where the tensor says its own."""
+    """A class of storages; `dtype` is None if the tensor has its own."""
 
     dtype: str | None
 
@@ -61,39 +61,37 @@ class TensorReference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Function:
-    """A callable of the table: what its arguments amount to here."""
+    """A callable of the table; `call` returns what it would have built, as plain data."""
 
     call: Callable[[tuple[Any, ...]], Any]
 
 
 def _tensor(args: tuple[Any, ...]) -> TensorReference:
     """`_rebuild_tensor(storage, offset, shape, strides)`."""
-    if len(args) != 4:
-        raise PickleError("a tensor with the wrong number of arguments")
-    return _reference(args, dtype=None, metadata=None)
+    return _reference(args, 4, 4)
 
 
 def _tensor_v2(args: tuple[Any, ...]) -> TensorReference:
     """`_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])`."""
-    if not 6 <= len(args) <= 7:
-        raise PickleError("a tensor with the wrong number of arguments")
-    return _reference(args, dtype=None, metadata=args[6] if len(args) == 7 else None)
+    return _reference(args, 6, 7)
 
 
 def _tensor_v3(args: tuple[Any, ...]) -> TensorReference:
     """`_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])`."""
     if not 7 <= len(args) <= 8 or not isinstance(args[6], Dtype):
         raise PickleError("a tensor with the wrong arguments")
-    return _reference(args, dtype=args[6].name, metadata=args[7] if len(args) == 8 else None)
+    return _reference(args, 7, 8, args[6].name)
 
 
-def _reference(args: tuple[Any, ...], dtype: str | None, metadata: Any) -> TensorReference:
-    storage = args[0]
+def _reference(args: tuple[Any, ...], fewest: int, most: int, dtype: str | None = None) -> TensorReference:
+    """Returns a tensor; what stands behind the `fewest` arguments is its metadata."""
+    if not fewest <= len(args) <= most:
+        raise PickleError("a tensor with the wrong number of arguments")
+    storage, offset, shape, strides = args[:4]
     if not isinstance(storage, StorageReference):
         raise PickleError("a tensor without a storage")
-    return TensorReference(
-        storage, args[1], args[2], args[3], dtype or storage.dtype, metadata not in (None, {})
-    )
+    has_flags = any(metadata not in (None, {}) for metadata in args[fewest:])
+    return TensorReference(storage, offset, shape, strides, dtype or storage.dtype, has_flags)
 
 
 def _parameter(args: tuple[Any, ...]) -> TensorReference:
@@ -117,17 +115,14 @@ def _ordered_dict(args: tuple[Any, ...]) -> dict[str, Any]:
     """`OrderedDict()`, or Python 2's `OrderedDict([[key, value], …])`."""
     if not args:
         return {}
-    if len(args) != 1 or not isinstance(args[0], list):
-        raise PickleError("an OrderedDict with the wrong arguments")
     pairs = args[0]
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+    if (
+        len(args) != 1
+        or not isinstance(pairs, list)
+        or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+    ):
         raise PickleError("an OrderedDict with the wrong arguments")
     return {key: value for key, value in pairs if isinstance(key, str)}
-
-
-def _default_dict(args: tuple[Any, ...]) -> dict[str, Any]:
-    """`defaultdict(factory)`; the factory is of no interest."""
-    return {}
 
 
 def _shape(args: tuple[Any, ...]) -> Any:
@@ -138,18 +133,11 @@ def _shape(args: tuple[Any, ...]) -> Any:
 
 
 _STORAGE_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
+    **{"FloatStorage": "float32", "DoubleStorage": "float64"},
+    **{"HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
+    **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
+    **{"ByteStorage": "uint8", "BoolStorage": "bool"},
+    **{"ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"},
 }
 _DTYPES = (
     *_STORAGE_DTYPES.values(),
@@ -178,11 +166,11 @@ KNOWN_NAMES: dict[str, Any] = {
     "torch._tensor _rebuild_from_type_v2": Function(_tensor_of_type),
     "torch Size": Function(_shape),
     "collections OrderedDict": Function(_ordered_dict),
-    "collections defaultdict": Function(_default_dict),
-    "collections Counter": Function(_default_dict),
+    "collections defaultdict": Function(lambda args: {}),
+    "collections Counter": Function(lambda args: {}),
     "torch.storage UntypedStorage": StorageType(None),
     **{f"torch {name}": StorageType(dtype) for name, dtype in _STORAGE_DTYPES.items()},
     **{f"torch {name}": Dtype(name) for name in _DTYPES},
     **dict.fromkeys(_INERT_NAMES, INERT),
 }
-"""`module name` → what stands for it."""
+"""`module name` → what it becomes."""

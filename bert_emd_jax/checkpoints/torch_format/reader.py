@@ -1,6 +1,6 @@
 """PyTorch's own files (`torch.save`): the tensors in them, without PyTorch.
 
-Two forms. Since PyTorch 1.6: a zip archive of one pickle and one uncompressed member per storage. Before:
+Two formats. Since PyTorch 1.6: a zip archive of one pickle and one uncompressed member per storage. Before:
 five pickles one after another, then the storages. Either way a pickle describes tensors as views (offset,
 shape, strides) of storages, and several tensors may share a storage.
 """
@@ -16,25 +16,25 @@ import numpy as np
 
 from bert_emd_jax.checkpoints.mapped_files import DTYPES, forget_copied, map_file, quoted
 from bert_emd_jax.checkpoints.torch_format.objects import PickleError, StorageReference, TensorReference
-from bert_emd_jax.checkpoints.torch_format.pickle_machine import TorchPickle
-from bert_emd_jax.checkpoints.torch_format.stored_zip import Member, ZipError, zip_members
+from bert_emd_jax.checkpoints.torch_format.unpickler import TorchUnpickler
+from bert_emd_jax.checkpoints.torch_format.zip_archive import Member, ZipError, zip_members
 from bert_emd_jax.errors import UserError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-"""Under which training checkpoints keep the model's state dict, beside the optimizer's and the epoch."""
+"""Keys of the model's state dict in training checkpoints, beside the optimizer's and the epoch."""
 
 _MAX_DIMENSIONS = 32
 _MAX_EMPTY_SHAPE = 1 << 40
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a file of `torch.save`, by the names in the file.
+    """Reads the state dict in a file of `torch.save`, under the names in the file.
 
     The state dict may be the file's object or lie in it under `state_dict`, `model_state_dict`, `model` or
-    `module`. What is no tensor is left out. Arrays are read-only views of the mapped file where its bytes
+    `module`. What is no tensor is left out. Arrays are read-only views of the mapped file if its bytes
     are as NumPy needs them; tensors that share a storage share memory.
 
     Raises:
@@ -50,43 +50,43 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Storages:
-    """The stored blocks. One is copied, once, only if its bytes must be swapped or moved."""
+    """The stored blocks; one is copied, once, only if its bytes must be swapped or moved."""
 
-    def __init__(self, data: mmap.mmap, places: Mapping[str, Member], swapped: bool):
+    def __init__(self, data: mmap.mmap, members: Mapping[str, Member], swapped: bool):
         self._data = data
         self._bytes = np.frombuffer(data, np.uint8)
-        self._places = places
+        self._members = members
         self._swapped = swapped
         self._blocks: dict[str, np.ndarray] = {}
 
     def elements(self, storage: StorageReference, item_size: int) -> np.ndarray:
-        """The bytes of a storage's elements, aligned to their size and in the machine's order."""
+        """Returns the bytes of a storage's elements, aligned to their size and in the machine's order."""
         if storage.key not in self._blocks:
             self._blocks[storage.key] = self._block(storage, item_size)
         unit = item_size if storage.dtype else 1
         return self._blocks[storage.key][storage.start * unit : (storage.start + storage.size) * unit]
 
     def _block(self, storage: StorageReference, item_size: int) -> np.ndarray:
-        place = self._places.get(storage.key)
-        if place is None:
+        member = self._members.get(storage.key)
+        if member is None:
             raise PickleError(f"no data of the storage {quoted(storage.key)}")
         size = storage.total * (item_size if storage.dtype else 1)
-        if not size <= place.size < size + item_size:
-            raise PickleError(f"{place.size} bytes of the storage {quoted(storage.key)} instead of {size}")
-        block = self._bytes[place.start : place.start + size // item_size * item_size]
+        if not size <= member.size < size + item_size:
+            raise PickleError(f"{member.size} bytes of the storage {quoted(storage.key)} instead of {size}")
+        block = self._bytes[member.start : member.start + size // item_size * item_size]
         if self._swapped and item_size > 1:
             block = block.view(f"u{item_size}").byteswap().view(np.uint8)
         elif block.ctypes.data % item_size:
             block = block.copy()
         else:
             return block
-        forget_copied(self._data, *place)
+        forget_copied(self._data, *member)
         block.flags.writeable = False
         return block
 
 
 def _read_zip(data: mmap.mmap) -> tuple[Any, _Storages]:
-    """The object in a zip archive and its storages."""
+    """Reads the object in a zip archive and its storages."""
     members = zip_members(data)
     roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
     if len(roots) != 1:
@@ -101,27 +101,27 @@ def _read_zip(data: mmap.mmap) -> tuple[Any, _Storages]:
     if byte_order not in (b"little", b"big"):
         raise ZipError("an unknown byte order")
     start, size = members[f"{root}/data.pkl"]
-    pickle = TorchPickle(data, start, end=start + size)
+    pickle = TorchUnpickler(data, start, end=start + size)
     prefix = f"{root}/data/"
-    places = {name.removeprefix(prefix): place for name, place in members.items() if name.startswith(prefix)}
-    return pickle.load(), _Storages(data, places, swapped=byte_order.decode() != sys.byteorder)
+    blocks = {name.removeprefix(prefix): block for name, block in members.items() if name.startswith(prefix)}
+    return pickle.load(), _Storages(data, blocks, swapped=byte_order.decode() != sys.byteorder)
 
 
 def _read_legacy(data: mmap.mmap) -> tuple[Any, _Storages]:
-    """The object in a file from before PyTorch 1.6 and its storages, which are always little-endian."""
+    """Reads the object in a file from before PyTorch 1.6 and its storages, which are always little-endian."""
     if data[:1] != b"\x80":
         raise PickleError("neither a zip archive nor a pickle; its name or its download may be wrong")
-    pickle = TorchPickle(data)
+    pickle = TorchUnpickler(data)
     if pickle.load() != _LEGACY_MAGIC:
         raise PickleError("a pickle that torch.save did not write")
     version, _, content, keys = (pickle.load() for _ in range(4))
     if version != _LEGACY_VERSION or not isinstance(keys, list):
         raise PickleError("a form that PyTorch never had")
-    places = {}
+    blocks = {}
     position = pickle.position
     for key in keys:
         storage = pickle.storages.get(key) if isinstance(key, str) else None
-        if storage is None or key in places:
+        if storage is None or key in blocks:
             raise PickleError("data of a storage that no tensor has")
         count = int.from_bytes(data[position : position + 8], "little", signed=True)
         position += 8
@@ -130,20 +130,20 @@ def _read_legacy(data: mmap.mmap) -> tuple[Any, _Storages]:
             raise PickleError(f"no data of the storage {quoted(key)}: only a part of the file is there")
         if count != storage.total:
             raise PickleError(f"{count} elements of the storage {quoted(key)} instead of {storage.total}")
-        places[key] = Member(position, size)
+        blocks[key] = Member(position, size)
         position += size
-    return content, _Storages(data, places, swapped=sys.byteorder != "little")
+    return content, _Storages(data, blocks, swapped=sys.byteorder != "little")
 
 
 def _item_size(dtype: str | None) -> int:
-    """Bytes of an element, for every type that storages have names for."""
+    """Returns the bytes of an element, for every type that storages have names for."""
     if dtype is None:
         return 1
     return {"complex64": 8, "complex128": 16}.get(dtype) or DTYPES[dtype].itemsize
 
 
 def _state_dict(content: Any) -> dict[str, TensorReference]:
-    """The tensors of a state dict, or of the one in a training checkpoint."""
+    """Returns the tensors of a state dict, or of the one in a training checkpoint."""
     if not isinstance(content, dict):
         raise PickleError("no state dict")
     outer, inner = [content], []
@@ -164,7 +164,7 @@ def _tensors_of(state: dict[str, Any]) -> dict[str, TensorReference]:
 
 
 def _tensor(name: str, reference: TensorReference, storages: _Storages) -> np.ndarray:
-    """The array that a reference describes, checked to lie in its storage."""
+    """Returns the array that a reference describes, checked to lie in its storage."""
     dtype = DTYPES.get(reference.dtype or "uint8")
     if dtype is None:
         raise PickleError(f"the tensor {quoted(name)} of type {reference.dtype}, which no BERT needs")
@@ -195,7 +195,7 @@ def _tensor(name: str, reference: TensorReference, storages: _Storages) -> np.nd
 
 
 def _are_counts(values: Any) -> bool:
-    """Whether it is a sequence of sizes. Bounded, so that sums and products of them stay small numbers."""
+    """Returns whether it is a sequence of sizes; bounded, so that their sums and products stay small."""
     return isinstance(values, tuple | list) and all(
         type(value) is int and 0 <= value < 1 << 48 for value in values
     )

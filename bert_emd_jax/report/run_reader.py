@@ -1,33 +1,35 @@
-"""What a run left on disk, read and checked, so that the rest of the report can trust it."""
+"""Reads and checks the files of a run, so that the rest of the report can rely on their content."""
 
 import json
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 
+from bert_emd_jax import layout
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.predictions import Predictions, read_predictions
-from bert_emd_jax.runs.layer_mapping import Mapping, read_mapping
+from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
 HELD_OUT_LOSS = "held_out_loss"
-"""What decides in general distillation, where there is no task."""
+"""The deciding metric of general distillation, which has no task."""
+_LARGEST = (1 << 63) - 1  # the largest int64
 
 
 @dataclass(frozen=True)
 class Curve:
     """One logged quantity: `values[k]` at `steps[k]`, steps strictly increasing, all values finite."""
 
-    steps: np.ndarray
-    values: np.ndarray
+    steps: Int[np.ndarray, " steps"]
+    values: Float[np.ndarray, " steps"]
 
 
 @dataclass(frozen=True)
-class Metrics:
+class MetricsCurves:
     """`metrics.jsonl`: by kind of row, by name, a curve. `best_step` is the last one marked as best."""
 
     train: dict[str, Curve]
@@ -55,7 +57,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Results:
-    """`eval_results.json`. `labels` is None for regression, and () where the file does not say."""
+    """`eval_results.json`. `labels` is None for regression, and () if the file does not say."""
 
     task: str | None
     split: str | None
@@ -67,13 +69,28 @@ class Results:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """`dev_predictions.jsonl`, row for row.
+
+    `truth`: indices into `labels`, or values if `labels` is None (regression). `by_model`: "teacher" and
+    "student", or "student" alone, to probabilities [rows, labels] or values [rows].
+    """
+
+    labels: tuple[str, ...] | None
+    identifiers: list[str]
+    texts: list[tuple[str, ...]]
+    truth: Num[np.ndarray, " rows"]
+    by_model: dict[str, Float[np.ndarray, "rows ..."]]
+
+
+@dataclass(frozen=True)
 class RunFiles:
-    """Everything the report shows. A file that the run did not leave is None."""
+    """Everything that the report shows. A file that the run did not leave is None."""
 
     config: dict[str, Any]
     command_line: str | None
-    metrics: Metrics | None
-    mapping: Mapping | None
+    metrics: MetricsCurves | None
+    mapping: LayerMapping | None
     results: Results | None
     predictions: Predictions | None
 
@@ -91,34 +108,36 @@ class RunFiles:
 
 
 def read_run(run_dir: Path) -> RunFiles:
-    """Reads the files of `run_dir`. Raises UserError, naming the file, for one that is damaged."""
-    config_path = run_dir / "run_config.json"
+    """Reads the files of a run; only `run_config.json` must be there.
+
+    Raises:
+      UserError: a file is damaged; the message names it.
+    """
+    config_path = run_dir / layout.RUN_CONFIG
     if not config_path.is_file():
         raise UserError(f"{config_path} is missing: is {run_dir} the --output_dir of a run?")
     config = read_object(config_path)
 
-    def read_if_there(name: str, read: Any) -> Any:
+    def read_if_there(name: str, read: Any, *args: Any) -> Any:
         path = run_dir / name
-        return read(path) if path.is_file() else None
+        return read(path, *args) if path.is_file() else None
 
-    results = read_if_there("eval_results.json", read_results)
+    results = read_if_there(layout.RESULTS, read_results)
     predictions = None
     if results is not None and results.labels != ():
-        predictions = read_if_there(
-            "dev_predictions.jsonl", lambda path: read_predictions(path, results.labels)
-        )
+        predictions = read_if_there(layout.DEV_PREDICTIONS, read_predictions, results.labels)
     return RunFiles(
         config=config,
         command_line=_command_line(config.get("command_line")),
-        metrics=read_if_there("metrics.jsonl", read_metrics),
-        mapping=read_if_there("layer_mapping.npz", read_mapping),
+        metrics=read_if_there(layout.METRICS, read_metrics),
+        mapping=read_if_there(layout.LAYER_MAPPING, read_mapping),
         results=results,
         predictions=predictions,
     )
 
 
 def _command_line(command: Any) -> str | None:
-    """The command, a string or a list of words, one flag per line, as a shell takes it."""
+    """Returns the command, a string or a list of words, as a shell takes it, one flag per line."""
     if command is None:
         return None
     try:
@@ -139,7 +158,7 @@ def _read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file. Raises UserError, naming the file, where it holds none."""
+    """Reads the JSON object of a file. Raises UserError, naming the file, if it holds none."""
     try:
         content = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
@@ -149,9 +168,6 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-_LARGEST = (1 << 63) - 1  # what arrays of whole numbers hold
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) or (type(value) is int and abs(value) <= _LARGEST)
 
@@ -159,9 +175,8 @@ def _is_number(value: Any) -> bool:
 # metrics.jsonl
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = _read_text(path)
-    lines = text.split("\n")
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    lines = _read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -178,17 +193,17 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             or not isinstance(row.get("kind"), str)
         ):
             raise UserError(f'{path}, line {number}: expected {{"step": …, "kind": …}}: remove the line')
-        yield number, row
+        yield row
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Reads `metrics.jsonl`. Raises UserError, naming the line, where it is damaged."""
+def read_metrics(path: Path) -> MetricsCurves:
+    """Reads `metrics.jsonl`. Raises UserError, naming the line, if it is damaged."""
     by_kind: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "eval": {}, "check": {}}
-    primary = best_step = None
-    for _, row in _rows(path):
-        # A resumed run repeats steps: its rows replace the ones from before it was killed.
+    for row in _rows(path):
+        # A resumed run repeats steps: its rows replace those from before it was killed.
         if row["kind"] in by_kind:
             by_kind[row["kind"]][row["step"]] = row
+    primary = best_step = None
     for step, row in sorted(by_kind["eval"].items()):
         primary = row.get("primary", primary)
         if row.get("best") is True:
@@ -196,19 +211,13 @@ def read_metrics(path: Path) -> Metrics:
     notes: list[str] = []
     curves = {kind: _curves(kind, rows, notes) for kind, rows in by_kind.items()}
     primary = None if primary is None else str(primary)
-    return Metrics(
-        train=curves["train"],
-        eval=curves["eval"],
-        check=curves["check"],
-        primary=primary,
-        best_step=best_step,
-        notes=tuple(notes),
-    )
+    return MetricsCurves(**curves, primary=primary, best_step=best_step, notes=tuple(notes))
 
 
 def _curves(kind: str, rows: dict[int, dict[str, Any]], notes: list[str]) -> dict[str, Curve]:
+    """Returns a curve for each name; adds to `notes` the names that have values which are not finite."""
     points: dict[str, list[tuple[int, float]]] = {}
-    broken: dict[str, list[int]] = {}
+    nonfinite: dict[str, list[int]] = {}
     for step, row in sorted(rows.items()):
         for name, value in row.items():
             if name == "step" or not _is_number(value):
@@ -216,48 +225,39 @@ def _curves(kind: str, rows: dict[int, dict[str, Any]], notes: list[str]) -> dic
             if math.isfinite(value):
                 points.setdefault(name, []).append((step, float(value)))
             else:
-                broken.setdefault(name, []).append(step)
-    for name, steps in broken.items():
-        notes.append(
-            f"{name} was not a finite number in {len(steps)} {kind} rows, first at step {steps[0]:,}."
-        )
-    return {
-        name: Curve(np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
-        for name, pairs in points.items()
-    }
+                nonfinite.setdefault(name, []).append(step)
+    notes += [
+        f"{name} was not a finite number in {len(steps)} {kind} rows, first at step {steps[0]:,}."
+        for name, steps in nonfinite.items()
+    ]
+    return {name: Curve(*map(np.array, zip(*pairs, strict=True))) for name, pairs in points.items()}
 
 
 # eval_results.json
 
 
 def read_results(path: Path) -> Results:
-    """Reads `eval_results.json`. Raises UserError, naming the file, where it is damaged."""
+    """Reads `eval_results.json`. Raises UserError, naming the file, if it is damaged."""
     content = read_object(path)
     texts = {name: content.get(name) for name in ("task", "split", "primary_metric")}
-    models = {}
-    for role in ("student", "teacher"):
-        entry = content.get(role)
-        if entry is not None and not isinstance(entry, dict):
-            raise UserError(f"{path}: {role} must be an object: restore it, or run again")
-        models[role] = None if entry is None else _model_result(path, role, entry)
+    labels = content.get("labels", [])
+    if labels is not None and not isinstance(labels, list):
+        raise UserError(f"{path}: labels must be a list or null: restore it, or run again")
     return Results(
         **{name: None if text is None else str(text) for name, text in texts.items()},
-        labels=_labels(path, content),
+        labels=None if labels is None else tuple(map(str, labels)),
         best_step=_number(path, "best_step", content.get("best_step"), whole=True),
-        **models,
+        student=_model_result(path, "student", content.get("student")),
+        teacher=_model_result(path, "teacher", content.get("teacher")),
     )
 
 
-def _labels(path: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
-    labels = content.get("labels", [])
-    if labels is None:
+def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
+    if entry is None:
         return None
-    if not isinstance(labels, list):
-        raise UserError(f"{path}: labels must be a list or null: restore it, or run again")
-    return tuple(map(str, labels))
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: {role} must be an object: restore it, or run again")
 
-
-def _model_result(path: Path, role: str, entry: dict[str, Any]) -> ModelResult:
     def numbers(name: str) -> dict[str, float]:
         content = entry.get(name) or {}
         if not isinstance(content, dict):
@@ -285,3 +285,58 @@ def _number(path: Path, name: str, value: Any, whole: bool = False) -> Any:
     if not _is_number(value) or (whole and value != int(value)):
         raise UserError(f"{path}: {name} is {value!r}, expected a number: restore it, or run again")
     return int(value) if whole else float(value)
+
+
+# dev_predictions.jsonl
+
+
+def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | None:
+    """Reads `dev_predictions.jsonl`; None if it has no rows.
+
+    Args:
+      labels: of the task, in the order of the probabilities; None for regression.
+
+    Raises:
+      UserError: the file is damaged; the message names the line.
+    """
+    identifiers: list[str] = []
+    texts: list[tuple[str, ...]] = []
+    truth: list[float] = []
+    by_model: dict[str, list[Any]] = {}
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            pair = (row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)
+            label = float(row["label"]) if labels is None else labels.index(row["label"])
+            models = [model for model in ("teacher", "student") if model in row]
+            if "student" not in models or (by_model and list(by_model) != models):
+                raise ValueError("other models than in the rows before")
+            for model in models:
+                by_model.setdefault(model, []).append(_prediction(row[model], labels))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise UserError(
+                f"{path}, line {number}: not a row of predictions ({error}): restore the file, or run again"
+            ) from error
+        identifiers.append(str(row.get("id", number - 1)))
+        texts.append(tuple(map(str, pair)))
+        truth.append(label)
+    if not truth:
+        return None
+    return Predictions(
+        labels=None if labels is None else tuple(labels),
+        identifiers=identifiers,
+        texts=texts,
+        truth=np.array(truth, float if labels is None else int),
+        by_model={model: np.array(values, float) for model, values in by_model.items()},
+    )
+
+
+def _prediction(value: Any, labels: Sequence[str] | None) -> Any:
+    numbers = [value] if labels is None else value
+    if labels is not None and len(numbers) != len(labels):
+        raise ValueError(f"{len(numbers)} probabilities for {len(labels)} labels")
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError("a prediction is not a finite number")
+    return value

@@ -1,8 +1,8 @@
 """The pickles inside PyTorch files, read without executing anything.
 
 A pickle is a program for a small stack machine whose instructions can import and call whatever they name.
-This is an interpreter of those instructions that files of tensors need, over plain values and the fixed
-table of `torch_objects`. It is no subclass of `pickle.Unpickler`, which lets nine bytes of file (LONG_BINPUT
+This is an interpreter of the instructions that files of tensors need, over plain values and the fixed table
+of `objects.py`. It is no subclass of `pickle.Unpickler`, which lets nine bytes of file (LONG_BINPUT
 with a large index) allocate gigabytes. The limits below bound memory and time for a file of any size.
 """
 
@@ -33,7 +33,7 @@ MAX_BYTES = 1 << 24
 _MAX_NAME = 256
 
 
-class TorchPickle:
+class TorchUnpickler:
     """The pickles of a PyTorch file, one after another.
 
     Args:
@@ -55,7 +55,7 @@ class TorchPickle:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """The next pickle's object. Its dicts keep only their string keys.
+        """Returns the next pickle's object. Its dicts keep only their string keys.
 
         Raises:
           PickleError: damaged, beyond the limits, or with anything that weights files do not have.
@@ -68,10 +68,10 @@ class TorchPickle:
                 return self._pop()
             instruction = _INSTRUCTIONS.get(code)
             if instruction is None:
-                known = _NAMES.get(code)
+                name = _OPCODE_NAMES.get(code)
                 raise PickleError(
-                    f"the pickle instruction {known}, which weights files do not need"
-                    if known
+                    f"the pickle instruction {name}, which weights files do not need"
+                    if name
                     else f"the byte {code:#04x} where a pickle instruction should be"
                 )
             instruction(self)
@@ -92,13 +92,13 @@ class TorchPickle:
         self.position = start + length
         return self._data[start : start + length]
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+    def _number(self, layout: str) -> Any:
+        return struct.unpack(layout, self._read(struct.calcsize(layout)))[0]
 
-    def _text(self, form: str) -> str:
-        """A string behind its length. Surrogates pass, as in Python's own pickles."""
+    def _text(self, length_layout: str) -> str:
+        """Reads a string behind its length. Surrogates pass, as in Python's own pickles."""
         try:
-            return self._read(self._number(form)).decode("utf-8", "surrogatepass")
+            return self._read(self._number(length_layout)).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise PickleError("a string that is not UTF-8") from None
 
@@ -116,15 +116,15 @@ class TorchPickle:
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
-    def _pop(self) -> Any:
-        if not self._stack:
-            raise PickleError("a pickle that takes from an empty stack")
-        return self._stack.pop()
-
     def _top(self) -> Any:
         if not self._stack:
             raise PickleError("a pickle that takes from an empty stack")
         return self._stack[-1]
+
+    def _pop(self) -> Any:
+        value = self._top()
+        del self._stack[-1]
+        return value
 
     def _mark(self) -> None:
         self._stacks_below_marks.append(self._stack)
@@ -137,7 +137,7 @@ class TorchPickle:
         return values
 
     def _memoize(self, index: int) -> None:
-        # Picklers number memo entries one by one, so an index beyond the instructions so far is a lie.
+        # Picklers number memo entries one by one, so an index beyond the instructions so far is forged.
         if index > self._instructions:
             raise PickleError("a memo index out of range")
         self._memo[index] = self._top()
@@ -176,10 +176,6 @@ class TorchPickle:
         elif not isinstance(target, Inert):
             raise PickleError("items for something that is no dict")
 
-    def _frozen_set(self) -> None:
-        self._pop_to_mark()
-        self._push(INERT)
-
     # Names, calls and storages.
 
     def _global(self, module: Any, name: Any) -> None:
@@ -192,10 +188,6 @@ class TorchPickle:
                 " executed; save only the model's state_dict()"
             )
         self._push(known)
-
-    def _stack_global(self) -> None:
-        name = self._pop()
-        self._global(self._pop(), name)
 
     def _call(self) -> None:
         arguments, function = self._pop(), self._pop()
@@ -217,13 +209,13 @@ class TorchPickle:
         self._push(INERT)
 
     def _build(self) -> None:
-        """Attributes of an object, as the `_metadata` of a state dict: nothing that we need."""
+        """Drops the attributes of an object, such as the `_metadata` of a state dict."""
         self._pop()
         if not isinstance(self._top(), Inert | dict | TensorReference):
             raise PickleError("attributes for something that has none")
 
     def _persistent_id(self) -> None:
-        """`("storage", type, key, device, size[, view])`; `view` is `(key, start, size)` or None."""
+        """Pushes the storage of `("storage", type, key, device, size[, (key, start, size) or None])`."""
         saved = self._pop()
         if not isinstance(saved, tuple) or not 5 <= len(saved) <= 6 or saved[0] != "storage":
             raise PickleError(
@@ -232,21 +224,19 @@ class TorchPickle:
         kind, key, size = saved[1], saved[2], saved[4]
         if not isinstance(kind, StorageType) or not isinstance(key, str) or not _is_count(size):
             raise PickleError("a storage with the wrong description")
-        start, view_size = 0, size
-        if len(saved) == 6 and saved[5] is not None:
-            view = saved[5]
-            if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1], view[2]):
-                raise PickleError("a view of a storage with the wrong description")
-            _, start, view_size = view
-            if start + view_size > size:
-                raise PickleError(f"a view beyond the end of its storage {quoted(key)}")
+        view = saved[5] if len(saved) == 6 and saved[5] is not None else (key, 0, size)
+        if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1], view[2]):
+            raise PickleError("a view of a storage with the wrong description")
+        _, start, view_size = view
+        if start + view_size > size:
+            raise PickleError(f"a view beyond the end of its storage {quoted(key)}")
         storage = StorageReference(key, kind.dtype, size, start, view_size)
         known = self.storages.setdefault(key, storage)
         if (known.dtype, known.total) != (storage.dtype, storage.total):
             raise PickleError(f"two different descriptions of the storage {quoted(key)}")
         self._push(storage)
 
-    # Beginnings.
+    # The head of a pickle.
 
     def _protocol(self) -> None:
         version = self._read(1)[0]
@@ -262,9 +252,9 @@ def _is_count(*values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 1 << 60 for value in values)
 
 
-_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _STOP = ord(".")
-_INSTRUCTIONS: dict[int, Callable[[TorchPickle], object]] = {
+_INSTRUCTIONS: dict[int, Callable[[TorchUnpickler], object]] = {
     ord(code): instruction
     for code, instruction in {
         "\x80": lambda p: p._protocol(),
@@ -304,7 +294,7 @@ _INSTRUCTIONS: dict[int, Callable[[TorchPickle], object]] = {
         "u": lambda p: p._set_items(p._pop_to_mark()),
         "\x8f": lambda p: p._push(INERT),
         "\x90": lambda p: p._append(p._pop_to_mark()),
-        "\x91": lambda p: p._frozen_set(),
+        "\x91": lambda p: (p._pop_to_mark(), p._push(INERT)),
         # The memo.
         "q": lambda p: p._memoize(p._number("<B")),
         "r": lambda p: p._memoize(p._number("<I")),
@@ -313,7 +303,7 @@ _INSTRUCTIONS: dict[int, Callable[[TorchPickle], object]] = {
         "j": lambda p: p._recall(p._number("<I")),
         # Names and calls.
         "c": lambda p: p._global(p._line(), p._line()),
-        "\x93": lambda p: p._stack_global(),
+        "\x93": lambda p: p._global(*[p._pop(), p._pop()][::-1]),
         "R": lambda p: p._call(),
         "\x81": lambda p: p._new_object(),
         "b": lambda p: p._build(),

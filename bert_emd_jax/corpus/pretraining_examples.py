@@ -1,7 +1,7 @@
-"""Pretraining examples from a corpus: sentence pairs and masked positions.
+"""Makes pretraining examples from a corpus: sentence pairs with masked tokens.
 
-The corpus is worked on in blocks of documents. A block's examples are a function of (seed, epoch,
-block), so any number of workers writes the same file.
+The corpus is processed in blocks of documents. A block's examples are a function of (seed, epoch, block),
+so the result does not depend on the number of workers.
 """
 
 from bisect import bisect_left
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from bert_emd_jax.corpus.corpus import Corpus
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -18,12 +19,12 @@ _SENTENCES_IN_BLOCK = 8192
 _DOCUMENTS_AT_ONCE = 1 << 16
 _CELLS_AT_ONCE = 1 << 16  # examples times their longest length
 _WORD_BITS = np.uint64(0xFFFF)  # there are at most 65536 words in an example
-_MASK_SHARE, _KEEP_SHARE = 0.8, 0.1  # the rest of the chosen tokens becomes a random piece
+_MASK_SHARE, _KEEP_SHARE = 0.8, 0.1  # the other chosen tokens become a random one
 
 
 @dataclass(frozen=True)
 class ExampleSettings:
-    """What the examples are like; the names are those of the flags."""
+    """The settings of the examples, by the names of the flags."""
 
     max_seq_len: int = 128
     short_seq_prob: float = 0.1
@@ -35,56 +36,58 @@ class ExampleSettings:
 
     @property
     def budget(self) -> int:
-        """Pieces of an example beside its special tokens."""
+        """Tokens of an example without its special tokens."""
         return self.max_seq_len - (2 if self.one_seq else 3)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The part of a tokenizer that examples are made with; it travels to worker processes.
+    """The part of a tokenizer that making examples needs; it is sent to worker processes.
 
-    Pieces that begin a word start with `word_start`; None means that ## marks those that do not.
+    `tokens` has the token of every id. Those that begin a word start with `word_start`; None: ## marks those
+    that do not.
     """
 
-    pieces: list[str]
+    tokens: list[str]
     cls_id: int
     sep_id: int
     mask_id: int
     word_start: str | None = None
 
     @cached_property
-    def continues_word(self) -> np.ndarray:
-        """Whether a piece is a word's second or later one, bool `[vocabulary]`."""
+    def continues_word(self) -> Bool[np.ndarray, " vocab"]:
+        """Whether each token is a word's second or later one."""
         if self.word_start is None:
-            return np.array([piece.startswith("##") for piece in self.pieces])
-        return np.array([not piece.startswith(self.word_start) for piece in self.pieces])
+            return np.array([token.startswith("##") for token in self.tokens])
+        return np.array([not token.startswith(self.word_start) for token in self.tokens])
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """Returns the vocabulary of a tokenizer."""
         specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        return cls(tokenizer.pieces(), *specials, tokenizer.word_start)
+        return cls(tokenizer.tokens(), *specials, tokenizer.word_start)
 
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """Examples as arrays, `[n]` and `[n, length]`; the latter are zero beyond each row's length.
+    """Examples as arrays, zero beyond each row's length.
 
-    `input_ids` have the masks applied, `original_ids` do not, `masked` marks the positions to predict.
+    `input_ids` have the masks applied, `original_ids` do not; `masked` marks the positions to predict.
     """
 
-    input_ids: np.ndarray
-    original_ids: np.ndarray
-    masked: np.ndarray
-    lengths: np.ndarray
-    first_lengths: np.ndarray
-    is_random_next: np.ndarray
+    input_ids: Int[np.ndarray, "rows length"]
+    original_ids: Int[np.ndarray, "rows length"]
+    masked: Bool[np.ndarray, "rows length"]
+    lengths: Int[np.ndarray, " rows"]
+    segment_a_lengths: Int[np.ndarray, " rows"]
+    is_random_next: Bool[np.ndarray, " rows"]
 
 
 def corpus_blocks(corpus: Corpus) -> list[tuple[int, int]]:
-    """Ranges of documents with about equally many sentences, whoever works on them."""
+    """Returns ranges of documents with about equally many sentences, a function of the corpus alone."""
     ends: list[int] = []
     for first in range(0, corpus.document_count, _DOCUMENTS_AT_ONCE):
-        # One document more than that, to see whether it begins a block.
+        # One document more, to see whether it begins a block.
         sentences = np.asarray(corpus.document_offsets[first + 1 : first + _DOCUMENTS_AT_ONCE + 2])
         ends += (np.flatnonzero(np.diff(sentences // _SENTENCES_IN_BLOCK)) + first + 1).tolist()
     ends.append(corpus.document_count)
@@ -99,15 +102,15 @@ def block_examples(
     block: int,
     documents: tuple[int, int],
 ) -> Iterator[ExampleBatch]:
-    """The examples of one block of documents, in their order, some at a time."""
+    """Yields the examples of one block of documents, in their order, in batches."""
     generator = np.random.default_rng((settings.seed, epoch, block, 1))
     draw = _uniforms(np.random.default_rng((settings.seed, epoch, block, 0)))
-    at_once = max(1, _CELLS_AT_ONCE // settings.max_seq_len)
+    batch_size = max(1, _CELLS_AT_ONCE // settings.max_seq_len)
     spans: list[tuple[int, int, int, int, int]] = []
     for document in range(*documents):
         for span in _document_spans(corpus, document, settings, draw):
             spans.append(span)
-            if len(spans) == at_once:
+            if len(spans) == batch_size:
                 yield _make_batch(corpus, vocabulary, settings, generator, spans)
                 spans = []
     if spans:
@@ -115,7 +118,7 @@ def block_examples(
 
 
 def _uniforms(generator: np.random.Generator) -> Iterator[float]:
-    """Endless uniform numbers, many times cheaper than one call of the generator for each."""
+    """Yields uniform numbers without end, many times faster than one call of the generator for each."""
     while True:
         yield from generator.random(4096).tolist()
 
@@ -123,15 +126,15 @@ def _uniforms(generator: np.random.Generator) -> Iterator[float]:
 def _document_spans(
     corpus: Corpus, document: int, settings: ExampleSettings, draw: Iterator[float]
 ) -> Iterator[tuple[int, int, int, int, int]]:
-    """The examples of a document, as positions rather than tokens.
+    """Yields the examples of a document as positions in the corpus.
 
     (first token of a, its end, first token of b, its end, -1), or with a random next:
-    (first token of a, its end, -1, pieces wanted of b, first sentence of b).
+    (first token of a, its end, -1, tokens wanted of b, first sentence of b).
     """
     first, last = (int(offset) for offset in corpus.document_offsets[document : document + 2])
     offsets = corpus.sentence_offsets[first : last + 1]
     if len(offsets) < 1_000_000:
-        offsets = offsets.tolist()  # plain numbers are faster, but a giant document would fill the memory
+        offsets = offsets.tolist()  # faster, but a giant document would fill the memory
     count = last - first
     others = corpus.sentence_count - count
     target = settings.budget
@@ -149,7 +152,7 @@ def _document_spans(
         middle = start + 1 + int(next(draw) * (end - start - 1))
         stop = int(offsets[middle])
         if end - start == 1 or next(draw) < 0.5:
-            # A document drawn by its length and then one of its sentences: any other sentence, uniformly.
+            # Any sentence of another document, uniformly.
             sentence = int(next(draw) * others)
             yield (
                 begin,
@@ -158,7 +161,7 @@ def _document_spans(
                 target - (stop - begin),
                 sentence + count if sentence >= first else sentence,
             )
-            start = middle  # what follows was not used: it starts the next example
+            start = middle  # the next example starts with the unused sentences
         else:
             yield begin, stop, stop, int(offsets[end]), -1
             start = end
@@ -188,25 +191,25 @@ def _make_batch(
     )
     valid = positions < lengths[:, None]
     special = (positions == 0) | (positions == a_end + 1) | (positions == lengths[:, None] - 1)
-    pieces = valid & ~special
+    is_text = valid & ~special
     original = np.zeros(valid.shape, np.int32)
-    original[pieces] = corpus.tokens[source[pieces]]
+    original[is_text] = corpus.tokens[source[is_text]]
     original[special & valid] = vocabulary.sep_id
     original[:, 0] = vocabulary.cls_id
-    candidates = pieces & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)
+    candidates = is_text & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)
     masked = _choose_masked(original, candidates, lengths, vocabulary, settings, generator)
     return ExampleBatch(
         input_ids=_apply_masks(original, masked, vocabulary, generator),
         original_ids=original,
         masked=masked,
         lengths=lengths,
-        first_lengths=a_length + 2,
+        segment_a_lengths=a_length + 2,
         is_random_next=is_random,
     )
 
 
 def _random_next(corpus: Corpus, sentence: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token ranges from the given sentences on: until `wanted` pieces are reached or the document ends."""
+    """Returns token ranges from the given sentences until `wanted` tokens or the end of the document."""
     document = np.searchsorted(corpus.document_offsets, sentence, side="right")
     starts = corpus.sentence_offsets[sentence]
     enough = np.searchsorted(corpus.sentence_offsets, starts + wanted)
@@ -222,7 +225,7 @@ def _truncate(
     budget: int,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pops from the longer side, from its front or its back by a fair coin each time."""
+    """Truncates both sides as popping from the longer one would, each time from a random end."""
     fits = a_length + b_length <= budget
     kept_a = np.where(fits, a_length, np.minimum(a_length, np.maximum(budget - b_length, (budget + 1) // 2)))
     kept_b = np.minimum(b_length, budget - kept_a)
@@ -239,7 +242,7 @@ def _choose_masked(
     settings: ExampleSettings,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Which positions to predict, bool `[n, length]`: words in random order while they fit into the quota."""
+    """Chooses the positions to predict, bool `[n, length]`: words in random order that fit into the quota."""
     if settings.masked_lm_prob <= 0 or settings.max_predictions_per_seq <= 0:
         return np.zeros(ids.shape, bool)
     quota = np.maximum(1, np.rint(lengths * settings.masked_lm_prob))
@@ -260,16 +263,16 @@ def _choose_masked(
     order = np.minimum(np.sort(keys, axis=1) & _WORD_BITS, np.uint64(length)).astype(np.int64)
     chosen = np.zeros((rows, length + 1), bool)
     room = np.minimum(quota, candidates.sum(1))
-    everyone = np.arange(rows)
+    every_row = np.arange(rows)
     for rank in range(int(words.max(initial=0))):
         candidate = order[:, rank]
-        size = sizes[everyone, candidate]
+        size = sizes[every_row, candidate]
         takes = (rank < words) & (size <= room)
-        chosen[everyone[takes], candidate[takes]] = True
+        chosen[every_row[takes], candidate[takes]] = True
         room = room - np.where(takes, size, 0)
         if not room.any():
             break
-    return chosen[everyone[:, None], word] & candidates
+    return chosen[every_row[:, None], word] & candidates
 
 
 def _apply_masks(
@@ -279,7 +282,7 @@ def _apply_masks(
     count = int(masked.sum())
     fate = generator.random(count)
     replacement = np.where(
-        fate < _MASK_SHARE, vocabulary.mask_id, generator.integers(0, len(vocabulary.pieces), count, np.int32)
+        fate < _MASK_SHARE, vocabulary.mask_id, generator.integers(0, len(vocabulary.tokens), count, np.int32)
     )
     kept = (fate >= _MASK_SHARE) & (fate < _MASK_SHARE + _KEEP_SHARE)
     ids[masked] = np.where(kept, original[masked], replacement)

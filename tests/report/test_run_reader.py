@@ -8,7 +8,7 @@ import pytest
 from report import synthetic_run
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.run_files import read_run
+from bert_emd_jax.report.run_reader import read_run
 
 
 @pytest.fixture

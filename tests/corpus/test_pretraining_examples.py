@@ -10,22 +10,22 @@ from corpora import FIRST_WORD, SPECIALS, numbered_corpus, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_emd_jax.corpus import examples as pretraining
+from bert_emd_jax.corpus import pretraining_examples
 from bert_emd_jax.corpus.corpus import tokenize_corpus
-from bert_emd_jax.corpus.examples import ExampleSettings, block_examples, corpus_blocks
+from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, block_examples, corpus_blocks
 from bert_emd_jax.data.encoding import truncated_lengths
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 
 def all_examples(corpus, vocabulary, settings, epoch=0):
-    """(ids, first_length, is_random, original ids, masked) of every example."""
+    """(ids, segment_a_length, is_random, original ids, masked) of every example."""
     for block, documents in enumerate(corpus_blocks(corpus)):
         for batch in block_examples(corpus, vocabulary, settings, epoch, block, documents):
             for row, length in enumerate(batch.lengths):
                 yield (
                     batch.input_ids[row, :length],
-                    int(batch.first_lengths[row]),
+                    int(batch.segment_a_lengths[row]),
                     bool(batch.is_random_next[row]),
                     batch.original_ids[row, :length],
                     batch.masked[row, :length],
@@ -33,12 +33,12 @@ def all_examples(corpus, vocabulary, settings, epoch=0):
                 assert not batch.masked[row, length:].any()
 
 
-def segments(ids, first_length):
+def segments(ids, segment_a_length):
     """Token positions of both segments; checks the special tokens around them."""
     assert ids[0] == 2
-    assert ids[first_length - 1] == 3
+    assert ids[segment_a_length - 1] == 3
     assert ids[-1] == 3
-    a, b = ids[1 : first_length - 1] - FIRST_WORD, ids[first_length:-1] - FIRST_WORD
+    a, b = ids[1 : segment_a_length - 1] - FIRST_WORD, ids[segment_a_length:-1] - FIRST_WORD
     for segment in (a, b):
         assert (np.diff(segment) == 1).all()
         assert (segment >= 0).all()
@@ -60,7 +60,7 @@ def test_corpus_structure(tmp_path, tokenizer, on_disk):
     lines = []
     corpus = tokenize_corpus(path, tokenizer, directory, progress=lines.append)
     documents = [["the cat", "sat"], ["a dog on"], ["the mat"]]
-    sentences = tokenizer.encode_pieces(list(itertools.chain.from_iterable(documents)))
+    sentences = tokenizer.encode(list(itertools.chain.from_iterable(documents)))
     assert corpus.document_offsets.tolist() == [0, 2, 3, 4]
     assert corpus.sentence_offsets.tolist() == [0, *np.cumsum([len(sentence) for sentence in sentences])]
     assert corpus.tokens.tolist() == list(itertools.chain.from_iterable(sentences))
@@ -110,11 +110,11 @@ def test_pairs_are_pairs(max_seq_len, short_seq_prob):
     sentence_starts = set(corpus.sentence_offsets.tolist())
     settings = ExampleSettings(max_seq_len=max_seq_len, short_seq_prob=short_seq_prob)
     kinds = Counter()
-    for ids, first_length, is_random, original, masked in all_examples(corpus, vocabulary, settings):
+    for ids, segment_a_length, is_random, original, masked in all_examples(corpus, vocabulary, settings):
         assert len(ids) <= max_seq_len
         assert not masked.any()
         assert (ids == original).all()
-        a, b = segments(ids, first_length)
+        a, b = segments(ids, segment_a_length)
         assert len(a) > 0
         assert len(b) > 0
         assert len(set(document_of[a])) == len(set(document_of[b])) == 1
@@ -136,8 +136,8 @@ def test_no_sentence_is_lost():
     corpus, vocabulary = numbered_corpus([7, 1, 2, 4, 9] * 40, [3, 11, 1, 6, 25])
     settings = ExampleSettings(max_seq_len=600, short_seq_prob=0.0)
     covered = []
-    for ids, first_length, is_random, *_ in all_examples(corpus, vocabulary, settings):
-        a, b = segments(ids, first_length)
+    for ids, segment_a_length, is_random, *_ in all_examples(corpus, vocabulary, settings):
+        a, b = segments(ids, segment_a_length)
         covered += a.tolist() if is_random else [*a.tolist(), *b.tolist()]
     assert covered == list(range(len(corpus.tokens)))
 
@@ -158,11 +158,11 @@ def test_sentences_are_gathered_up_to_the_target():
             expected.append((int(offsets[start]), int(offsets[end])))
             start = end
     found = []
-    for (ids, first_length, is_random, *_), (begin, end) in zip(
+    for (ids, segment_a_length, is_random, *_), (begin, end) in zip(
         all_examples(corpus, vocabulary, settings), expected, strict=True
     ):
         assert not is_random
-        assert first_length == len(ids)
+        assert segment_a_length == len(ids)
         a = ids[1:-1] - FIRST_WORD
         assert begin <= a[0] <= a[-1] < end
         assert len(a) == min(end - begin, settings.budget)
@@ -175,8 +175,8 @@ def test_random_documents_are_drawn_by_their_length():
     corpus, vocabulary = numbered_corpus([*sizes, *[1] * 4000], [2])
     settings = ExampleSettings(max_seq_len=16, short_seq_prob=0.0)
     starts = []
-    for ids, first_length, is_random, *_ in all_examples(corpus, vocabulary, settings):
-        a, b = segments(ids, first_length)
+    for ids, segment_a_length, is_random, *_ in all_examples(corpus, vocabulary, settings):
+        a, b = segments(ids, segment_a_length)
         if is_random and a[0] >= 2 * sum(sizes):
             starts.append(b[0] // 2)
     starts = np.array(starts)
@@ -194,7 +194,7 @@ def test_random_documents_are_drawn_by_their_length():
 def test_lengths_after_popping(lengths, budget):
     a, b = np.array(lengths).T
     zeros = np.zeros(len(a), np.int64)
-    a_start, kept_a, b_start, kept_b = pretraining._truncate(
+    a_start, kept_a, b_start, kept_b = pretraining_examples._truncate(
         zeros, a, zeros, b, budget, np.random.default_rng(0)
     )
     assert list(zip(kept_a, kept_b, strict=True)) == [truncated_lengths(*pair, budget) for pair in lengths]
@@ -214,7 +214,7 @@ def test_masks(share, most):
     corpus, vocabulary = numbered_corpus([30] * 60, [3, 11, 1, 6, 25])
     settings = ExampleSettings(max_seq_len=64, masked_lm_prob=share, max_predictions_per_seq=most)
     fates = Counter()
-    places = []
+    positions = []
     for ids, _, _, original, masked in all_examples(corpus, vocabulary, settings):
         candidates = int((original >= FIRST_WORD).sum())
         assert masked.sum() == min(quota_of(len(ids), settings) if most else 0, candidates)
@@ -222,33 +222,33 @@ def test_masks(share, most):
         assert (ids[~masked] == original[~masked]).all()
         for new, old in zip(ids[masked], original[masked], strict=True):
             fates["mask" if new == 4 else "same" if new == old else "other"] += 1
-        places += (np.flatnonzero(masked) / len(ids)).tolist()
+        positions += (np.flatnonzero(masked) / len(ids)).tolist()
     total = sum(fates.values())
     if most and total > 1000:
         for fate, expected in (("mask", 0.8), ("same", 0.1), ("other", 0.1)):
             assert abs(fates[fate] - expected * total) < 4 * (expected * (1 - expected) * total) ** 0.5
-        assert abs(np.mean(places) - 0.5) < 0.02
+        assert abs(np.mean(positions) - 0.5) < 0.02
     if not most:
         assert total == 0
 
 
 def test_whole_words_are_masked_or_left():
     corpus, vocabulary = numbered_corpus([30] * 60, [3, 11, 1, 6, 25])
-    is_tail = np.random.default_rng(0).random(len(vocabulary.pieces)) < 0.6
+    is_tail = np.random.default_rng(0).random(len(vocabulary.tokens)) < 0.6
     is_tail[:FIRST_WORD] = False
-    pieces = [("##" if tail else "") + piece for piece, tail in zip(vocabulary.pieces, is_tail, strict=True)]
-    vocabulary = dataclasses.replace(vocabulary, pieces=pieces)
+    tokens = [("##" if tail else "") + token for token, tail in zip(vocabulary.tokens, is_tail, strict=True)]
+    vocabulary = dataclasses.replace(vocabulary, tokens=tokens)
     settings = ExampleSettings(max_seq_len=64, masked_lm_prob=0.15, do_whole_word_mask=True)
     partly = 0
     for ids, _, _, original, masked in all_examples(corpus, vocabulary, settings):
         words: list[list[int]] = []
-        for place, token in enumerate(original):
+        for position, token in enumerate(original):
             if token < FIRST_WORD:
                 continue
-            if is_tail[token] and original[place - 1] >= FIRST_WORD:
-                words[-1].append(place)
+            if is_tail[token] and original[position - 1] >= FIRST_WORD:
+                words[-1].append(position)
             else:
-                words.append([place])
+                words.append([position])
         assert all(len(set(masked[word])) == 1 for word in words)
         quota = quota_of(len(ids), settings)
         room = quota - masked.sum()

@@ -39,10 +39,10 @@ class Member(NamedTuple):
 
 
 def zip_members(data: mmap.mmap | bytes) -> dict[str, Member]:
-    """Name → place of every member.
+    """Returns name → position of every member.
 
     Raises:
-      ZipError: see above.
+      ZipError: the archive is damaged or is none that PyTorch writes.
     """
     count, directory, directory_end = _find_directory(data)
     members: dict[str, Member] = {}
@@ -64,7 +64,7 @@ def zip_members(data: mmap.mmap | bytes) -> dict[str, Member]:
 
 
 def _find_directory(data: mmap.mmap | bytes) -> tuple[int, int, int]:
-    """Number of entries, first byte and end of the central directory."""
+    """Returns the number of entries, first byte and end of the central directory."""
     end = data.rfind(_END, max(0, len(data) - _END_FORM.size - _MAX_COMMENT))
     if end < 0:
         raise ZipError("a zip archive without its end: only a part of the file is there")
@@ -77,7 +77,7 @@ def _find_directory(data: mmap.mmap | bytes) -> tuple[int, int, int]:
 
 
 def _read_end(data: mmap.mmap | bytes, end: int) -> tuple[bool, int, int, int]:
-    """Whether it is one of several files, number of entries, size and first byte of the directory."""
+    """Returns whether it is one of several files, and the directory's number of entries, size and start."""
     if len(data) - end < _END_FORM.size:
         raise ZipError("a zip archive without its end: only a part of the file is there")
     _, disk, directory_disk, here, count, size, start, _ = _END_FORM.unpack_from(data, end)
@@ -91,7 +91,7 @@ def _read_end(data: mmap.mmap | bytes, end: int) -> tuple[bool, int, int, int]:
 
 
 def _directory_entry(data: mmap.mmap | bytes, position: int, directory_end: int) -> tuple[str, int, int, int]:
-    """Name, local header, size of one entry, and where the next begins."""
+    """Returns name, local header and size of one entry, and where the next begins."""
     if position + _ENTRY.size > directory_end:
         raise ZipError("a zip archive with a damaged directory")
     fields = _ENTRY.unpack_from(data, position)
@@ -122,7 +122,7 @@ def _directory_entry(data: mmap.mmap | bytes, position: int, directory_end: int)
 
 
 def _zip64_values(extra: bytes, count: int) -> tuple[int, ...]:
-    """The first `count` 64-bit numbers of the zip64 extra field."""
+    """Returns the first `count` 64-bit numbers of the zip64 extra field."""
     position = 0
     while position + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, position)
@@ -134,7 +134,7 @@ def _zip64_values(extra: bytes, count: int) -> tuple[int, ...]:
 
 
 def _content_start(data: mmap.mmap | bytes, name: str, header: int, directory: int) -> int:
-    """The first byte of a member's content, behind its local header."""
+    """Returns the first byte of a member's content, behind its local header."""
     if header + _LOCAL.size > directory:
         raise ZipError(f"the member {quoted(name)} beyond the end of the file")
     signature, _, flags, method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack_from(data, header)
