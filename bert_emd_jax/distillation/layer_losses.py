@@ -44,6 +44,12 @@ class LayerPlans(NamedTuple):
     cost: Float[Array, "*micro K S T"]
     flow: Float[Array, "*micro K S T"]
     gap: Float[Array, "*micro K"]
+
+
+class SolvedPlans(NamedTuple):
+    """Plans, and the student side's potentials, which are not unique: where the next step starts."""
+
+    plans: LayerPlans
     potentials: Float[Array, "*micro K S"]
 
 
@@ -64,7 +70,7 @@ def layer_losses(
     start: TransportState | None,
     given_flow: Float[Array, "S T"] | None,
     config: MappingConfig,
-) -> tuple[Float[Array, ""], dict[str, Array], LayerPlans | None]:
+) -> tuple[Float[Array, ""], dict[str, Array], SolvedPlans | None]:
     """Returns this device's share of θ(A + H) + E, its terms, and the plans, equal on all devices.
 
     The plans are solved from costs summed over all devices, under stop_gradient: by the envelope theorem
@@ -99,8 +105,8 @@ def layer_losses(
         if config.trains_layer_weights:
             terms[cost.penalty_name] = _weight_penalty(plans, start.weights[index], index, config)
             mapped += terms[cost.penalty_name]
-    of_layers = LayerPlans(costs, plans.flow, plans.gap, plans.source_potentials)
-    return config.theta * mapped + unmapped, terms, of_layers
+    solved = SolvedPlans(LayerPlans(costs, plans.flow, plans.gap), plans.source_potentials)
+    return config.theta * mapped + unmapped, terms, solved
 
 
 def cost_sums(

@@ -1,6 +1,8 @@
 """The distillation step: equal on any number of devices, equal to the authors' numbers, equal to autodiff."""
 
 import functools
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -9,20 +11,20 @@ import numpy as np
 import optax
 import pytest
 
-from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate
-from bert_emd_jax.distillation.distill_step import LAYER_WEIGHT_LOGITS, PredictionLoss, make_distill_step
-from bert_emd_jax.distillation.teacher_outputs import KINDS, batch_of
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.parallel import DEVICES, replicate
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.layer_losses import LayerPlans
+from bert_emd_jax.distillation.teacher_outputs import KINDS, kept_outputs
+from bert_emd_jax.distillation.trainer import LAYER_WEIGHT_LOGITS, DistillTrainer
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertForSequenceClassification, forward
 from bert_emd_jax.models.initialization import PROJECTION, initial_params, initial_projection
-from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.state import create_state
-from bert_emd_jax.transport.layer_weights import (
-    initial_layer_weight_logits,
-    learned_layer_weights,
-    uniform_layer_weights,
-)
-from bert_emd_jax.transport.mappings import fixed_plan
+from bert_emd_jax.transport.layer_weights import learned_layer_weights
 from bert_emd_jax.transport.simplex import network_simplex
 
 STUDENT_LAYERS, TEACHER_LAYERS, ROWS, LENGTH = 2, 3, 24, 12
@@ -73,9 +75,24 @@ def uneven_batch(rows: int = ROWS, fillers: int = 5, seed: int = 0) -> dict[str,
 
 
 def split(batch: dict[str, np.ndarray], devices: int, micro_batches: int = 1) -> dict[str, np.ndarray]:
-    return {
-        name: values.reshape(devices, micro_batches, -1, *values.shape[1:]) for name, values in batch.items()
-    }
+    return jax.tree.map(lambda values: values.reshape(devices, micro_batches, -1, *values.shape[1:]), batch)
+
+
+def trainer_of(flags: DistillConfig) -> DistillTrainer:
+    """The trainer of a small student and teacher, whose task nobody reads rows of."""
+    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
+    tokenizer: Any = None
+    student_model = Model(
+        student, initial_params(student, "classifier", 1), tokenizer, initial_projection(8, 12, 2)
+    )
+    teacher_model = Model(teacher, initial_params(teacher, "classifier", 3), tokenizer)
+    task = Task("toy", ("a", "b", "c"), ("accuracy",), {})
+    one = np.ones(1, np.int32)
+    rows = EncodedDataset(one, np.array([0, 1]), one, one, 0)
+    examples = Examples(["a"], None, one, one, ["0"], Path("rows"))
+    return DistillTrainer(
+        flags, student_model, teacher_model, TaskData(task, rows, rows, (LENGTH,), examples)
+    )
 
 
 @functools.cache
@@ -89,27 +106,11 @@ def run_steps(
     **batch_options,
 ):
     """(final state, measurements of every step) of a few steps on the first `devices` devices."""
-    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
-    optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
-    params = initial_params(student, "classifier", 1)
-    params[PROJECTION] = initial_projection(8, 12, 2)
-    if flags.trains_layer_weights:
-        params[LAYER_WEIGHT_LOGITS] = initial_layer_weight_logits(STUDENT_LAYERS, TEACHER_LAYERS)
-    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
-    flow = None
-    if flags.mapping in ("uniform", "top"):
-        flow = fixed_plan(flags.mapping, STUDENT_LAYERS, TEACHER_LAYERS)
-    teacher_params = initial_params(teacher, "classifier", 3)
-    frozen = {"teacher": None if brings_outputs else teacher_params, "flow": flow}
+    trainer = trainer_of(flags)
+    trainer.optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
+    trainer.teacher_runs = not brings_outputs
     step = jax.pmap(
-        make_distill_step(
-            BertForSequenceClassification(student),
-            BertForSequenceClassification(teacher),
-            optimizer,
-            flags,
-            PredictionLoss(flags, regression=False),
-            flags.beta,
-        ),
+        trainer.update,
         axis_name=DEVICES,
         in_axes=(None, None, 0),
         out_axes=None,
@@ -117,18 +118,25 @@ def run_steps(
     )
     # As in a run: replicated once, so that the first call's shardings are those of the later ones.
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
-    state, frozen = jax.device_put(
-        (state, frozen), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state, constants = jax.device_put(
+        jax.device_get((trainer.initial_state(), trainer.constants(0))),
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
     )
     history = []
     for index in range(steps):
         batch = uneven_batch(seed=index, **batch_options)
         if brings_outputs:
-            output = forward(BertForSequenceClassification(teacher), teacher_params, batch)
-            batch |= jax.device_get(batch_of(output, KINDS))
-        state, measurements = step(state, frozen, split(batch, devices, micro_batches))
+            output = forward(trainer.teacher_module, trainer.teacher.params, batch)
+            batch["teacher"] = jax.device_get(kept_outputs(output, KINDS))
+        state, measurements = step(state, constants, split(batch, devices, micro_batches))
         history.append(jax.device_get(measurements))
     return jax.device_get(state), history
+
+
+def of_cost(measurements: dict, kind: str) -> LayerPlans:
+    """The plans of one cost, [micro, …]."""
+    index = ("attention", "hidden").index(kind)
+    return LayerPlans(*(each[:, index] for each in measurements["plans"]))
 
 
 def assert_trees_close(ours, theirs, tolerance):
@@ -140,9 +148,10 @@ def test_outputs_that_the_batch_brings_along_stand_for_the_teacher():
     with_teacher, history = run_steps(config(), 1, steps=3)
     brought_along, rounded = run_steps(config(), 1, steps=3, brings_outputs=True)
     for exact, ours in zip(history, rounded, strict=True):
-        for name in ("loss", "attention_cost", "hidden_cost", "embedding_loss", "soft_loss", "gradient_norm"):
+        for name in ("loss", "embedding_loss", "soft_loss", "gradient_norm"):
             np.testing.assert_allclose(ours[name], exact[name], rtol=1e-3)
-    assert not np.array_equal(rounded[0]["hidden_cost"], history[0]["hidden_cost"])
+        np.testing.assert_allclose(ours["plans"].cost, exact["plans"].cost, rtol=1e-3)
+    assert not np.array_equal(of_cost(rounded[0], "hidden").cost, of_cost(history[0], "hidden").cost)
     assert_trees_close(brought_along.params, with_teacher.params, 1e-3)
 
 
@@ -160,7 +169,7 @@ def test_losses_and_updates_do_not_depend_on_the_number_of_devices(devices, flag
     assert one[-1]["loss"] != one[0]["loss"]
     assert_trees_close(many, one, 1e-5)
     assert_trees_close(many_state.params, one_state.params, 1e-5)
-    assert_trees_close(many_state.layer_weights, one_state.layer_weights, 1e-5)
+    assert_trees_close(many_state.method.weights, one_state.method.weights, 1e-5)
 
 
 def test_micro_batches_weigh_their_rows():
@@ -178,11 +187,11 @@ def test_micro_batches_weigh_their_rows():
 
 def test_each_micro_batch_has_a_plan_of_its_own():
     state, history = run_steps(config(), 2, steps=1, micro_batches=3)
-    assert history[0]["hidden_flow"].shape == (3, STUDENT_LAYERS, TEACHER_LAYERS)
-    np.testing.assert_allclose(history[0]["hidden_flow"].sum((1, 2)), 1, rtol=1e-6)
-    costs = history[0]["hidden_cost"]
+    assert history[0]["plans"].flow.shape == (3, 2, STUDENT_LAYERS, TEACHER_LAYERS)
+    np.testing.assert_allclose(history[0]["plans"].flow.sum((2, 3)), 1, rtol=1e-6)
+    costs = of_cost(history[0], "hidden").cost
     assert np.abs(costs[0] - costs[1]).max() > 1e-3
-    np.testing.assert_allclose(np.asarray(state.layer_weights.hidden_student).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(state.method.weights[1].student).sum(), 1, rtol=1e-6)
 
 
 def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
@@ -193,7 +202,7 @@ def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
     params = initial_params(student, "classifier", 1)
     params[PROJECTION] = initial_projection(8, 12, 2)
     batch = uneven_batch()
-    flows = {kind: history[0][f"{kind}_flow"][0].astype(np.float64) for kind in ("attention", "hidden")}
+    flows = {kind: of_cost(history[0], kind).flow[0].astype(np.float64) for kind in ("attention", "hidden")}
 
     with jax.enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
@@ -209,19 +218,20 @@ def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
         def loss(tree) -> float:
             output = jax.device_get(module.apply({"params": tree}, *inputs))
             states = output.hidden_states @ tree[PROJECTION]["kernel"] + tree[PROJECTION]["bias"]
-            total = flags.beta * np.mean((states[0] - target.hidden_states[0])[mask] ** 2)
+            beta, theta, alpha = flags.prediction.beta, flags.layers.theta, flags.prediction.alpha
+            total = beta * np.mean((states[0] - target.hidden_states[0])[mask] ** 2)
             for i in range(STUDENT_LAYERS):
                 for j in range(TEACHER_LAYERS):
                     hidden = np.mean((states[i + 1] - target.hidden_states[j + 1])[mask] ** 2)
                     scores = output.attention_scores[i] - target.attention_scores[j]
                     attention = np.sum((scores * pairs) ** 2) / (pairs.sum() * 2)
-                    total += flags.beta * flags.theta * flows["hidden"][i, j] * hidden
-                    total += flags.beta * flags.theta * flows["attention"][i, j] * attention
+                    total += beta * theta * flows["hidden"][i, j] * hidden
+                    total += beta * theta * flows["attention"][i, j] * attention
             s, t = output.logits[real], np.asarray(target.logits)[real]
             log_soft = lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))
             soft = -np.mean(np.exp(log_soft(t / 2.0)) * log_soft(s / 2.0)) * 4.0
             hard = -np.mean(np.take_along_axis(log_soft(s), batch["labels"][real][:, None], 1))
-            return float(total + flags.alpha * soft + (1 - flags.alpha) * hard)
+            return float(total + alpha * soft + (1 - alpha) * hard)
 
         assert history[0]["loss"] == pytest.approx(loss(wide(params)), rel=1e-5)
         rng = np.random.default_rng(0)
@@ -247,34 +257,40 @@ def test_learned_layer_weights_follow_the_gradient_of_the_exact_transport_cost(s
     )
     state, history = run_steps(flags, 1, steps=3)
     before, _ = run_steps(flags, 1, steps=2)
-    logits = {name: np.float64(leaf) for name, leaf in before.params[LAYER_WEIGHT_LOGITS].items()}
-    costs = {kind: history[2][f"{kind}_cost"][0].astype(np.float64) for kind in ("attention", "hidden")}
-    solved = {kind: np.sum(history[2][f"{kind}_flow"][0] * cost) for kind, cost in costs.items()}
+    logits = {
+        (kind, side): np.float64(leaf)
+        for kind, sides in before.params[LAYER_WEIGHT_LOGITS].items()
+        for side, leaf in sides.items()
+    }
+    costs = {kind: of_cost(history[2], kind).cost[0].astype(np.float64) for kind in ("attention", "hidden")}
+    solved = {kind: np.sum(of_cost(history[2], kind).flow[0] * cost) for kind, cost in costs.items()}
 
     def loss(logits) -> float:
         if not separate:
             logits = {
-                f"{kind}_{side}": (logits[f"attention_{side}"] + logits[f"hidden_{side}"]) / 2
+                (kind, side): (logits["attention", side] + logits["hidden", side]) / 2
                 for kind in costs
                 for side in ("student", "teacher")
             }
         weights = {name: np.exp(leaf) / np.exp(leaf).sum() for name, leaf in logits.items()}
         total = 0.0
         for kind, cost in costs.items():
-            sides = weights[f"{kind}_student"], weights[f"{kind}_teacher"]
+            sides = weights[kind, "student"], weights[kind, "teacher"]
             divergence = sum(np.sum(side * np.log(side * len(side))) for side in sides)
             total += network_simplex(cost, *sides).cost + 0.3 * solved[kind] * divergence
-        return flags.beta * flags.theta * total
+        return flags.prediction.beta * flags.layers.theta * total
 
     after = state.params[LAYER_WEIGHT_LOGITS]
-    for name, leaf in logits.items():
+    for (kind, side), leaf in logits.items():
         for layer in range(len(leaf)):
             step = 1e-5 * np.eye(len(leaf))[layer]
-            slope = (loss(logits | {name: leaf + step}) - loss(logits | {name: leaf - step})) / 2e-5
+            above, below = (logits | {(kind, side): leaf + sign * step} for sign in (1, -1))
+            slope = (loss(above) - loss(below)) / 2e-5
             # SGD with rate 0.1: the update is the gradient.
-            assert (leaf[layer] - after[name][layer]) / 0.1 == pytest.approx(slope, rel=1e-3, abs=1e-6)
-    assert_trees_close(state.layer_weights, learned_layer_weights(after, separate), 1e-6)
-    assert np.ptp(state.layer_weights.attention_student) > 1e-3
+            assert (leaf[layer] - after[kind][side][layer]) / 0.1 == pytest.approx(slope, rel=1e-3, abs=1e-6)
+    expected = learned_layer_weights([after["attention"], after["hidden"]], separate)
+    assert_trees_close(state.method.weights, expected, 1e-6)
+    assert np.ptp(state.method.weights[0].student) > 1e-3
 
 
 def test_each_term_can_be_left_out():
@@ -306,7 +322,7 @@ def test_exact_mapping_equals_sinkhorn_where_that_is_exact():
     _, emd = run_steps(config(), 1, steps=4)
     _, exact = run_steps(config(mapping="emd_exact"), 2, steps=2)
     np.testing.assert_allclose([row["loss"] for row in exact], [row["loss"] for row in emd[:2]], rtol=1e-5)
-    assert exact[1]["hidden_gap"] < 1e-5
+    assert (exact[1]["plans"].gap < 1e-5).all()
 
 
 def test_fillers_alone_do_not_break_the_step():
@@ -317,31 +333,22 @@ def test_fillers_alone_do_not_break_the_step():
 
 def test_the_step_lowers_for_tpu_and_cuda():
     """The whole pmapped step, transport included, without such a device."""
-    student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
-    optimizer = optax.adamw(1e-3)
-    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
-    state = create_state(params, optimizer, 0, uniform_layer_weights(STUDENT_LAYERS, TEACHER_LAYERS))
-    frozen = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
-    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
-    step = pmap_step(make_distill_step(*modules, optimizer, config(), PredictionLoss(config(), False), 0.5))
-    export = jax.export.export(jax.jit(step), platforms=["tpu", "cuda"])
-    exported = export(state, frozen, split(uneven_batch(), jax.device_count()))
+    trainer = trainer_of(config())
+    export = jax.export.export(jax.jit(trainer.compiled_step), platforms=["tpu", "cuda"])
+    batch = split(uneven_batch(), jax.device_count())
+    exported = export(trainer.initial_state(), jax.device_get(trainer.constants(0)), batch)
     assert exported.platforms == ("tpu", "cuda")
     assert exported.nr_devices == jax.device_count()
 
 
 @pytest.mark.parametrize("mapping", ["emd", "emd_exact"])
 def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(mapping):
-    student, teacher = bert(2, 8), bert(3, 12)
-    flags, optimizer = config(mapping=mapping), optax.adamw(1e-3)
-    params = initial_params(student, "classifier", 1) | {PROJECTION: initial_projection(8, 12, 2)}
-    state = create_state(params, optimizer, 0, uniform_layer_weights(2, 3))
-    modules = BertForSequenceClassification(student), BertForSequenceClassification(teacher)
-    step = pmap_step(make_distill_step(*modules, optimizer, flags, PredictionLoss(flags, False), 0.5))
+    trainer = trainer_of(config(mapping=mapping))
+    step, state = trainer.compiled_step, trainer.initial_state()
     batch = split(uneven_batch(), jax.device_count())
-    good = {"teacher": initial_params(teacher, "classifier", 3), "flow": None}
+    good = jax.device_get(trainer.constants(0))
     bad = jax.tree.map(np.copy, good)
-    bad["teacher"]["bert"]["layer_1"]["output"]["bias"][3] = np.nan
+    bad.teacher["bert"]["layer_1"]["output"]["bias"][3] = np.nan
 
     before, _ = jax.device_get(step(replicate(state), replicate(good), batch))
     after, measured = jax.device_get(step(replicate(before), replicate(bad), batch))

@@ -1,45 +1,45 @@
 """The authors' values behind --preset, and what run_config.json says of each flag's origin."""
 
-import dataclasses
-
 import pytest
-import tyro
 
-from bert_emd_jax.distillation.presets import preset_values, sources_of, with_preset_flags
+from bert_emd_jax.commands.flags import parse_flags
+from bert_emd_jax.configs import all_flags
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.presets import preset_values, with_preset_flags
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import DistillConfig
 
 REQUIRED = "--teacher_model t --student_config s --data_dir d --output_dir o"
 
 
 def parsed(text: str) -> DistillConfig:
     args = with_preset_flags(f"{REQUIRED} {text}".split())
-    return tyro.cli(DistillConfig, args=args, use_underscores=True, config=(tyro.conf.OmitArgPrefixes,))
+    return parse_flags(DistillConfig, args, "run_distill.py", "")
 
 
 @pytest.mark.parametrize("spelling", ["mrpc", "MRPC"])
 def test_a_preset_sets_five_flags_and_a_flag_given_by_hand_wins(spelling):
     config = parsed(f"--temperature 3 --preset bert_emd_4 --task-name={spelling}")
     # Not the defaults: 0.001, 10 and 2e-5 are the authors' values for a student of 4 layers on MRPC.
-    assert (config.beta, config.emd_temperature, config.learning_rate) == (0.001, 10, 2e-5)
-    assert (config.alpha, config.temperature) == (1, 3)
-    sources = sources_of(config)
+    assert (config.prediction.beta, config.layers.emd_temperature) == (0.001, 10)
+    assert config.optimizer.learning_rate == 2e-5
+    assert (config.prediction.alpha, config.prediction.temperature) == (1, 3)
+    sources = config.sources()
     assert sources["beta"] == sources["alpha"] == "preset bert_emd_4"
     assert sources["temperature"] == sources["task_name"] == "given"
     assert sources["seed"] == "default"
-    assert sources.keys() == {field.name for field in dataclasses.fields(DistillConfig)}
+    assert sources.keys() == {flag.name for flag in all_flags(DistillConfig)} == config.flags().keys()
 
 
 def test_by_hand_means_by_hand_also_at_the_usual_default():
     config = parsed("--preset bert_emd_6 --task_name sst-2 --beta 0.01")
-    assert config.beta == 0.01
-    assert sources_of(config)["beta"] == "given"
+    assert config.prediction.beta == 0.01
+    assert config.sources()["beta"] == "given"
 
 
 def test_without_a_preset_nothing_changes():
     config = parsed("--task_name mrpc")
-    assert (config.beta, config.learning_rate) == (0.01, 3e-5)
-    assert sources_of(config)["beta"] == "default"
+    assert (config.prediction.beta, config.optimizer.learning_rate) == (0.01, 3e-5)
+    assert config.sources()["beta"] == "default"
 
 
 def test_the_same_values_in_python():

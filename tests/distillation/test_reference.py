@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.devices.parallel import DEVICES
-from bert_emd_jax.distillation.layer_losses import PlanStart, layer_losses, updated_weights
+from bert_emd_jax.distillation.distill_config import MappingConfig
+from bert_emd_jax.distillation.layer_losses import (
+    TransportState,
+    initial_transport_state,
+    layer_losses,
+    updated_weights,
+)
 from bert_emd_jax.models.heads import BertOutput
 from bert_emd_jax.models.initialization import initial_projection
-from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.objectives import cross_entropy, soft_cross_entropy
-from bert_emd_jax.transport.layer_weights import uniform_layer_weights
 
 TESTS = Path(__file__).parents[1]
 LAYERS = np.load(TESTS / "transport" / "fixtures" / "reference_losses.npz")
@@ -29,12 +33,7 @@ PREDICTION = np.load(TESTS / "training" / "fixtures" / "reference_prediction.npz
     ],
 )
 def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
-    config = DistillConfig(
-        teacher_model=Path("t"),
-        student_config=Path("s"),
-        data_dir=Path("d"),
-        task_name="sst-2",
-        output_dir=Path("o"),
+    config = MappingConfig(
         mapping=mapping,
         padding="include",
         layer_weight_rule=rule,
@@ -46,16 +45,15 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
 
     def one_device(_, layer_weights, student, teacher, micro):
         projection = initial_projection(width, width, 0)  # the identity: equal widths
-        zeros = jnp.zeros(students)
-        start = PlanStart(layer_weights, {"attention": zeros, "hidden": zeros}, None)
-        _, terms, plans = layer_losses(projection, student, teacher, micro, start, config)
-        stacked = jax.tree.map(lambda leaf: leaf[None], plans)
+        start = TransportState(layer_weights, (jnp.zeros(students),) * 2)
+        _, terms, solved = layer_losses(projection, student, teacher, micro, start, None, config)
+        stacked = jax.tree.map(lambda leaf: leaf[None], solved.plans)
         updated = updated_weights(layer_weights, stacked, jnp.ones(1), config)
         return terms, updated
 
     step = jax.pmap(one_device, axis_name=DEVICES, in_axes=(0, None, None, None, None), out_axes=None)
     one = np.zeros(1)
-    layer_weights = uniform_layer_weights(students, teachers)
+    layer_weights = initial_transport_state(config, students, teachers).weights
     mask = LAYERS["attention_mask"]
     micro = {"attention_mask": mask, "weights": np.ones(len(mask), np.float32)}
     key = f"{rule}/T5/{weights}"
@@ -74,7 +72,7 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
             expected = LAYERS[f"{key}/{kind}_loss"][index]
             np.testing.assert_allclose(terms[f"{kind}_loss"], expected, rtol=1e-4)
         np.testing.assert_allclose(
-            np.concatenate([np.asarray(side) for side in layer_weights]),
+            np.concatenate(jax.tree.leaves(layer_weights)),
             LAYERS[f"{key}/layer_weights"][index],
             atol=1e-5,
         )

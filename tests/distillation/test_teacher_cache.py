@@ -18,11 +18,11 @@ from bert_emd_jax.commands import distill
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.task_data import load_task_data, task_of
 from bert_emd_jax.distillation import teacher_cache, teacher_outputs
+from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import BertForSequenceClassification, forward
-from bert_emd_jax.training.config import DistillConfig
 from bert_emd_jax.training.row_source import TaskRows
 
 FILES = {f"{kind}.bin" for kind in KINDS}
@@ -50,7 +50,9 @@ def config(tmp_path, task_dir) -> DistillConfig:
 
 @pytest.fixture
 def dataset(config, teacher):
-    return load_task_data(config, task_of(config), teacher.tokenizer).train
+    return load_task_data(
+        config.task, task_of(config.task), teacher.tokenizer, config.optimizer.steps_on
+    ).train
 
 
 def module_of(teacher):
@@ -73,11 +75,11 @@ def test_rows_come_back_as_the_teacher_gives_them(tmp_path, teacher, dataset, mo
         ("hidden_states", hidden, real[:, None, :, None]),
         ("attention_scores", scores, pairs),
     ):
-        ours = kept[f"teacher_{name}"].astype(np.float32)
+        ours = kept[name].astype(np.float32)
         assert ours.shape == values.shape
         np.testing.assert_allclose(ours, np.where(mask, values, 0), rtol=2**-8, atol=1e-6)
         assert np.any(np.asarray(values)[~np.broadcast_to(mask, values.shape)])  # so zeros are no accident
-    np.testing.assert_allclose(kept["teacher_logits"][:3], expected.logits[:3], rtol=1e-5)
+    np.testing.assert_allclose(kept["logits"][:3], expected.logits[:3], rtol=1e-5)
 
     by_kind = (dataset.lengths.astype(int) * 5 * 16 * 2, dataset.lengths.astype(int) ** 2 * 4 * 2 * 2)
     assert outputs.bytes == sum(map(np.sum, by_kind)) + 37 * 2 * 4
@@ -121,9 +123,9 @@ def test_files_hold_the_same_and_are_completed_after_a_kill(tmp_path, teacher, d
 
 def test_auto_decides_by_what_it_saves_and_by_room(config, teacher, dataset, monkeypatch):
     def place(**changes):
-        changed = dataclasses.replace(config, **changes)
+        changed = config.replace(**changes)
         rows = TaskRows(dataset, BatchSchedule(dataset.lengths, (24,), 8, seed=0))
-        return rows_with_teacher(changed, rows, dataset, teacher, module_of(teacher))[1]
+        return rows_with_teacher(changed, rows, dataset, teacher, module_of(teacher), None)[1]
 
     assert place() == "off"  # so small a teacher is computed in no time
     monkeypatch.setattr(teacher_cache, "_LEAST_FLOPS_SAVED", 1.0)
@@ -164,12 +166,12 @@ def test_the_key_follows_everything_that_the_outputs_follow_from(config, teacher
     ids[-2] += 1
     changed = {
         key(),
-        key(config=dataclasses.replace(config, dtype="bfloat16")),
+        key(config=config.replace(dtype="bfloat16")),
         key(teacher=dataclasses.replace(teacher, params=params)),
         key(dataset=dataclasses.replace(dataset, token_ids=ids)),
     }
     assert len(changed) == 4
-    assert key(config=dataclasses.replace(config, seed=7, mapping="uniform")) == key()
+    assert key(config=config.replace(seed=7, mapping="uniform")) == key()
 
 
 def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
@@ -177,8 +179,8 @@ def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
 ):
     def run(name: str, *more: str, exit_code: int = 0) -> Path:
         output = tmp_path / name
-        flags = ["--teacher_model", str(config.teacher_model), "--student_init_layers", "1,3"]
-        flags += ["--data_dir", str(config.data_dir), "--task_name", "custom", "--max_seq_length", "24"]
+        flags = ["--teacher_model", str(config.pair.teacher_model), "--student_init_layers", "1,3"]
+        flags += ["--data_dir", str(config.task.data_dir), "--task_name", "custom", "--max_seq_length", "24"]
         flags += ["--train_batch_size", "8", "--num_train_epochs", "2", "--output_dir", str(output)]
         flags += ["--learning_rate", "1e-3", "--beta", "1", "--log_steps", "1"]
         assert distill.main([*flags, "--cache_dir", str(tmp_path / "cache"), *more]) == exit_code
@@ -220,13 +222,13 @@ def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
 
 
 def test_a_batch_that_brings_the_outputs_is_a_batch_with_the_teacher(teacher, dataset):
-    """`output_of` and `batch_of` are each other's inverse, and kinds that are not kept are None."""
+    """`given_output` and `kept_outputs` are each other's inverse, and kinds that are not kept are None."""
     batch = dataset.collate(np.arange(4), 24)
     output = forward(module_of(teacher), teacher.params, batch)
-    brought = teacher_outputs.output_of(teacher_outputs.batch_of(output, KINDS))
+    brought = teacher_outputs.given_output(batch | {"teacher": teacher_outputs.kept_outputs(output, KINDS)})
     for kind in KINDS:
         exact = getattr(output, kind)
         np.testing.assert_array_equal(getattr(brought, kind), exact.astype(getattr(brought, kind).dtype))
-    logits = teacher_outputs.output_of({"teacher_logits": jnp.zeros((4, 2)), "labels": jnp.zeros(4)})
+    logits = teacher_outputs.given_output(batch | {"teacher": {"logits": jnp.zeros((4, 2))}})
     assert logits.hidden_states is None
-    assert teacher_outputs.output_of(batch) is None
+    assert teacher_outputs.given_output(batch) is None

@@ -10,8 +10,8 @@ from bert_emd_jax.transport.costs import attention_cost, hidden_cost
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
     uniform_layer_weights,
+    update_all_layer_weights,
     update_layer_weights,
-    update_shared_layer_weights,
 )
 
 # What the authors' PyTorch code computes for random tensors, four steps in a row.
@@ -45,24 +45,28 @@ def costs():
 @pytest.mark.parametrize("rule", ["normalize", "softmax", "double_softmax"])
 def test_four_steps_equal_the_authors(costs, rule, temperature, sharing):
     key = f"{rule}/T{temperature}/{sharing}"
-    weights = uniform_layer_weights(4, 12)
+    weights = (uniform_layer_weights(4, 12),) * 2
     for step, (attention, hidden) in enumerate(costs):
-        attention_plan = network_simplex(attention, weights.attention_student, weights.attention_teacher)
-        hidden_plan = network_simplex(hidden, weights.hidden_student, weights.hidden_teacher)
+        attention_plan, hidden_plan = (
+            network_simplex(cost, *sides) for cost, sides in zip((attention, hidden), weights, strict=True)
+        )
         np.testing.assert_allclose(attention_plan.cost, REFERENCE[f"{key}/attention_loss"][step], rtol=1e-5)
         np.testing.assert_allclose(hidden_plan.cost, REFERENCE[f"{key}/hidden_loss"][step], rtol=1e-5)
-        weights = update_shared_layer_weights(
+        weights = update_all_layer_weights(
             weights,
-            jnp.asarray(attention_plan.flow, jnp.float32),
-            attention,
-            jnp.asarray(hidden_plan.flow, jnp.float32),
-            hidden,
+            [
+                jnp.asarray(attention_plan.flow, jnp.float32) * attention,
+                jnp.asarray(hidden_plan.flow, jnp.float32) * hidden,
+            ],
             rule,
             temperature,
             separate=sharing == "separate",
         )
         np.testing.assert_allclose(
-            np.concatenate(weights), REFERENCE[f"{key}/layer_weights"][step], rtol=0, atol=1e-5
+            np.concatenate(jax.tree.leaves(weights)),
+            REFERENCE[f"{key}/layer_weights"][step],
+            rtol=0,
+            atol=1e-5,
         )
 
 
@@ -115,17 +119,18 @@ def test_extreme_costs_stay_finite(rule, scale):
         np.testing.assert_allclose(side.sum(), 1, rtol=1e-6)
 
 
-def test_sharing_averages_and_an_unused_plan_takes_the_other_weights():
-    start = LayerWeights(HALVES, THIRDS, HALVES, THIRDS)
-    both = update_shared_layer_weights(start, FLOW, COST, FLOW, COST**2)
+def test_sharing_averages_over_the_plans_that_there_are():
+    start = LayerWeights(HALVES, THIRDS)
+    both = update_all_layer_weights([start, start], [FLOW * COST, FLOW * COST**2])
     attention = update_layer_weights(FLOW, COST, HALVES, THIRDS)
     hidden = update_layer_weights(FLOW, COST**2, HALVES, THIRDS)
-    np.testing.assert_allclose(both.attention_teacher, (attention[1] + hidden[1]) / 2, rtol=1e-6)
-    np.testing.assert_array_equal(both.attention_student, both.hidden_student)
-    one = update_shared_layer_weights(start, None, None, FLOW, COST)
-    np.testing.assert_array_equal(one.attention_teacher, attention[1])
-    apart = update_shared_layer_weights(start, None, None, FLOW, COST, rule="double_softmax", separate=True)
-    np.testing.assert_array_equal(apart.attention_student, HALVES)
+    np.testing.assert_allclose(both[0].teacher, (attention[1] + hidden[1]) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(both[0].student, both[1].student)
+    (one,) = update_all_layer_weights([start], [FLOW * COST])
+    np.testing.assert_array_equal(one.teacher, attention[1])
+    apart = update_all_layer_weights([start, start], [FLOW * COST, FLOW * COST**2], separate=True)
+    np.testing.assert_array_equal(apart[0].teacher, attention[1])
+    np.testing.assert_array_equal(apart[1].teacher, hidden[1])
 
 
 def test_unknown_rule_is_refused():

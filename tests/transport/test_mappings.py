@@ -7,8 +7,9 @@ import pytest
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.transport import network_simplex
-from bert_emd_jax.transport.mappings import exact_plan, fixed_layers, fixed_plan, mapping_plan
-from bert_emd_jax.transport.names import FIXED_MAPPINGS, MAPPINGS
+from bert_emd_jax.transport.mappings import MAPPINGS, fixed_layers, fixed_plan, mapped_cost, mapping_plan
+
+FIXED_MAPPINGS = [name for name, mapping in MAPPINGS.items() if mapping.layers is not None]
 
 COST = jnp.asarray(np.random.default_rng(0).random((4, 12)), jnp.float32)
 STUDENT = jnp.asarray([0.1, 0.2, 0.3, 0.4])
@@ -57,17 +58,9 @@ def test_fixed_plan_gives_each_student_layer_its_share(mapping):
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_every_mapping_in_a_compiled_step(mapping):
-    given, potentials = None, None
-    if mapping in FIXED_MAPPINGS:
-        given = fixed_plan(mapping, 4, 12)
-    elif mapping == "emd_exact":
-        given, potentials = exact_plan(np.asarray(COST), np.asarray(STUDENT), np.asarray(TEACHER))
-    solve = jax.jit(
-        lambda cost, flow, start: mapping_plan(
-            mapping, cost, STUDENT, TEACHER, flow, initial_potentials=start
-        )
-    )
-    plan = solve(COST, given, potentials)
+    given = fixed_plan(mapping, 4, 12) if mapping in FIXED_MAPPINGS else None
+    solve = jax.jit(lambda cost, flow: mapping_plan(mapping, cost, STUDENT, TEACHER, flow))
+    plan = solve(COST, given)
     optimum = network_simplex(np.asarray(COST), np.asarray(STUDENT), np.asarray(TEACHER)).cost
     np.testing.assert_allclose(plan.flow.sum(), 0 if mapping == "none" else 1, rtol=1e-6)
     np.testing.assert_allclose(plan.cost, (plan.flow * COST).sum(), rtol=1e-6)
@@ -83,8 +76,17 @@ def test_every_mapping_in_a_compiled_step(mapping):
     if mapping == "nearest":
         assert plan.flow.argmax(axis=1).tolist() == COST.argmin(axis=1).tolist()
         np.testing.assert_allclose(plan.gap, 0, atol=1e-6)
-    gradient = jax.grad(lambda cost: solve(cost, given, potentials).cost)(COST)
+    gradient = jax.grad(lambda cost: solve(cost, given).cost)(COST)
     np.testing.assert_allclose(gradient, plan.flow, atol=1e-7)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_what_a_mapping_pays_on_the_host(mapping):
+    """Against its own plan between equal layer weights."""
+    equal = jnp.full(4, 1 / 4)
+    given = fixed_plan(mapping, 4, 12, seed=3) if mapping in FIXED_MAPPINGS else None
+    plan = mapping_plan(mapping, COST, equal, TEACHER, given)
+    np.testing.assert_allclose(mapped_cost(mapping, np.asarray(COST, np.float64), 3), plan.cost, rtol=1e-6)
 
 
 def test_a_deeper_student_may_use_nearest_and_emd():

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.transport.names import MAPPINGS, uses_layer_weights, validate_mapping
+from bert_emd_jax.transport.mappings import MAPPINGS, validate_mapping
 
 
 def run_python(code: str) -> None:
@@ -13,7 +13,8 @@ def run_python(code: str) -> None:
 
 
 def test_names_do_not_import_jax():
-    run_python("import sys; import bert_emd_jax.transport.names; assert 'jax' not in sys.modules")
+    modules = "bert_emd_jax.transport.mappings, bert_emd_jax.transport.weight_rules"
+    run_python(f"import sys, {modules}; assert 'jax' not in sys.modules")
 
 
 def test_the_function_wins_over_its_file_in_every_import_order():
@@ -49,7 +50,7 @@ def test_the_package_lists_its_functions_and_refuses_others():
 
 
 def test_only_transport_moves_layer_weights():
-    assert [name for name in MAPPINGS if uses_layer_weights(name)] == ["emd", "emd_exact"]
+    assert [name for name, mapping in MAPPINGS.items() if mapping.transports] == ["emd", "emd_exact"]
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
