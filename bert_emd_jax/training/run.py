@@ -64,7 +64,7 @@ class Run:
         self._checkpoints = Checkpoints(path / layout.CHECKPOINTS)
         restored = self._checkpoints.restore_newest(self._fresh) if self._config.resume else None
         start = Progress(evaluation_due=trainer.evaluates_at_start)
-        state, self._progress = restored or (self._fresh, start)
+        state, self.progress = restored or (self._fresh, start)
         self._step = self._first = int(state.step)
         if restored:
             logger.info("resuming at step %d", self._step)
@@ -87,7 +87,7 @@ class Run:
             trainer.state = replicate(state)
             self._stack = stack.pop_all()
         # Scalars of the steps since the last row; they stay on the device until the row is written.
-        self._pending: list[dict[str, Any]] = list(self._progress.pending)
+        self._pending: list[dict[str, Any]] = list(self.progress.pending)
         self._examples, self._since = 0, time.perf_counter()
         return self
 
@@ -102,7 +102,7 @@ class Run:
         """
         try:
             while True:
-                if self._progress.evaluation_due:
+                if self.progress.evaluation_due:
                     self._evaluate()
                     self._save()
                 if self._step == self._last:
@@ -137,7 +137,7 @@ class Run:
         if trainer.waits_for_step:
             jax.block_until_ready(trainer.state)
         due = step % (config.eval_steps or self._per_epoch) == 0 or step == self._last
-        self._progress.evaluation_due = due
+        self.progress.evaluation_due = due
         if step % config.log_steps == 0 or due:
             self._write_row(measurements)
         if trainer.check_every and step % trainer.check_every == 0:
@@ -155,7 +155,7 @@ class Run:
             return on_main(self._export)
 
     def _export(self) -> dict[str, Any]:
-        trainer, best_step = self._trainer, self._progress.best_step
+        trainer, best_step = self._trainer, self.progress.best_step
         best = trainer.best_model(self._checkpoints.best_or_newest(best_step, self._fresh))
         save_model(self._directory.path, best)
         results = {
@@ -186,7 +186,7 @@ class Run:
         with self._stop.interruptible():
             metrics = trainer.evaluate()
         sign = -1 if trainer.lower_is_better else 1
-        best = self._progress.improved_by(sign * metrics[trainer.primary_metric], step)
+        best = self.progress.improved_by(sign * metrics[trainer.primary_metric], step)
         epoch = step / self._per_epoch
         row = {"epoch": epoch, **metrics, "primary": trainer.primary_metric, "best": best}
         self._log.write("eval", step, row)
@@ -194,12 +194,12 @@ class Run:
         logger.info(
             "step %d/%d (epoch %.2f): %s%s", step, self._last, epoch, shown, " (best)" if best else ""
         )
-        self._progress.evaluation_due = False
+        self.progress.evaluation_due = False
 
     def _save(self) -> None:
         self._trainer.before_checkpoint()
-        self._progress.pending = [scalars_to_json(row) for row in jax.device_get(self._pending)]
-        self._checkpoints.save(self._trainer.state, self._progress)
+        self.progress.pending = [scalars_to_json(row) for row in jax.device_get(self._pending)]
+        self._checkpoints.save(self._trainer.state, self.progress)
         self._since = time.perf_counter()
 
     @contextlib.contextmanager

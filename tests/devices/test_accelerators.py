@@ -7,7 +7,7 @@ import pytest
 
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.accelerators import unused_accelerator
-from bert_emd_jax.training.config import FinetuneConfig
+from bert_emd_jax.devices.device_config import MultiHostConfig
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_who_asked_for_the_cpu_is_left_alone(root):
 
 def test_training_says_it_at_its_start(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(hosts, "unused_accelerator", lambda: "a TPU is here")
-    config = FinetuneConfig(bert_model=tmp_path, data_dir=tmp_path, task_name="rte", output_dir=tmp_path)
+    config = MultiHostConfig()
     hosts.logger.addHandler(caplog.handler)
     try:
         hosts.initialize(config)

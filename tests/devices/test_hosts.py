@@ -15,8 +15,8 @@ import pytest
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.config import FinetuneConfig
 
 LONGEST_RUN = 300.0
 
@@ -134,10 +134,9 @@ def test_a_main_process_that_cannot_start_stops_the_others(job):
 
 
 def test_half_of_the_flags_are_refused():
-    paths = {"bert_model": Path("m"), "data_dir": Path("d"), "output_dir": Path("o"), "task_name": "sst-2"}
     for flags in ({"num_processes": 2}, {"distributed": True, "process_id": 0}):
         with pytest.raises(UserError, match="--coordinator_address, --num_processes and --process_id"):
-            hosts.initialize(FinetuneConfig(**paths, **flags))
-    hosts.initialize(FinetuneConfig(**paths))
+            hosts.initialize(MultiHostConfig(**flags))
+    hosts.initialize(MultiHostConfig())
     assert hosts.is_main()
     assert hosts.on_main(lambda: {"a": 1}) == {"a": 1}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.runs import run_config
+from bert_emd_jax.runs.metrics_log import MetricsLog
 from bert_emd_jax.runs.progress_bar import in_notebook, progress_bar, progress_fields
-from bert_emd_jax.runs.run_directory import MetricsLog, write_run_config
-from bert_emd_jax.training import config as config_module
-from bert_emd_jax.training.config import FinetuneConfig
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 PLAN = np.array([[0.5, 0.0, 0.0], [0.0, 0.25, 0.25]], np.float32)
 
@@ -58,7 +58,7 @@ def test_the_same_numbers_in_all_files_and_pictures_of_the_plans(tmp_path):
     image = pytest.importorskip("PIL.Image")
     log = MetricsLog(tmp_path, 0)
     for step in range(1, 45):
-        log.write("train", step, {"loss": 1 / step, "attention_flow": PLAN, "hidden_flow": PLAN.T[:2]})
+        log.write("train", step, {"loss": 1 / step, "attention": PLAN, "hidden": PLAN.T[:2]})
     log.write("eval", 44, {"accuracy": 0.5, "best": True, "primary": "accuracy"})
     log.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -89,8 +89,8 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     config = finetune_config(tmp_path, wandb="a project")
     for step in (1, 2):  # a second run goes on with the first one's
-        log = MetricsLog(tmp_path, step - 1, config)
-        log.write("train", step, {"loss": 0.5 * step, "attention_flow": PLAN})
+        log = MetricsLog(tmp_path, step - 1, config.run.wandb, config.flags())
+        log.write("train", step, {"loss": 0.5 * step, "attention": PLAN})
         log.write("eval", step, {"accuracy": 0.25 * step})
         log.close()
     history, runs = [], []
@@ -113,7 +113,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 
 def test_without_wandb_one_line_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(config_module, "_is_installed", lambda package: False)
+    monkeypatch.setattr(run_config, "_is_installed", lambda package: False)
     with pytest.raises(UserError, match=r"--wandb: .* pip install 'bert_emd_jax\[wandb\]'"):
         finetune_config(tmp_path, wandb="a")
 
@@ -126,9 +126,9 @@ def test_a_refusal_of_wandb_is_one_line(tmp_path, monkeypatch):
         raise RefusalError("No API key\nconfigured")
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Error=RefusalError))
-    monkeypatch.setattr(config_module, "_is_installed", lambda package: True)
+    monkeypatch.setattr(run_config, "_is_installed", lambda package: True)
     with pytest.raises(UserError, match=r"--wandb a: No API key configured; .*wandb login.* WANDB_MODE"):
-        MetricsLog(tmp_path, 0, finetune_config(tmp_path, wandb="a"))
+        MetricsLog(tmp_path, 0, finetune_config(tmp_path, wandb="a").run.wandb)
 
 
 def test_the_bar_shows_loss_throughput_and_gap():
@@ -153,8 +153,9 @@ def test_the_bar_in_a_notebook(monkeypatch):
 
 def test_the_command_line_in_the_record_repeats_the_run(tmp_path, monkeypatch):
     from bert_emd_jax.commands.flags import parse_flags
-    from bert_emd_jax.distillation.presets import sources_of, with_preset_flags
-    from bert_emd_jax.training.config import DistillConfig, flags_of
+    from bert_emd_jax.distillation.distill_config import DistillConfig
+    from bert_emd_jax.distillation.presets import with_preset_flags
+    from bert_emd_jax.training.run import directory_of
 
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     given = [
@@ -170,7 +171,7 @@ def test_the_command_line_in_the_record_repeats_the_run(tmp_path, monkeypatch):
     given += ["--output_dir", os.fspath(tmp_path), "--preset", "bert_emd_4", "--no_use_hidden", "--aug_train"]
     given += ["--beta", "0.5", "--max_steps", "7", "--no_do_lower_case"]
     config = parse_flags(DistillConfig, with_preset_flags(given), "x", "")
-    write_run_config(tmp_path, "run_distill", flags_of(config), sources_of(config), {})
+    directory_of(config, "run_distill").write_config({})
     program, *line = json.loads((tmp_path / "run_config.json").read_text())["command_line"]
     assert program == "run_distill.py"
     assert parse_flags(DistillConfig, with_preset_flags(line), "x", "") == config

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +14,12 @@ import pytest
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.errors import Interrupted, UserError
-from bert_emd_jax.runs.interruption import StopRequest
-from bert_emd_jax.runs.run_costs import RunCosts
-from bert_emd_jax.runs.run_directory import MetricsLog
 from bert_emd_jax.training.checkpoints import Checkpoints, Progress
-from bert_emd_jax.training.config import FinetuneConfig
-from bert_emd_jax.training.loop import Work, train
 from bert_emd_jax.training.row_source import TaskRows
-from bert_emd_jax.training.state import create_state, unless_bad
+from bert_emd_jax.training.run import Run
+from bert_emd_jax.training.state import create_state, unless_nonfinite
+from bert_emd_jax.training.trainer import Trainer
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 ROWS = 40
 DATASET = EncodedDataset(
@@ -33,54 +32,58 @@ DATASET = EncodedDataset(
 STATE = create_state({"dense": {"bias": np.zeros(1, np.float32)}}, optax.sgd(0.1), seed=0)
 
 
-def run(directory: Path, *, resume: bool = False, events=(), bad=(), **flags) -> Progress:
+class ToyTrainer(Trainer):
+    """Adds 1 / number of the step to one parameter, and says when SIGTERM comes."""
+
+    program = "toy"
+    primary_metric = "accuracy"
+
+    def __init__(self, config: FinetuneConfig, events, bad) -> None:
+        nothing: Any = None
+        super().__init__(config, nothing, TaskRows(DATASET, BatchSchedule(DATASET.lengths, (8,), 8, seed=0)))
+        self.events, self.bad, self.evaluations = events, bad, []
+
+    def initial_state(self):
+        return STATE
+
+    def step(self, batch, epoch=0):
+        before = self.state
+        number = int(before.step) + 1
+        if ("step", number) in self.events:
+            os.kill(os.getpid(), signal.SIGTERM)
+        loss = jnp.asarray(np.inf if number in self.bad else 1 / number, jnp.float32)
+        bias = before.params["dense"]["bias"] + loss
+        after = before.replace(step=before.step + 1, params={"dense": {"bias": bias}})
+        self.state = unless_nonfinite(before, after, loss, jnp.ones(()))
+        return {"loss": loss, "gradient_norm": jnp.ones(()), "bad_steps": self.state.bad_steps}
+
+    def evaluate(self) -> dict[str, float]:
+        self.evaluations.append(float(self.state.params["dense"]["bias"][0]))
+        if ("evaluation", len(self.evaluations)) in self.events:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"accuracy": -abs(self.evaluations[-1] - 2.9)}
+
+    def loss(self, params, batch, step):
+        raise NotImplementedError
+
+    def results(self, model):
+        raise NotImplementedError
+
+
+def run(directory: Path, *, events=(), bad=(), **flags) -> Progress:
     """Twenty steps, an evaluation after every fifth.
 
     events: ("step" or "evaluation", number) at which SIGTERM comes. bad: steps whose loss is not finite.
     """
     flags = {"num_train_epochs": 4, "train_batch_size": 8, "log_steps": 2} | flags
     paths = {"bert_model": Path("m"), "data_dir": Path("d"), "output_dir": directory}
-    config = FinetuneConfig(task_name="sst-2", **paths, **flags)
-
-    def step(state, frozen, batch):
-        number = int(state.step) + 1
-        if ("step", number) in events:
-            os.kill(os.getpid(), signal.SIGTERM)
-        loss = jnp.asarray(np.inf if number in bad else 1 / number, jnp.float32)
-        bias = state.params["dense"]["bias"] + loss
-        after = state.replace(step=state.step + 1, params={"dense": {"bias": bias}})
-        after = unless_bad(state, after, loss, jnp.ones(()))
-        return after, {"loss": loss, "gradient_norm": jnp.ones(()), "bad_steps": after.bad_steps}
-
-    def evaluate(params) -> dict[str, float]:
-        evaluations.append(float(params["dense"]["bias"][0]))
-        if ("evaluation", len(evaluations)) in events:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {"accuracy": -abs(evaluations[-1] - 2.9)}
-
-    evaluations: list[float] = []
-    work = Work(
-        step=step,
-        frozen=lambda epoch: None,
-        rows=TaskRows(DATASET, BatchSchedule(DATASET.lengths, (8,), 8, seed=0)),
-        learning_rate=optax.constant_schedule(0.1),
-        evaluate=evaluate,
-        primary_metric="accuracy",
-    )
-    directory.mkdir(exist_ok=True)
-    checkpoints = Checkpoints(directory / "checkpoints")
-    state, progress = STATE, Progress()
-    if resume:
-        state, progress = checkpoints.restore_newest(STATE)
-    costs = RunCosts()
-    log = MetricsLog(directory, int(state.step))
-    try:
-        with StopRequest() as stop:
-            return train(config, work, state, progress, log, checkpoints, lambda: None, stop, costs)
-    finally:
-        costs.close()
-        log.close()
-        checkpoints.close()
+    trainer = ToyTrainer(FinetuneConfig(task_name="sst-2", **paths, **flags), events, bad)
+    under_way = Run(trainer)
+    assert under_way.finished_results() is None
+    with under_way:
+        for epoch, batch in under_way.steps():
+            under_way.after_step(trainer.step(batch, epoch))
+    return under_way.progress
 
 
 def metrics(directory: Path) -> list[dict]:

@@ -1,19 +1,17 @@
 """The optimizer against torch's AdamW with clipping and transformers' warmup-linear schedule."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import optax
 import pytest
 
-from bert_emd_jax.training.config import FinetuneConfig
 from bert_emd_jax.training.optimizer import decays, learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.training_config import OptimizerConfig
 
 
-def config(**changes) -> FinetuneConfig:
-    paths = {"bert_model": Path("m"), "data_dir": Path("d"), "output_dir": Path("o")}
-    return FinetuneConfig(task_name="sst-2", **(paths | changes))
+def constant(**flags) -> OptimizerConfig:
+    """A learning rate of 0.02 at every step."""
+    return OptimizerConfig(learning_rate=0.02, lr_schedule="constant", warmup_proportion=0, **flags)
 
 
 def test_equals_torch_adamw_with_clipping():
@@ -25,7 +23,9 @@ def test_equals_torch_adamw_with_clipping():
         "words": {"embedding": rng.normal(size=(5, 4))},
     }
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    settings = config(learning_rate=0.02, weight_decay=0.3, lr_schedule="constant", warmup_proportion=0)
+    settings = OptimizerConfig(
+        learning_rate=0.02, weight_decay=0.3, lr_schedule="constant", warmup_proportion=0
+    )
     optimizer = make_optimizer(settings, learning_rate_schedule(settings, 10))
     state = optimizer.init(params)
 
@@ -71,7 +71,7 @@ def test_only_matrices_decay():
 
 
 def test_warmup_then_linear_to_zero():
-    schedule = learning_rate_schedule(config(learning_rate=1.0, warmup_proportion=0.2), 20)
+    schedule = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, warmup_proportion=0.2), 20)
     rates = [float(schedule(step)) for step in range(21)]
     np.testing.assert_allclose(rates[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
     np.testing.assert_allclose(np.diff(rates[4:]), -1 / 16, rtol=1e-5)
@@ -80,14 +80,16 @@ def test_warmup_then_linear_to_zero():
 
 def test_constant_schedule_stays():
     schedule = learning_rate_schedule(
-        config(learning_rate=1.0, lr_schedule="constant", warmup_proportion=0), 20
+        OptimizerConfig(learning_rate=1.0, lr_schedule="constant", warmup_proportion=0), 20
     )
     assert {float(schedule(step)) for step in range(20)} == {1.0}
 
 
 def test_a_parameter_may_have_a_learning_rate_of_its_own():
     """Adam's first step has the size of the learning rate, whatever the gradient."""
-    settings = config(learning_rate=0.02, weight_decay=0.0, lr_schedule="constant", warmup_proportion=0)
+    settings = OptimizerConfig(
+        learning_rate=0.02, weight_decay=0.0, lr_schedule="constant", warmup_proportion=0
+    )
     schedule = learning_rate_schedule(settings, 10)
     optimizer = make_optimizer(settings, schedule, {"logits": 0.5})
     params = {"logits": {"student": np.zeros(3, np.float32)}, "dense": {"bias": np.zeros(3, np.float32)}}

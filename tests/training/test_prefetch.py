@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.data.batching import BatchRows
-from bert_emd_jax.training.prefetch import step_inputs
+from bert_emd_jax.training.prefetch import prefetched
 
 DEVICES = 8
 
@@ -40,26 +40,28 @@ def inputs_of_host(host: int, hosts: int, monkeypatch: pytest.MonkeyPatch, steps
         patched.setattr(jax, "device_count", lambda: DEVICES)
         patched.setattr(jax, "local_device_count", lambda: local)
         rows = Rows()
-        return rows, list(step_inputs(rows, steps.start, steps.stop, padded_rows=32, micro_batches=2))
+        return rows, list(prefetched(rows, steps.start, steps.stop, padded_rows=32, micro_batches=2))
 
 
 def test_hosts_share_the_rows(monkeypatch):
     _, whole = inputs_of_host(0, 1, monkeypatch)
     halves = [inputs_of_host(host, 2, monkeypatch) for host in range(2)]
-    for step, (batch, arrays) in enumerate(whole):
+    for step, (batch_rows, arrays) in enumerate(whole):
         assert arrays["rows"].shape == (8, 2, 2)
         parts = [inputs[step] for _, inputs in halves]
-        assert all(np.array_equal(part[0].rows, batch.rows) for part in parts)
+        assert [rows for rows, _ in parts] == [batch_rows] * 2
         np.testing.assert_array_equal(np.concatenate([part[1]["rows"] for part in parts]), arrays["rows"])
         read = [rows.read[step] for rows, _ in halves]
-        assert sorted(np.concatenate(read)) == sorted(batch.rows)
+        rows = Rows().batch(step).rows
+        assert batch_rows == len(rows)
+        assert sorted(np.concatenate(read)) == sorted(rows)
         # The fillers of a short batch are spread over devices and micro-batches.
         assert (arrays["rows"] >= 0).sum(axis=2).min() >= 1
 
 
 def test_an_error_comes_at_its_step_and_the_thread_ends(monkeypatch):
-    inputs = step_inputs(Rows(), 11, 20, padded_rows=32, micro_batches=1)
-    assert [next(inputs)[0].length for _ in range(2)] == [4, 4]
+    inputs = prefetched(Rows(), 11, 20, padded_rows=32, micro_batches=1)
+    assert [next(inputs)[0] for _ in range(2)] == [21, 21]
     with pytest.raises(ValueError, match="step 13"):
         next(inputs)
-    assert list(step_inputs(Rows(), 5, 5, padded_rows=32, micro_batches=1)) == []
+    assert list(prefetched(Rows(), 5, 5, padded_rows=32, micro_batches=1)) == []
