@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
     from bert_emd_jax.training.training_config import FinetuneConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     **dict.fromkeys(

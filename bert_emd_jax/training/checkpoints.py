@@ -24,6 +24,7 @@ from bert_emd_jax.training.state import TrainState
 logger = logging.getLogger(__name__)
 
 KEEP_LATEST = 2
+_LAYOUT = 2  # of the train state; that of 0.1.0 had layer_weights and potentials in place of method
 
 
 @dataclasses.dataclass
@@ -114,7 +115,9 @@ class Checkpoints:
                 int(host_state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(host_state),
-                    progress=ocp.args.JsonSave({"values": values, "sha256": _digest(host_state, values)}),
+                    progress=ocp.args.JsonSave(
+                        {"values": values, "sha256": _digest(host_state, values), "layout": _LAYOUT}
+                    ),
                 ),
             )
 
@@ -126,7 +129,9 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpoint: not readable, or not what was written.
+          UserError: an earlier version of this package wrote it.
         """
+        self._check_layout(step)
         try:
             restored = self._manager.restore(
                 step,
@@ -143,6 +148,19 @@ class Checkpoints:
         if _digest(state, values) != digest:
             raise DamagedCheckpoint("its content is not what was written: bits have changed on the disk")
         return Restored(state, progress)
+
+    def _check_layout(self, step: int) -> None:
+        try:
+            progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            stored = self._manager.restore(step, args=progress)["progress"]
+            layout = stored.get("layout", 1) if "sha256" in stored else _LAYOUT
+        except Exception:  # damaged: `restore` says so
+            return
+        if layout != _LAYOUT:
+            raise UserError(
+                f"{self._directory_of(step)}: bert_emd_jax 0.1.0 wrote this checkpoint, in a layout that this"
+                " version does not go on from: resume the run with 0.1.0, or --overwrite starts anew"
+            )
 
     def restore_newest(self, template: TrainState) -> Restored | None:
         """The newest intact checkpoint, in all processes; None where no checkpoint was ever completed.
