@@ -1,5 +1,4 @@
-"""The product's own train step on its own batches, whole and in parts, and its teacher; `throughput.py` times
-them."""
+"""The product's own train step on its own batches, whole and in parts; `throughput.py` times them."""
 
 import dataclasses
 import functools
@@ -13,26 +12,25 @@ import numpy as np
 import optax
 
 from bert_emd_jax.checkpoints.model_directory import Model
-from bert_emd_jax.data.batching import BatchRows, BatchSchedule
+from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.task_data import TaskData
-from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, split_for_training
-from bert_emd_jax.distillation.distill_step import PredictionLoss, make_distill_step
-from bert_emd_jax.distillation.layer_losses import PlanStart, layer_losses
+from bert_emd_jax.devices.parallel import DEVICES, replicate, split_for_training
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.layer_losses import layer_losses
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
+from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import BertForSequenceClassification, forward
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.training.config import DistillConfig
-from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_emd_jax.training.state import DROPOUT_GENERATOR, apply_gradients, create_state, unless_bad
+from bert_emd_jax.training.state import DROPOUT_GENERATOR, apply_gradients, unless_nonfinite
+from bert_emd_jax.training.trainer import Measurements
 from bert_emd_jax.transport import sinkhorn
-from bert_emd_jax.transport.layer_weights import uniform_layer_weights
 from bert_emd_jax.transport.mappings import fixed_plan
-from bert_emd_jax.transport.names import FIXED_MAPPINGS
 
 
 class Ours:
-    """The product's own train step on its own batches."""
+    """The product's trainer on batches that are chosen here."""
 
     def __init__(
         self,
@@ -43,46 +41,24 @@ class Ours:
         kept: "KeptOutputs | None" = None,
     ):
         """With `kept`, batches bring the teacher's outputs along; only those of its rows can be used."""
+        self.trainer = DistillTrainer(config, student, teacher, data)
+        self.trainer.teacher_runs = kept is None
         self.kept = kept
-        self.config, self.data, self.student, self.teacher = config, data, student, teacher
-        layers = student.config.num_hidden_layers, teacher.config.num_hidden_layers
-        self.schedule = BatchSchedule(
-            data.train.lengths, data.bucket_lengths, config.train_batch_size, config.seed
-        )
-        self.optimizer = make_optimizer(config, learning_rate_schedule(config, 10_000))
-        self.student_module = BertForSequenceClassification(student.config, jnp.dtype(config.dtype))
-        self.teacher_module = BertForSequenceClassification(teacher.config, jnp.dtype(config.dtype))
-        self.step = pmap_step(
-            make_distill_step(
-                self.student_module,
-                self.teacher_module,
-                self.optimizer,
-                config,
-                PredictionLoss(config, data.task.is_regression),
-                config.beta,
-            )
-        )
-        assert student.projection is not None
-        params = dict(student.params) | {PROJECTION: student.projection}
-        self.state = replicate(
-            create_state(params, self.optimizer, config.seed, uniform_layer_weights(*layers))
-        )
-        flow = fixed_plan(config.mapping, *layers) if config.mapping in FIXED_MAPPINGS else None
-        self.frozen = replicate({"teacher": None if kept else teacher.params, "flow": flow})
-        self.measurements: dict[str, Any] = {}
+        self.measurements: Measurements = {}
 
-    def arrays(self, batch: BatchRows) -> dict[str, np.ndarray]:
-        """A batch as the loop hands it to the step."""
-        rows = self.data.train.collate(batch.rows, batch.length, self.config.train_batch_size)
+    def arrays(self, batch: BatchRows) -> Batch:
+        """A batch as a run hands it to the step."""
+        padded_rows = self.trainer.config.optimizer.train_batch_size
+        rows = self.trainer.rows.arrays(0, batch, padded_rows)
         if self.kept is not None:
-            rows |= self.kept.collate(batch, self.config.train_batch_size)
+            rows = {**rows, "teacher": self.kept.collate(batch, padded_rows)}
         return split_for_training(rows)
 
     def train(self, batches: list[BatchRows]) -> None:
-        """Steps on these batches, the host one ahead of the device as in the loop."""
+        """Steps on these batches, the host one ahead of the device as in a run."""
         for batch in batches:
-            self.state, self.measurements = self.step(self.state, self.frozen, self.arrays(batch))
-        jax.block_until_ready(self.state)
+            self.measurements = self.trainer.step(self.arrays(batch))
+        jax.block_until_ready(self.trainer.state)
 
 
 class KeptOutputs:
@@ -113,57 +89,44 @@ def rows_of(dataset: EncodedDataset, rows: np.ndarray) -> EncodedDataset:
 
 def parts_of_a_step(ours: Ours, batch: BatchRows) -> dict[str, Callable[[], object]]:
     """The parts of a step as programs of their own, compiled, on one batch."""
-    arrays = ours.arrays(batch)
-    config = ours.config
-    state = jax.tree.map(jnp.copy, ours.state)  # steps give theirs away
+    trainer, arrays = ours.trainer, ours.arrays(batch)
+    state = jax.tree.map(jnp.copy, trainer.state)  # steps give theirs away
     pmap = functools.partial(jax.pmap, axis_name=DEVICES)
     key = jax.random.key(0, impl=DROPOUT_GENERATOR)
-    uniform = dataclasses.replace(config, mapping="uniform")
-    layers = ours.student.config.num_hidden_layers, ours.teacher.config.num_hidden_layers
-    flow = jnp.full(layers, 1 / (layers[0] * layers[1]))
+    uniform = trainer.layers.replace(mapping="uniform")
+    models = trainer.models
+    flow = fixed_plan("uniform", *(models[side].config.num_hidden_layers for side in ("student", "teacher")))
 
     def first(values: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], values)
 
     def student_loss(params: Any, batch: Any) -> jax.Array:
-        return forward(ours.student_module, params, first(batch), key).logits.sum()
+        return forward(trainer.student_module, params, first(batch), key).logits.sum()
 
-    def costs(outputs: tuple[Any, Any, Any], batch: Any) -> Any:
-        projection, student, teacher = outputs
-        start = PlanStart(state.layer_weights, state.potentials, flow)
-        return layer_losses(projection, student, teacher, first(batch), start, uniform)[0]
-
-    def costs_gradient(projection: Any, student: Any, teacher: Any, batch: Any) -> Any:
-        return jax.grad(lambda p, s: costs((p, s, teacher), batch), argnums=(0, 1))(projection, student)
+    def costs(projection: Any, student: Any, teacher: Any, batch: Any) -> Any:
+        return layer_losses(projection, student, teacher, first(batch), state.method, flow, uniform)[0]
 
     @functools.partial(jax.jit, donate_argnums=0)
     def optimize(state: Any, gradients: Any) -> Any:
-        after = apply_gradients(state, gradients, ours.optimizer)
-        return unless_bad(state, after, jnp.zeros(()), optax.tree.norm(gradients))
+        after = apply_gradients(state, gradients, trainer.optimizer)
+        return unless_nonfinite(state, after, jnp.zeros(()), optax.tree.norm(gradients))
 
-    teacher_forward = pmap(lambda p, b: forward(ours.teacher_module, p, first(b)), in_axes=(None, 0))
-    student_forward = pmap(lambda p, b: forward(ours.student_module, p, first(b)), in_axes=(None, 0))
+    @jax.jit
+    @jax.vmap
+    def solve(cost: Any, weights: Any, potentials: Any) -> Any:
+        return sinkhorn(cost, *weights, max_iterations=4, initial_potentials=potentials).flow
+
+    teacher_forward = pmap(lambda p, b: forward(trainer.teacher_module, p, first(b)), in_axes=(None, 0))
+    student_forward = pmap(lambda p, b: forward(trainer.student_module, p, first(b)), in_axes=(None, 0))
     student_gradient = pmap(jax.grad(student_loss), in_axes=(None, 0))
-    cost_gradient = pmap(costs_gradient, in_axes=(None, 0, 0, 0))
-    teacher_params = replicate(ours.teacher.params)
+    cost_gradient = pmap(jax.grad(costs, argnums=(0, 1)), in_axes=(None, 0, 0, 0))
+    teacher_params = replicate(trainer.teacher.params)
     teacher_output = teacher_forward(teacher_params, arrays)
     student_output = student_forward(state.params, arrays)
-    held = {"state": jax.tree.map(jnp.copy, ours.state)}
+    held = {"state": jax.tree.map(jnp.copy, trainer.state)}
     gradients = jax.tree.map(jnp.zeros_like, state.params)
-    solve = jax.jit(
-        jax.vmap(
-            lambda cost, source, target, start: (
-                sinkhorn(cost, source, target, max_iterations=4, initial_potentials=start).flow
-            )
-        )
-    )
-    weights = state.layer_weights
-    problems = (
-        jnp.stack([ours.measurements[f"{kind}_cost"][0] for kind in ("attention", "hidden")]),
-        jnp.stack([weights.attention_student, weights.hidden_student]),
-        jnp.stack([weights.attention_teacher, weights.hidden_teacher]),
-        jnp.stack([state.potentials["attention"], state.potentials["hidden"]]),
-    )
+    weights = jax.tree.map(lambda *sides: jnp.stack(sides), *state.method.weights)
+    problems = ours.measurements["plans"].cost[0], weights, jnp.stack(state.method.potentials)
 
     def optimizer_step() -> None:
         held["state"] = jax.block_until_ready(optimize(held["state"], gradients))

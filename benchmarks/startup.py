@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if path.name != "setup.py")
 UNWANTED = ("tensorflow", "torch", "matplotlib", "pandas")
-MODULES = ("bert_emd_jax", "bert_emd_jax.distillation.distill", "bert_emd_jax.evaluation.evaluate")
+MODULES = ("bert_emd_jax", "bert_emd_jax.distillation.trainer", "bert_emd_jax.evaluation.evaluate")
 ROWS = 128
 
 

@@ -27,9 +27,9 @@ from comparison.tasks import TASKS, available_tasks, write_task
 
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.configs import Integers, Names
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import replacing
-from bert_emd_jax.training.config import Integers, Names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,10 +57,11 @@ from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.distillation import teacher_outputs
+from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
 from bert_emd_jax.models.initialization import initial_params, initial_projection
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
-from bert_emd_jax.training.config import DistillConfig
+from bert_emd_jax.training.task_evaluation import task_rows
 
 
 class OnceForAll(NamedTuple):
@@ -94,11 +95,11 @@ def random_models(tokenizer: Tokenizer, labels: int, smoke: bool) -> tuple[Model
 
 def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tokenizer: Tokenizer) -> None:
     """Measures one task and prints it."""
-    clock = CLOCKS[args.clock]
+    clock, max_seq_length = CLOCKS[args.clock], config.task.max_seq_length
     student, teacher = random_models(tokenizer, data.task.num_labels, args.smoke)
     if args.one_length:
-        data = dataclasses.replace(data, bucket_lengths=(config.max_seq_length,))
-    schedule = BatchSchedule(data.train.lengths, data.bucket_lengths, config.train_batch_size, config.seed)
+        data = dataclasses.replace(data, bucket_lengths=(max_seq_length,))
+    schedule = task_rows(data, config.optimizer).schedule
     by_length = batches_by_length(schedule)
     mean, steps = np.mean(data.train.lengths), sum(map(len, by_length.values()))
     print(
@@ -124,10 +125,10 @@ def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tok
             from torch_baseline import Baseline
 
             baseline = Baseline(student.config, teacher.config, regression=data.task.is_regression)
-            padded = data.train.collate(by_length[heaviest][0].rows, config.max_seq_length)
+            padded = data.train.collate(by_length[heaviest][0].rows, max_seq_length)
             baseline.step(padded)  # allocates
             calls["baseline"] = lambda: baseline.step(padded)
-        calls["matmul"], matmul_flops = matmul_call(config.dtype)
+        calls["matmul"], matmul_flops = matmul_call(config.program.dtype)
         times = seconds_in_turn(calls, args.rounds, clock)
         typical = medians(times)
         compilation = {length: max(0.0, first - typical[length]) for length, first in first_calls.items()}
@@ -138,7 +139,7 @@ def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tok
         taken = seconds(lambda: ours.train(check), clock)
         expected = sum(per_step[batch.length] for batch in check)
         print(f"  {len(check)} consecutive steps: {taken:.2f} s; {expected:.2f} s expected from the medians")
-        uniform = Ours(dataclasses.replace(config, mapping="uniform"), data, student, teacher, kept)
+        uniform = Ours(config.replace(mapping="uniform"), data, student, teacher, kept)
         print_mapping_ratio(ours, uniform, groups[heaviest][0], args.rounds, clock)
         if args.breakdown:
             print_breakdown(ours, groups[heaviest][0], args.rounds, clock)
@@ -177,10 +178,12 @@ def print_rates(
     peak: float,
 ) -> None:
     """Prints seconds of every kind of step and the projection; `peak` is in FLOP/s, the times in seconds."""
-    config, rows = ours.config, len(ours.data.train)
+    trainer = ours.trainer
+    config, rows = trainer.config, len(trainer.data.train)
+    optimizer = config.optimizer
     steps = sum(map(len, by_length.values()))
-    print(f"  peak: {peak / 1e9:.0f} GFLOP/s, one large {config.dtype} matrix product")
-    sizes = ours.student.config, ours.teacher.config, config.train_batch_size
+    print(f"  peak: {peak / 1e9:.0f} GFLOP/s, one large {config.program.dtype} matrix product")
+    sizes = trainer.model.config, trainer.teacher.config, optimizer.train_batch_size
     for length, batches in by_length.items():
         step = per_step[length]
         flops = step_flops(*sizes, length, with_teacher=once is None)
@@ -190,14 +193,14 @@ def print_rates(
         )
     epoch = sum(len(batches) * per_step[length] for length, batches in by_length.items())
     before = 0.0 if once is None else once.compilation + rows * once.per_row
-    total = before + sum(compilation.values()) + config.num_train_epochs * epoch
-    rate = config.num_train_epochs * rows / total
+    total = before + sum(compilation.values()) + optimizer.num_train_epochs * epoch
+    rate = optimizer.num_train_epochs * rows / total
     print(f"  steps alone: {rows / epoch:.2f} examples/s")
-    print(f"  {config.num_train_epochs} epochs, all included: {rate:.2f} examples/s")
+    print(f"  {optimizer.num_train_epochs} epochs, all included: {rate:.2f} examples/s")
     if baseline_step is not None:
         baseline_rate = rows / (steps * baseline_step)
         print(
-            f"  baseline: {baseline_step:.3f} s a step, all of {config.max_seq_length} tokens;"
+            f"  baseline: {baseline_step:.3f} s a step, all of {config.task.max_seq_length} tokens;"
             f" {baseline_rate:.2f} examples/s; RATIO {rate / baseline_rate:.1f}"
         )
 
@@ -274,7 +277,9 @@ def main() -> None:
             dtype=args.dtype,
         )
         tokenizer = uncased_tokenizer(args.vocab)
-        compare(args, config, load_task_data(config, task_of(config), tokenizer), tokenizer)
+        task = task_of(config.task)
+        data = load_task_data(config.task, task, tokenizer, config.optimizer.steps_on)
+        compare(args, config, data, tokenizer)
 
 
 if __name__ == "__main__":
