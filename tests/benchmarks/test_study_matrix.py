@@ -5,6 +5,7 @@ import json
 import shlex
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from comparison.commands import Study, command_line
@@ -131,11 +132,12 @@ def as_if_done(runs: list[Run]) -> dict[str, Record]:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch):
-    """The configs that the programs make of command lines, instead of running them."""
+    """The flags that the programs read from command lines, instead of running."""
     configs: list = []
-    for program, names in ((distill, ("run", "run_general")), (finetune, ("run",))):
+    for program, names in ((distill, ("distill", "general_distill")), (finetune, ("finetune",))):
         for name in names:
             monkeypatch.setattr(program, name, configs.append)
+        monkeypatch.setattr(program, "print_training", lambda config, results: None)
     monkeypatch.setattr(pretrain_data, "pretrain_data", configs.append)
     monkeypatch.setattr(augment, "run", configs.append)
     mains = {
@@ -147,7 +149,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch):
 
     def parse(command: list[str]):
         assert mains[command[0]](command[1:]) == 0
-        return configs.pop()
+        return SimpleNamespace(**configs.pop().flags())
 
     return parse
 
