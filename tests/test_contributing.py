@@ -36,7 +36,7 @@ def apply(diff: str, directory: Path) -> None:
             path.write_text(source.replace(old, new), encoding="utf-8")
 
 
-@pytest.mark.parametrize("title", ["A new mapping", "A new task"])
+@pytest.mark.parametrize("title", ["A new mapping", "A new layer cost", "A new task"])
 def test_a_worked_example(tmp_path: Path, title: str):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "bert_emd_jax", tmp_path / "bert_emd_jax", ignore=ignored)
@@ -53,7 +53,9 @@ def test_a_worked_example(tmp_path: Path, title: str):
         return subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     assert outcome().returncode != 0  # the example is about something that is not there yet
-    apply(block(section, "diff"), tmp_path)
+    diff = block(section, "diff")
+    assert diff.count("\n@@") <= 3  # places
+    apply(diff, tmp_path)
     done = outcome()
     assert done.returncode == 0, done.stderr
 

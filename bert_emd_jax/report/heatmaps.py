@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bert_emd_jax.report.tables import ABSENT
-from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping
+from bert_emd_jax.runs.layer_mapping import LayerMapping
 
 DEEP = 0.72  # from this shade on white text has more contrast than black; see --heat in the style sheet
 FAINT = 5e-4  # less mass than this is shown as 0
@@ -114,8 +114,7 @@ def slider_data(mapping: LayerMapping) -> dict[str, Any] | None:
                 "largest": whole(_largest(mapping.flow[kind])),
                 "flow": [[[whole(mass) for mass in row] for row in mapping.flow[kind][k]] for k in chosen],
             }
-            for kind in COST_KINDS
-            if kind in mapping.flow
+            for kind in mapping.flow
         },
     }
 

@@ -138,8 +138,7 @@ def _plans(files: RunFiles) -> dict[str, Any]:
             "cost": heatmaps.cost_grid(mapping, kind) if kind in mapping.cost else None,
             "shades": heatmaps.plan_shades(mapping, kind),
         }
-        for kind in COST_KINDS
-        if kind in mapping.flow
+        for kind in mapping.flow
     ]
     return {"plans": plans, "slider": heatmaps.slider_data(mapping)}
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter, finite
 from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Curve, Predictions, RunFiles
-from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping, entropy
+from bert_emd_jax.runs.layer_mapping import LayerMapping, entropy
 
 GAP_FLOOR = 1e-8  # a logarithmic axis has no 0
 _SMOOTH = {"smooth": "values"}
@@ -26,9 +27,10 @@ _TRAINING_PANELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 # Their curves by name in metrics.jsonl: panel, label, color.
 _TRAINING_CURVES = {
     "loss": ("loss", "total", "loss"),
-    "attention_loss": ("layer-losses", "attention (EMD)", "attention"),
-    "hidden_loss": ("layer-losses", "hidden states (EMD)", "hidden"),
-    "embedding_loss": ("layer-losses", "embeddings", "embedding"),
+    **{
+        cost.loss_name: ("layer-losses", cost.title + " (EMD)" * cost.is_mapped, cost.name)
+        for cost in LAYER_COSTS
+    },
     "prediction_loss": ("prediction-losses", "prediction", "prediction"),
     "soft_loss": ("prediction-losses", "soft: teacher's logits", "soft"),
     "hard_loss": ("prediction-losses", "hard: labels", "hard"),
@@ -99,7 +101,7 @@ def mapping_panels(files: RunFiles) -> list[Panel]:
 def _weight_panels(mapping: LayerMapping) -> list[Panel]:
     panels = []
     for role, weights in (("student", mapping.student_weights), ("teacher", mapping.teacher_weights)):
-        kinds = [kind for kind in COST_KINDS if kind in weights]
+        kinds = list(weights)
         # They are sums over the plans: the same weights may differ by a rounding error.
         shared = len(kinds) == 2 and np.allclose(
             weights[kinds[0]], weights[kinds[1]], rtol=0, atol=1e-5, equal_nan=True
@@ -122,9 +124,7 @@ def _weight_panels(mapping: LayerMapping) -> list[Panel]:
 def _entropy_panels(mapping: LayerMapping) -> list[Panel]:
     students, teachers = next(iter(mapping.flow.values())).shape[1:] if mapping.flow else (1, 1)
     series = [
-        Series(kind, kind, finite(Curve(mapping.steps, entropy(mapping.flow[kind]))))
-        for kind in COST_KINDS
-        if kind in mapping.flow
+        Series(kind, kind, finite(Curve(mapping.steps, entropy(mapping.flow[kind])))) for kind in mapping.flow
     ]
     note = (
         f"Low: each layer has few partners. A uniform plan has ln({students}·{teachers}) = "
@@ -138,7 +138,8 @@ def _gap_panels(files: RunFiles) -> list[Panel]:
         return []
     series = []
     for curves, word in ((files.metrics.train, "certified"), (files.metrics.check, "true")):
-        for kind in COST_KINDS:
+        for cost in LAYER_COSTS:
+            kind = cost.name
             if (curve := curves.get(f"{kind}_gap")) is not None:
                 curve = Curve(curve.steps, np.maximum(curve.values, GAP_FLOOR))
                 is_true = word == "true"

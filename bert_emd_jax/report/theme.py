@@ -33,8 +33,8 @@ _SHADES = 24  # colors for layers: more are not distinguishable
 
 
 def color(name: str) -> str:
-    """Returns the placeholder of the color `name`, for Matplotlib."""
-    return f"#fe00{_NAMES.index(name):02x}"
+    """Returns the placeholder of the color `name`, for Matplotlib; a name without a color has "third"."""
+    return f"#fe00{_NAMES.index(name if name in _COLORS else 'third'):02x}"
 
 
 def layer_color(layer: int, layers: int) -> str:

@@ -16,12 +16,12 @@ from bert_emd_jax.layout import LAYER_MAPPING
 logger = logging.getLogger(__name__)
 
 COST_KINDS = ("attention", "hidden")
-"""What a plan is made for: attention scores, hidden states."""
+"""What plans are usually made for: attention scores, hidden states."""
 
 
 @dataclass(frozen=True)
 class LayerMapping:
-    """The content of `layer_mapping.npz`; `flow`, `cost` and weights by those `COST_KINDS` that the run used.
+    """The content of `layer_mapping.npz`; `flow`, `cost` and weights by the cost kinds that the run used.
 
     An array that the file does not have is a missing key.
     """
@@ -100,7 +100,7 @@ def read_mapping(path: Path) -> LayerMapping:
     found: dict[str, dict[str, np.ndarray]] = {part: {} for part in shapes}
     steps, from_the_end = np.unique(arrays["steps"][::-1], return_index=True)
     last_entries = count - 1 - from_the_end
-    for kind in COST_KINDS:
+    for kind in _kinds(arrays):
         for part, shape in shapes.items():
             name = f"{kind}_{part}"
             if (array := arrays.get(name)) is None:
@@ -127,8 +127,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def _kinds(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The cost kinds of a file, the usual ones first."""
+    others = [name.removesuffix("_flow") for name in arrays if name.endswith("_flow")]
+    return list(dict.fromkeys([*COST_KINDS, *others]))
+
+
 def _layer_counts(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, int]:
-    for kind in COST_KINDS:
+    for kind in _kinds(arrays):
         for part in ("flow", "cost"):
             array = arrays.get(f"{kind}_{part}")
             if array is not None and array.ndim == 3 and 0 not in array.shape[1:]:

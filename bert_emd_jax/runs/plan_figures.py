@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMapping
+from bert_emd_jax.runs.layer_mapping import LayerMapping
 
 _MOST_NUMBERED = 12  # layers: with more, a cell has no room for a number
 _LEAST_SHOWN = 5e-3  # what rounds to a percent
@@ -53,7 +53,7 @@ def draw_plans(plans: Mapping[str, Float[np.ndarray, "S T"]], title: str = "") -
 def draw_plans_of(mapping: LayerMapping, step: int | None = None) -> NotebookFigure:
     """Draws the plans of a run at the logged step nearest to `step`; without one, at the last logged step."""
     index = -1 if step is None else int(np.abs(mapping.steps - step).argmin())
-    plans = {kind: mapping.flow[kind][index] for kind in COST_KINDS if kind in mapping.flow}
+    plans = {kind: flow[index] for kind, flow in mapping.flow.items()}
     return draw_plans(plans, f"percent of the mass at step {mapping.steps[index]}")
 
 
@@ -61,7 +61,7 @@ def draw_layer_weights_of(mapping: LayerMapping) -> NotebookFigure:
     """Draws the layer weights of student and teacher over the training steps, a line for each layer."""
     weights = {
         f"{model} layers, {kind}": by_kind[kind]
-        for kind in COST_KINDS
+        for kind in mapping.student_weights | mapping.teacher_weights
         for model, by_kind in (("student", mapping.student_weights), ("teacher", mapping.teacher_weights))
         if kind in by_kind
     }
