@@ -201,8 +201,9 @@ class Classifier:
     ) -> Float[np.ndarray, "rows labels"]:
         """The logits of every text, or of every pair (`texts[k]`, `pairs[k]`), float32."""
         from bert_emd_jax.data.encoding import encode_examples
+        from bert_emd_jax.data.examples import Examples
 
-        dataset = encode_examples(self.model.tokenizer, _examples(texts, pairs), self._max_length)
+        dataset = encode_examples(self.model.tokenizer, Examples.from_texts(texts, pairs), self._max_length)
         # Few shapes, so that calls with other texts seldom compile anew.
         lengths = _doublings(_SHORTEST_BUCKET, int(dataset.lengths.max()), self._max_length)
         rows = _doublings(1, len(dataset), self._batch_size)[-1]
@@ -252,21 +253,6 @@ def _show_log() -> None:
 
     if in_notebook() and not logging.getLogger("bert_emd_jax").handlers:
         log_to_screen()
-
-
-def _examples(texts: Sequence[str], pairs: Sequence[str] | None) -> Any:
-    from bert_emd_jax.data.examples import Examples
-
-    for name, given in (("texts", texts), ("pairs", pairs)):
-        if isinstance(given, str):
-            raise UserError(f"{name}: give a list of texts, as [{given[:20]!r}]")
-    if len(texts) == 0:
-        raise UserError("texts: the list is empty")
-    if pairs is not None and len(pairs) != len(texts):
-        raise UserError(f"{len(texts)} texts and {len(pairs)} pairs: give as many of each")
-    rows = np.arange(len(texts))
-    second = None if pairs is None else list(pairs)
-    return Examples(list(texts), second, None, rows, [str(row) for row in rows], Path("texts"))
 
 
 def _doublings(first: int, enough: int, most: int) -> tuple[int, ...]:
