@@ -3,18 +3,20 @@
 They are those of `--help`, in the same groups.
 """
 
+import dataclasses
 import importlib
 import re
 import types
 import typing
 from typing import Any
 
-from bert_emd_jax.commands.flags import Flag, flag_groups
+from bert_emd_jax.commands.flags import FlagText, flag_groups
+from bert_emd_jax.configs import Flag
 
 PROGRAMS = {
-    "run_finetune.py": "bert_emd_jax.training.config:FinetuneConfig",
-    "run_distill.py": "bert_emd_jax.training.config:DistillConfig",
-    "run_distill.py --pregenerated_data": "bert_emd_jax.training.config:GeneralDistillConfig",
+    "run_finetune.py": "bert_emd_jax.training.training_config:FinetuneConfig",
+    "run_distill.py": "bert_emd_jax.distillation.distill_config:DistillConfig",
+    "run_distill.py --pregenerated_data": "bert_emd_jax.distillation.distill_config:GeneralDistillConfig",
     "run_eval.py": "bert_emd_jax.evaluation.evaluation_config:EvaluationConfig",
     "run_eval.py --compare": "bert_emd_jax.commands.compare:CompareConfig",
     "run_pretrain_data.py": "bert_emd_jax.commands.pretrain_data:PretrainDataConfig",
@@ -48,8 +50,9 @@ def flag_tables(program: str) -> str:
     )
 
 
-def _row(flag: Flag) -> str:
-    cells = _code(flag.name), _values(flag), _default(flag), _cell(flag.text)
+def _row(described: FlagText) -> str:
+    flag = described.flag
+    cells = _code(flag.name), _values(flag), _default(flag), _cell(described.text)
     return f"| {' | '.join(cells)} |"
 
 
@@ -67,7 +70,7 @@ def _values(flag: Flag) -> str:
     elif typing.get_origin(hint) is typing.Literal:
         kind = " ".join(f"`{choice}`" for choice in typing.get_args(hint))
     elif hint is bool:
-        kind = "" if flag.field.default is False else f"or {_code('no_' + flag.name)}"
+        kind = "" if flag.default is False else f"or {_code('no_' + flag.name)}"
     elif typing.get_origin(hint) is tuple:
         kind = f"{typing.get_args(hint)[0].__name__.lower()} …"
     else:
@@ -83,9 +86,9 @@ def _code(flag: str) -> str:
 
 
 def _default(flag: Flag) -> str:
-    if flag.is_required:
+    value = flag.default
+    if value is dataclasses.MISSING:
         return "required"
-    value = flag.field.default
     if value is None or value == ():
         return ""
     if isinstance(value, bool):

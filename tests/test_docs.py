@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,9 @@ from types import ModuleType
 import pytest
 
 from bert_emd_jax.commands.flags import flag_groups
+from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
+from bert_emd_jax.transport.mappings import MAPPINGS
+from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bert_emd_jax"
@@ -65,7 +69,7 @@ def test_the_generated_flags_are_those_of_help(program: str, capsys):
     shown = set(re.findall(r"--(\w+)", listed)) - {"help"}
     documented = documented_flags(program)
     assert {flag for flag in documented if flag not in shown} == set()
-    ours = {flag.name for group in flag_groups(config_of(program)) for flag in group.flags}
+    ours = {described.flag.name for group in flag_groups(config_of(program)) for described in group.flags}
     assert ours <= documented
     assert {flag.removeprefix("no_") for flag in shown if flag.removeprefix("no_") not in documented} == set()
 
@@ -90,11 +94,40 @@ def test_what_a_page_mentions_exists(page: Path):
         assert plain in known or FOREIGN_FLAGS.match(f"--{flag}") or in_benchmarks(flag), f"--{flag}"
     for path in re.findall(r"`((?:bert_emd_jax|tests|benchmarks|docs)/[\w./]+\.(?:py|md|html))", text):
         assert (ROOT / path).is_file(), path
-    for path, name in re.findall(r"`(\w+/\w+\.py):(\w+)`", text):
-        source = (PACKAGE / path).read_text(encoding="utf-8")
-        assert re.search(rf"^(def|class) {name}\b", source, flags=re.M), f"{path}:{name}"
+    for path, name in re.findall(r"`(\w+/\w+\.py):([\w.]+)`", text):
+        assert name in names_in(path), f"{path}:{name}"
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+
+
+@cache
+def names_in(path: str) -> frozenset[str]:
+    """Functions, classes with their methods, and constants of a module, as `Class.method`."""
+    names: set[str] = set()
+    for node in ast.parse((PACKAGE / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(names)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("`--mapping`", MAPPINGS),
+        ("`--layer_weight_rule`", WEIGHT_RULES),
+        ("cost", [cost.name for cost in LAYER_COSTS]),
+    ],
+    ids=["mappings", "rules", "costs"],
+)
+def test_the_page_of_the_method_lists_every_entry_and_no_other(header: str, names: Collection[str]):
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| {header} \|.*\n\|[ -|]*\n((?:\|.*\n)+)", page, flags=re.M)
+    listed = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(names)
 
 
 @cache

@@ -49,11 +49,11 @@ def _softmax(unit_cost: "Array", positive: "Array", temperature: float) -> "Arra
 WEIGHT_RULES = {
     rule.name: rule
     for rule in (
-        WeightRule("normalize", "in proportion to Σc / c_i, the authors' latest code", _normalize),
+        WeightRule("normalize", "in proportion to Σc / c_i, the authors' code since 2021", _normalize),
         WeightRule("softmax", "softmax of (Σc / c_i) / --emd_temperature, as in the paper", _softmax),
         WeightRule(
             "double_softmax",
-            "softmax, then a second one of the averaged weights, the authors' code of 2021",
+            "softmax, then a second one of the averaged weights, the authors' code of 2020",
             _softmax,
             ends_with_softmax=True,
         ),
