@@ -2,15 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Num
-
-
-def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
-) -> Float[Array, " batch"]:
-    """Negative log-likelihood of the labels."""
-    log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
 
 
 def soft_cross_entropy(
@@ -35,18 +28,17 @@ def masked_lm_sums(
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """The cross-entropy summed over masked tokens (labels from 0 on) of rows that count, and their number."""
     masked = ((labels >= 0) & (weights[:, None] > 0)).ravel()
-    each = cross_entropy(logits.reshape(-1, logits.shape[-1]), jnp.maximum(labels, 0).ravel())
+    each = optax.softmax_cross_entropy_with_integer_labels(
+        logits.reshape(-1, logits.shape[-1]), jnp.maximum(labels, 0).ravel()
+    )
     return jnp.sum(jnp.where(masked, each, 0)), masked.sum()
-
-
-def squared_error(logits: Float[Array, "batch 1"], targets: Num[Array, " batch"]) -> Float[Array, " batch"]:
-    """Squared error of a regression head."""
-    return jnp.square(logits[:, 0] - targets)
 
 
 def task_loss(logits: Float[Array, "batch labels"], labels: Num[Array, " batch"], regression: bool) -> Array:
     """The loss against the true labels: cross-entropy, or squared error for regression; [batch]."""
-    return squared_error(logits, labels) if regression else cross_entropy(logits, labels)
+    if regression:
+        return optax.squared_error(logits[:, 0], labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def soft_loss(
@@ -57,5 +49,5 @@ def soft_loss(
 ) -> Float[Array, " batch"]:
     """The loss against the teacher's predictions."""
     if regression:
-        return squared_error(student_logits, teacher_logits[:, 0])
+        return optax.squared_error(student_logits[:, 0], teacher_logits[:, 0])
     return soft_cross_entropy(student_logits, teacher_logits, temperature)
