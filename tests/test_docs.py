@@ -94,6 +94,8 @@ def test_what_a_page_mentions_exists(page: Path):
         assert plain in known or FOREIGN_FLAGS.match(f"--{flag}") or in_benchmarks(flag), f"--{flag}"
     for path in re.findall(r"`((?:bert_emd_jax|tests|benchmarks|docs)/[\w./]+\.(?:py|md|html))", text):
         assert (ROOT / path).is_file(), path
+    for name in re.findall(r"\b(test_\w+\.py)\b", text):
+        assert any((ROOT / "tests").rglob(name)), name
     for path, name in re.findall(r"`(\w+/\w+\.py):([\w.]+)`", text):
         assert name in names_in(path), f"{path}:{name}"
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):

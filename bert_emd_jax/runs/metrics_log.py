@@ -9,7 +9,6 @@ import numpy as np
 
 from bert_emd_jax import layout
 from bert_emd_jax.devices.hosts import is_main
-from bert_emd_jax.runs.plan_figures import draw_plans, pixels
 from bert_emd_jax.runs.trackers import TensorBoard, Tracker, WeightsAndBiases
 
 _ROWS_PER_PICTURE = 20  # where no evaluation comes earlier
@@ -69,10 +68,15 @@ class MetricsLog:
         self._plans |= {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         self._rows_since_picture += 1
         if self._plans and (kind == "eval" or self._rows_since_picture >= _ROWS_PER_PICTURE):
-            self._rows_since_picture = 0
-            picture = pixels(draw_plans(self._plans))
-            for tracker in self._trackers:
-                tracker.picture(step, "mapping", picture)
+            self._show_plans(step)
+
+    def _show_plans(self, step: int) -> None:
+        from bert_emd_jax.runs.plan_figures import draw_plans, pixels  # Matplotlib, which starts slowly
+
+        self._rows_since_picture = 0
+        picture = pixels(draw_plans(self._plans))
+        for tracker in self._trackers:
+            tracker.picture(step, "mapping", picture)
 
     def close(self) -> None:
         if self._file is not None:
