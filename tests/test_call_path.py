@@ -11,6 +11,8 @@ ROOT = Path(bert_emd_jax.__file__).parents[1]
 # Runs the program with a loss that raises, and prints the package's frames between the program and the loss.
 RAISES_IN_THE_LOSS = """
 import runpy, sys, traceback
+from pathlib import Path
+import bert_emd_jax
 from bert_emd_jax.distillation.trainer import DistillTrainer, LayerTrainer
 
 class Reached(Exception):
@@ -23,9 +25,10 @@ DistillTrainer.own_loss = own_loss
 try:
     runpy.run_path(sys.argv.pop(1), run_name="__main__")
 except Reached as error:
+    package = Path(bert_emd_jax.__file__).parent
     for frame in traceback.extract_tb(error.__traceback__):
-        if "/bert_emd_jax/" in frame.filename and frame.filename.endswith(".py"):
-            print("frame", frame.filename.rpartition("/bert_emd_jax/")[2], frame.name)
+        if Path(frame.filename).is_relative_to(package):
+            print("frame", Path(frame.filename).relative_to(package).as_posix(), frame.name)
 """
 
 
@@ -39,8 +42,7 @@ def test_six_frames_in_four_files(tmp_path, tiny_model_dir, task_dir):
         capture_output=True,
         text=True,
     )
-    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("frame ")]
-    frames = [(file, name) for file, name in lines]
+    frames = [tuple(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("frame ")]
     assert frames, done.stderr
     assert frames[0] == ("commands/distill.py", "main")
     assert frames[-1] == ("distillation/trainer.py", "loss")
