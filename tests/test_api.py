@@ -54,46 +54,49 @@ def test_what_are_no_texts(tiny_model_dir, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "model"),
+    ("name", "program", "model"),
     [
-        ("finetune", "training.finetune", "bert_model"),
-        ("evaluate", "evaluation.evaluate", "student_model"),
-        ("distill", "distillation.distill", "teacher_model"),
+        ("finetune", "training.finetune:FinetuneTrainer.from_config", "bert_model"),
+        ("evaluate", "evaluation.evaluate:evaluate", "student_model"),
+        ("distill", "distillation.trainer:DistillTrainer.from_config", "teacher_model"),
     ],
 )
-def test_flags_reach_the_program(monkeypatch, name, module, model):
+def test_flags_reach_the_program(monkeypatch, name, program, model):
     flags = {model: "m", "data_dir": "d", "output_dir": "o", "task_name": "cola", "max_seq_length": 77}
     if name == "distill":  # the preset gives way to flags
         flags |= {"student_init_layers": [1], "preset": "bert_emd_4", "learning_rate": 0.1}
     seen = []
 
-    def program(config):
+    def see(config):
         seen.append(config)
         raise UserError("seen")
 
-    monkeypatch.setattr(importlib.import_module(f"bert_emd_jax.{module}"), name, program)
+    module, _, attribute = program.partition(":")
+    owner = importlib.import_module(f"bert_emd_jax.{module}")
+    if "." in attribute:
+        owner, attribute = getattr(owner, attribute.partition(".")[0]), attribute.partition(".")[2]
+    monkeypatch.setattr(owner, attribute, see)
     with pytest.raises(UserError, match="seen"):
         getattr(bert_emd_jax, name)(**flags)
     with pytest.raises(UserError, match="seen"):
         getattr(bert_emd_jax, name)(seen[0])
     assert seen[0] is seen[1]
-    assert (seen[0].max_seq_length, getattr(seen[0], model)) == (77, Path("m"))
+    given = seen[0].flags()
+    assert (given["max_seq_length"], given[model]) == (77, Path("m"))
     if name == "distill":
-        assert (seen[0].beta, seen[0].learning_rate) == (0.001, 0.1)
+        assert (seen[0].prediction.beta, seen[0].optimizer.learning_rate) == (0.001, 0.1)
 
 
 def test_flags_become_a_config():
-    from bert_emd_jax.api import _config
-
     flags = {"teacher_model": "t", "student_init_layers": [1, 3], "data_dir": "d", "output_dir": "o"}
-    config = _config(bert_emd_jax.DistillConfig, flags | {"task_name": "sst-2"})
-    assert (config.teacher_model.name, config.student_init_layers) == ("t", (1, 3))
+    config = bert_emd_jax.DistillConfig(**flags, task_name="sst-2")
+    assert (config.pair.teacher_model.name, config.pair.student_init_layers) == ("t", (1, 3))
     with pytest.raises(UserError, match="DistillConfig needs task_name"):
-        _config(bert_emd_jax.DistillConfig, flags)
+        bert_emd_jax.DistillConfig(**flags)
     with pytest.raises(
         UserError, match="bert_modle: no such setting of FinetuneConfig; did you mean bert_model"
     ):
-        _config(bert_emd_jax.FinetuneConfig, {"bert_modle": "x"})
+        bert_emd_jax.FinetuneConfig(bert_modle="x")
 
 
 def test_the_names_cost_no_jax():

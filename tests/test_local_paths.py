@@ -7,7 +7,7 @@ import pytest
 import bert_emd_jax
 from bert_emd_jax.commands import convert, distill, pretrain_data
 from bert_emd_jax.local_paths import require_local
-from bert_emd_jax.training.config import FinetuneConfig
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 
 @pytest.mark.parametrize(

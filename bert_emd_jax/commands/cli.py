@@ -9,10 +9,11 @@ from typing import Any, Self, TypeVar
 
 from bert_emd_jax.commands.flags import parse_flags
 from bert_emd_jax.commands.programs import typed_command, typed_name
+from bert_emd_jax.configs import Config
 from bert_emd_jax.errors import Interrupted, UserError, one_line
 from bert_emd_jax.screen_log import log_to_screen
 
-Parsed = TypeVar("Parsed")
+Parsed = TypeVar("Parsed", bound=Config)
 
 _LESS_MEMORY = (
     "try a larger --gradient_accumulation_steps, a smaller --train_batch_size, --eval_batch_size or"

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.configs import Config
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+@dataclasses.dataclass(frozen=True, init=False)
+class CompareConfig(Config):
     """The runs, and where the comparison goes."""
 
     compare: tuple[Path, ...]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.configs import Config
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from bert_emd_jax.models.bert_config import Head
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+@dataclasses.dataclass(frozen=True, init=False)
+class ConvertConfig(Config):
     """What is converted, and to what."""
 
     input: Path
@@ -36,7 +37,7 @@ class ConvertConfig:
     debug: bool = False
     """Show the traceback of an error."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.to_pytorch and self.to_stablehlo:
             raise UserError("--to_pytorch and --to_stablehlo: choose one")
         if self.inspect and self.verify:

@@ -12,6 +12,7 @@ from typing import Any
 from bert_emd_jax.commands import demo_assets, distill, evaluate, finetune
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.commands.programs import typed_command, typed_name
+from bert_emd_jax.configs import Config
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_text
 from bert_emd_jax.layout import REPORT, RESULTS
@@ -20,8 +21,8 @@ DEV_ROWS = 500
 TEST_ROWS = 1000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+@dataclasses.dataclass(frozen=True, init=False)
+class DemoConfig(Config):
     """The demo: a fine-tuned 6-layer teacher and its 3-layer student."""
 
     output_dir: Path = Path("demo_output")

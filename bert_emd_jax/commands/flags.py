@@ -17,7 +17,7 @@ import tyro
 
 from bert_emd_jax.configs import Config, Flag, own_flags, parts
 
-Parsed = TypeVar("Parsed")
+Parsed = TypeVar("Parsed", bound=Config)
 
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
@@ -43,20 +43,20 @@ class FlagGroup:
     flags: tuple[FlagText, ...]
 
 
-def flag_groups(config_type: type) -> list[FlagGroup]:
+def flag_groups(config_type: type[Config]) -> list[FlagGroup]:
     """A group of a config's own flags and one for each part; groups with required flags come first."""
     return sorted(_groups(config_type), key=lambda group: not any(flag.is_required for flag in group.flags))
 
 
-def _groups(config_type: type, default: Config | None = None) -> Iterator[FlagGroup]:
-    flags, composed = tuple(own_flags(config_type, default)), issubclass(config_type, Config)
+def _groups(config_type: type[Config], default: Config | None = None) -> Iterator[FlagGroup]:
+    flags = tuple(own_flags(config_type, default))
     if flags:
         texts = _field_texts(config_type)
         about = (inspect.getdoc(config_type) or "").split("\n")[0]
         yield FlagGroup(
             _subject(config_type), about, tuple(FlagText(flag, texts[flag.name]) for flag in flags)
         )
-    for part, part_default in parts(config_type, default) if composed else ():
+    for part, part_default in parts(config_type, default):
         yield from _groups(part, part_default)
 
 
@@ -77,7 +77,7 @@ def parse_flags(config_type: type[Parsed], args: list[str], prog: str, descripti
     return config_type(**{name: value for box in boxes for name, value in vars(box).items()})
 
 
-def _form(config_type: type) -> Any:
+def _form(config_type: type[Config]) -> Any:
     """A dataclass whose fields are dataclasses, one for each group of flags: tyro boxes them."""
     boxes = []
     for index, group in enumerate(flag_groups(config_type)):
@@ -128,7 +128,7 @@ def _subject(owner: type) -> str:
 
 
 @functools.cache
-def _field_texts(owner: type) -> dict[str, str]:
+def _field_texts(owner: type[Config]) -> dict[str, str]:
     """The text under each field, on one line, which Python itself does not keep; inherited fields too."""
     texts: dict[str, str] = {}
     for cls in reversed([cls for cls in owner.__mro__ if dataclasses.is_dataclass(cls)]):

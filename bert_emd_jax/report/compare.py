@@ -1,5 +1,6 @@
 """Several runs side by side: those that differ in nothing but the seed share a line, as mean ± deviation."""
 
+import functools
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -8,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bert_emd_jax import layout
+from bert_emd_jax.configs import all_flags
+from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import tables
 from bert_emd_jax.report.html import template
@@ -20,14 +24,9 @@ from bert_emd_jax.report.run_reader import (
     read_object,
     read_results,
 )
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 PAGE = "comparison.html"
-# Runs that differ in these alone are repetitions of one another.
-_REPEATED_FLAGS = (
-    *("seed", "output_dir", "overwrite", "resume", "debug", "cache_dir", "token_cache", "save_steps"),
-    *("check_every", "check_tolerance", "log_steps", "eval_batch_size", "max_bad_steps"),
-    *("distributed", "coordinator_address", "num_processes", "process_id"),
-)
 # The colors of the lines of the table, in turn.
 _COLORS = ("attention", "hidden", "embedding", "prediction", "soft", "hard", "text", "muted")
 
@@ -108,8 +107,16 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[Group]:
     return [Group(group_name(group[0]), group) for group in groups.values()]
 
 
+@functools.cache
+def repeated_flags() -> frozenset[str]:
+    """Flags in which repetitions of one run may differ: those that do not change its result, and the seed."""
+    configs = (FinetuneConfig, DistillConfig, GeneralDistillConfig, EvaluationConfig)
+    flags = (flag for config in configs for flag in all_flags(config))
+    return frozenset({"seed"} | {flag.name for flag in flags if not flag.changes_result})
+
+
 def _settings(run: ComparedRun) -> dict[str, Any]:
-    return {name: value for name, value in run.flags.items() if name not in _REPEATED_FLAGS}
+    return {name: value for name, value in run.flags.items() if name not in repeated_flags()}
 
 
 def mean_text(values: Sequence[float], digits: int = 4) -> str:

@@ -10,8 +10,8 @@ import pytest
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.commands import distill, pretrain_data
 from bert_emd_jax.corpus.dataset import PregeneratedData
-from bert_emd_jax.distillation.general_distill import general_distill
-from bert_emd_jax.training.config import GeneralDistillConfig
+from bert_emd_jax.distillation.distill_config import GeneralDistillConfig
+from bert_emd_jax.distillation.general import GeneralDistillTrainer
 from bert_emd_jax.transport import attention_cost, hidden_cost, network_simplex
 
 
@@ -60,7 +60,7 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     from bert_emd_jax.models.heads import BertForMaskedLM, BertWithoutHead, forward
 
     teacher_dir, output = tiny_model_dir("teacher"), tmp_path / "student"
-    results = general_distill(config(teacher_dir, corpus_dir, output))
+    results = GeneralDistillTrainer.from_config(config(teacher_dir, corpus_dir, output)).train()
     rows = list(map(json.loads, (output / "metrics.jsonl").read_text().splitlines()))
     losses = [row["held_out_loss"] for row in rows if row["kind"] == "eval"]
     assert rows[0]["step"] == 0

@@ -1,6 +1,5 @@
 """What `--help` shows: every flag once, under its subject, fit for the terminal, and at once."""
 
-import dataclasses
 import io
 import re
 import subprocess
@@ -21,8 +20,10 @@ from bert_emd_jax.commands import (
 )
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.commands.flags import flag_groups, parse_flags
+from bert_emd_jax.configs import all_flags
+from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
-from bert_emd_jax.training.config import DistillConfig, FinetuneConfig, GeneralDistillConfig
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 PROGRAMS = {
     "finetune": (finetune.main, [], FinetuneConfig),
@@ -54,12 +55,13 @@ def help_text(program: str, columns: int, monkeypatch) -> str:
 def test_every_flag_once_with_its_text(program, monkeypatch):
     text = help_text(program, 100, monkeypatch)
     assert max(map(len, text.splitlines())) <= 100
-    flags = [flag for group in flag_groups(PROGRAMS[program][2]) for flag in group.flags]
-    assert {flag.name for flag in flags} == {field.name for field in dataclasses.fields(PROGRAMS[program][2])}
+    described = [flag for group in flag_groups(PROGRAMS[program][2]) for flag in group.flags]
+    names = [flag.flag.name for flag in described]
+    assert sorted(names) == sorted(flag.name for flag in all_flags(PROGRAMS[program][2]))
     flat = re.sub(r"[│\s]+", " ", text)
-    for flag in flags:
-        assert len(re.findall(rf"^│ (?:--\w+ \w+, )*--{flag.name}\b", text, flags=re.M)) == 1, flag.name
-        assert flag.text, flag.name
+    for name, flag in zip(names, described, strict=True):
+        assert len(re.findall(rf"^│ (?:--\w+ \w+, )*--{name}\b", text, flags=re.M)) == 1, name
+        assert flag.text, name
         assert flag.text in flat
     assert "{None}" not in text
 
@@ -77,7 +79,7 @@ def test_subjects_defaults_and_examples(columns, monkeypatch):
     examples = text[text.index("Examples:") : text.index("╭")].replace("\\\n", "")
     lines = re.findall(r"\$ python run_distill\.py (.+)", examples)
     for line in lines:
-        assert parse_flags(DistillConfig, line.split(), "x", "").teacher_model.name == "teacher"
+        assert parse_flags(DistillConfig, line.split(), "x", "").pair.teacher_model.name == "teacher"
     assert len(lines) == 2
 
 
@@ -86,13 +88,10 @@ def test_a_form_gives_the_config():
     config = parse_flags(
         FinetuneConfig, [*given, "--no_do_lower_case", "--labels", "a,b", "--resume"], "x", ""
     )
-    assert (config.bert_model.name, config.task_name, config.do_lower_case) == ("b", "cola", False)
-    assert (config.labels, config.resume, config.text_column, config.learning_rate) == (
-        ("a", "b"),
-        True,
-        None,
-        3e-5,
-    )
+    task, columns = config.task, config.task.columns
+    assert (config.bert_model.name, task.task_name, task.do_lower_case) == ("b", "cola", False)
+    assert (columns.labels, columns.text_column) == (("a", "b"), None)
+    assert (config.run.resume, config.optimizer.learning_rate) == (True, 3e-5)
 
 
 def test_help_answers_at_once():

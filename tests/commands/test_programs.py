@@ -113,7 +113,7 @@ def test_exported_student_gives_the_same_logits_in_transformers(tmp_path, task_d
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     tmp_path, task_dir, tiny_model_dir, monkeypatch, stopped_at, rule
 ):
-    from bert_emd_jax.training import prefetch as step_inputs
+    from bert_emd_jax.training import prefetch
 
     teacher = tiny_model_dir("teacher")
     more = ("--save_steps", 3, "--gradient_accumulation_steps", 2, "--alpha", 0.5)
@@ -122,7 +122,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     assert distill.main(distill_flags(teacher, task_dir, whole, *more)) == 0
 
     collate_calls = 0
-    original = step_inputs.split_for_training
+    original = prefetch.split_for_training
 
     def stops(*args):
         nonlocal collate_calls
@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
         return original(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(step_inputs, "split_for_training", stops)
+        patched.setattr(prefetch, "split_for_training", stops)
         assert distill.main(distill_flags(teacher, task_dir, broken, *more)) == 130
     assert not (broken / "eval_results.json").exists()
     assert distill.main(distill_flags(teacher, task_dir, broken, *more, "--resume")) == 0

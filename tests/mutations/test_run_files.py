@@ -1,6 +1,5 @@
 """Damaged runs: what a run left behind, read to go on with it, to report it and to compare it."""
 
-import dataclasses
 import io
 import json
 import random
@@ -13,12 +12,14 @@ from mutations.harness import read_files, refusal, survives, write_files
 from mutations.mutators import damaged_bytes, damaged_json, damaged_json_lines, damaged_text, either
 from report import synthetic_run
 
+from bert_emd_jax.configs import plain_values
 from bert_emd_jax.report.compare import group_runs, read_compared_run
 from bert_emd_jax.report.html import render
 from bert_emd_jax.report.run_reader import read_run
 from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMappingWriter
-from bert_emd_jax.runs.run_directory import MetricsLog, prepare_run_directory
-from bert_emd_jax.training.config import FinetuneConfig, flags_of
+from bert_emd_jax.runs.metrics_log import MetricsLog
+from bert_emd_jax.training.run import directory_of
+from bert_emd_jax.training.training_config import FinetuneConfig
 
 damaged_object = either(damaged_json, damaged_json, damaged_json, damaged_bytes, damaged_text)
 damaged_lines = either(damaged_json_lines, damaged_json_lines, damaged_bytes, damaged_text)
@@ -136,9 +137,9 @@ def test_runs_to_go_on_with(tmp_path: Path):
         output_dir=directory,
         resume=True,
     )
-    stored = {"program": "run_finetune", "flags": json.loads(json.dumps(flags_of(config)))}
+    stored = {"program": "run_finetune", "flags": plain_values(config.flags())}
     files = {"run_config.json": json.dumps(stored).encode()}
-    read = lambda path: prepare_run_directory(dataclasses.replace(config, output_dir=path), "run_finetune")
+    read = lambda path: directory_of(config.replace(output_dir=path), "run_finetune").prepare()
     survives(directory, files, "run_config.json", read, damaged_object, 500, allowed=directory)
 
 

@@ -1,5 +1,6 @@
 """Runs side by side: what counts as a repetition, means and deviations against NumPy, the program's hook."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,8 +10,16 @@ from report import synthetic_run
 from report.test_report import Page
 
 from bert_emd_jax.commands import evaluate
+from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.compare import comparison_table, group_runs, mean_text, read_compared_run
+from bert_emd_jax.report.compare import (
+    comparison_table,
+    group_runs,
+    mean_text,
+    read_compared_run,
+    repeated_flags,
+)
+from bert_emd_jax.training.run import directory_of
 
 SCORES = {"emd": [0.81, 0.83, 0.82], "uniform": [0.80, 0.78], "none": [0.7]}
 
@@ -93,3 +102,24 @@ def test_what_is_no_finished_run(tmp_path: Path, content: str | None, message: s
 def test_compare_without_runs(capsys):
     assert evaluate.main(["--compare"]) == 2
     assert "name the output directories" in capsys.readouterr().err
+
+
+def test_resuming_and_comparing_agree_on_what_changes_a_result(tmp_path: Path):
+    """`--resume` refuses other values of just those flags that tell configurations apart, and of the seed."""
+    (tmp_path / "run").mkdir()
+    required = {"data_dir": "d", "task_name": "rte", "output_dir": tmp_path / "run"}
+    config = DistillConfig(teacher_model="t", student_config="s", **required, resume=True)
+    directory = directory_of(config, "run_distill")
+    refused = set()
+    for name in directory.flags:
+        flags = directory.flags | {name: "another value"}
+        (tmp_path / "run" / "run_config.json").write_text(
+            json.dumps({"program": "run_distill", "flags": flags}), encoding="utf-8"
+        )
+        with contextlib.suppress(UserError):
+            directory.check()
+            continue
+        refused.add(name)
+    assert refused == {name for name in directory.flags if name not in repeated_flags()} | {"seed"}
+    assert {"beta", "mapping", "learning_rate", "task_name"} <= refused
+    assert not {"log_steps", "resume", "output_dir", "mirror_dir"} & refused
