@@ -27,13 +27,13 @@ from comparison.tasks import TASKS, available_tasks, write_task
 
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Integers, Names
+from bert_emd_jax.configs import Config, Integers, Names
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import replacing
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+@dataclasses.dataclass(frozen=True, init=False)
+class StudyConfig(Config):
     """Flags of the study. What is not given is the plan's."""
 
     command: Annotated[Literal["run", "list", "report"], tyro.conf.Positional] = "run"
