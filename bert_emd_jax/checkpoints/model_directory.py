@@ -147,17 +147,17 @@ def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> N
     directory.mkdir(parents=True, exist_ok=True)
     for left_over in directory.glob(".writing-*"):  # of a process that was killed here
         shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside_name:
-        aside = Path(aside_name)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as temporary_name:
+        temporary = Path(temporary_name)
         stored = dict(model.params)
         if model.projection is not None:
             stored[PROJECTION] = model.projection
-        save_params(aside / PARAMS, stored)
+        save_params(temporary / PARAMS, stored)
         if with_pytorch:
-            save_huggingface(aside / PYTORCH, model)
-        model.tokenizer.save(aside)
-        write_json(aside / CONFIG, model.config.to_dict())
-        for part in sorted(aside.iterdir()):
+            save_huggingface(temporary / PYTORCH, model)
+        model.tokenizer.save(temporary)
+        write_json(temporary / CONFIG, model.config.to_dict())
+        for part in sorted(temporary.iterdir()):
             target = directory / part.name
             if target.is_dir():
                 shutil.rmtree(target)

@@ -5,13 +5,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.dropout import Dropout
-
-Dtype = jnp.dtype | type
 
 
 class EncoderOutput(NamedTuple):
@@ -28,7 +27,7 @@ class EncoderOutput(NamedTuple):
     pooled: Float[Array, "batch dim"] | None
 
 
-def dense(features: int, config: BertConfig, dtype: Dtype, name: str) -> nn.Dense:
+def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.Dense:
     """Returns a dense layer with BERT's initialisation and float32 parameters."""
     return nn.Dense(
         features,
@@ -38,7 +37,7 @@ def dense(features: int, config: BertConfig, dtype: Dtype, name: str) -> nn.Dens
     )
 
 
-def layer_norm(config: BertConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
+def layer_norm(config: BertConfig, dtype: DTypeLike, name: str) -> nn.LayerNorm:
     """Returns a layer normalisation; its two-pass variance keeps float32 parity with PyTorch."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -57,7 +56,7 @@ class Embeddings(nn.Module):
     """Word + position + segment embeddings, normalised."""
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -90,7 +89,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention of `queries`, all or some of `hidden`, to `hidden`; and its raw scores."""
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -127,7 +126,7 @@ class Layer(nn.Module):
     """
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -163,7 +162,7 @@ class BertEncoder(nn.Module):
     """
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     with_pooler: bool = True
     remat: bool = False
 

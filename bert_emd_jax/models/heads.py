@@ -6,12 +6,13 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig, Head
 from bert_emd_jax.models.dropout import Dropout
-from bert_emd_jax.models.encoder import BertEncoder, Dtype, dense, layer_norm, take_positions
+from bert_emd_jax.models.encoder import BertEncoder, dense, layer_norm, take_positions
 
 
 class BertOutput(NamedTuple):
@@ -64,7 +65,7 @@ class BertForSequenceClassification(nn.Module):
     """
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
@@ -101,7 +102,7 @@ class BertForMaskedLM(nn.Module):
     """
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
@@ -137,7 +138,7 @@ class BertWithoutHead(nn.Module):
     """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact

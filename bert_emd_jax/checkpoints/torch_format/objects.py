@@ -29,7 +29,7 @@ class StorageType:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Dtype:
+class TorchDtype:
     """A `torch.dtype`, by its name without `torch.`."""
 
     name: str
@@ -78,7 +78,7 @@ def _tensor_v2(args: tuple[Any, ...]) -> TensorReference:
 
 def _tensor_v3(args: tuple[Any, ...]) -> TensorReference:
     """`_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])`."""
-    if not 7 <= len(args) <= 8 or not isinstance(args[6], Dtype):
+    if not 7 <= len(args) <= 8 or not isinstance(args[6], TorchDtype):
         raise PickleError("a tensor with the wrong arguments")
     return _reference(args, 7, 8, args[6].name)
 
@@ -170,7 +170,7 @@ KNOWN_NAMES: dict[str, Any] = {
     "collections Counter": Function(lambda args: {}),
     "torch.storage UntypedStorage": StorageType(None),
     **{f"torch {name}": StorageType(dtype) for name, dtype in _STORAGE_DTYPES.items()},
-    **{f"torch {name}": Dtype(name) for name in _DTYPES},
+    **{f"torch {name}": TorchDtype(name) for name in _DTYPES},
     **dict.fromkeys(_INERT_NAMES, INERT),
 }
 """`module name` → what it becomes."""
