@@ -1,19 +1,27 @@
 """Shared fixtures. Every test process sees 8 CPU devices, so that pmapped code runs as on a TPU host."""
 
 import atexit
+import ctypes
+import gc
 import os
 import shutil
 import tempfile
+from importlib import metadata
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the tests' time, and unoptimised code is as correct.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-    ]
-)
+# Compiling is most of the time, and unoptimised code is as correct. XLA ends the process at a flag that
+# it does not know: these are in jaxlib 0.7 to 0.11.
+COMPILER_FLAGS = "--xla_backend_optimization_level=0"
+if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+    COMPILER_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+
+
+def xla_flags(devices: int) -> str:
+    """XLA_FLAGS for a process with so many CPU devices, as quick to start as may be."""
+    return f"--xla_force_host_platform_device_count={devices} {COMPILER_FLAGS}"
+
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}"
 # What one test has compiled no other compiles again, in pytest's workers and in programs that tests start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled_by_tests_")
@@ -41,6 +49,9 @@ def compiled_programs() -> Iterator[None]:
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Where a run can be watched beside its own files: TensorBoard, Weights & Biases."""
 
+import contextlib
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +30,8 @@ class TensorBoard:
     """TensorBoard's event files, written without TensorFlow."""
 
     def __init__(self, directory: Path, resume_step: int) -> None:
-        # Imported late: it brings torch where that is installed.
-        from tensorboardX import SummaryWriter
+        with _hidden("torch"):  # which tensorboardX imports if it can: seconds and 200 MB for nothing
+            from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(directory / layout.TENSORBOARD), purge_step=resume_step + 1)
 
@@ -42,6 +44,19 @@ class TensorBoard:
 
     def close(self) -> None:
         self._events.close()
+
+
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """A module that is not imported yet cannot be, for a while."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class WeightsAndBiases:

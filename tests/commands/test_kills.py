@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from conftest import xla_flags
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 
@@ -19,12 +20,9 @@ LONGEST_RUN = 300.0
 
 def start(flags: list[str], log: Path) -> subprocess.Popen:
     code = "import sys; from bert_emd_jax.commands.distill import main; sys.exit(main(sys.argv[1:]))"
-    # Two devices are enough here, and a cache of compiled programs: the trial starts many processes.
-    settings = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(log.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    # Two devices are enough here: the trial starts many processes.
+    # A killed process may leave half a file in the cache of compiled programs: it is not shared.
+    settings = {"XLA_FLAGS": xla_flags(2), "JAX_COMPILATION_CACHE_DIR": str(log.parent / "compiled")}
     with log.open("a") as output:
         return subprocess.Popen(
             [sys.executable, "-c", code, *flags], env=os.environ | settings, stdout=output, stderr=output

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import xla_flags
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.devices import hosts
@@ -35,12 +36,7 @@ class Job:
 
     def start(self, name: str, devices: int, *more: str, processes: int = 1) -> list[subprocess.Popen]:
         code = "import sys; from bert_emd_jax.commands.distill import main; sys.exit(main(sys.argv[1:]))"
-        settings = {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-            " --xla_backend_optimization_level=0",
-            "JAX_COMPILATION_CACHE_DIR": str(self.directory / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+        settings = {"XLA_FLAGS": xla_flags(devices)}
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
