@@ -35,6 +35,8 @@ from pathlib import Path
 
 import pytest
 
+MEMORY_OF_A_WORKER = 1_100_000_000
+
 WORDS = (
     *("the", "a", "movie", "film", "is", "was", "not", "good", "bad", "great", "dull", "fine"),
     *("plot", "actor", "and", "or", "very", "so", "it", "this", "that", "of", "in", "to"),
@@ -43,15 +45,18 @@ WORDS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def compiled_programs() -> Iterator[None]:
-    """Frees what a module has compiled: a worker that keeps it all takes gigabytes."""
+    """Frees what tests have compiled once it takes too much: a worker that keeps it all takes gigabytes."""
     yield
-    if "jax" in sys.modules:
+    statistics = Path("/proc/self/statm")  # Linux only
+    if "jax" not in sys.modules or not statistics.exists():
+        return
+    resident_pages = int(statistics.read_text().split()[1])
+    if resident_pages * os.sysconf("SC_PAGE_SIZE") > MEMORY_OF_A_WORKER:
         sys.modules["jax"].clear_caches()
         gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

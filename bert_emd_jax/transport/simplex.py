@@ -6,6 +6,7 @@ trees are strongly feasible (Cunningham 1976: every tree arc without flow points
 dropped cell is the last blocking one after the apex of the cycle, so degenerate pivots cannot cycle.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 _MASS_TOLERANCE = 1e-5
 # Of reduced costs, where the costs span 0 to 1: above the rounding of potentials along a path of 100 arcs.
 _OPTIMALITY_TOLERANCE = 5e-14
+_REACH = 1e6
 
 
 class ExactPlan(NamedTuple):
@@ -41,14 +43,17 @@ def network_simplex(
     cost, source, target = _checked(cost, source_weights, target_weights)
     # Layers of weight 0 carry nothing; without them every basis of the start has positive supplies.
     rows, columns = np.flatnonzero(source), np.flatnonzero(target)
-    shift = cost.min()
-    scale = max(cost.max() - shift, np.finfo(np.float64).tiny)
-    reduced_problem = (cost[np.ix_(rows, columns)] - shift) / scale
-    tree = _Tree(reduced_problem, source[rows], target[columns])
-    potentials = np.array(tree.optimize())
-
+    shift, inner = cost.min(), np.ix_(rows, columns)
     flow = np.zeros_like(cost)
-    flow[np.ix_(rows, columns)] = tree.flow_matrix()
+    for limit in _limits(cost[inner] - shift):
+        within_reach = np.minimum(cost[inner] - shift, limit)
+        scale = max(within_reach.max(), np.finfo(np.float64).tiny)
+        tree = _Tree(within_reach / scale, source[rows], target[columns])
+        potentials = np.array(tree.optimize())
+        flow[inner] = tree.flow_matrix()
+        # A plan that is optimal for costs cut off, and pays none of those, is optimal.
+        if not np.any((flow[inner] > 0) & (cost[inner] - shift > limit)):
+            break
     source_potentials = np.empty(len(source))
     target_potentials = np.empty(len(target))
     target_potentials[columns] = potentials[len(rows) :] * scale
@@ -59,6 +64,17 @@ def network_simplex(
     )
     target_potentials[empty_columns] = (cost[:, empty_columns] - source_potentials[:, None]).min(axis=0)
     return ExactPlan(flow, float((flow * cost).sum()), source_potentials, target_potentials)
+
+
+def _limits(cost: Float[np.ndarray, "S T"]) -> Iterator[float]:
+    """Where costs are cut off, since digits end at the largest one; mostly that alone."""
+    largest = cost.max()
+    smallest = cost.min(initial=largest, where=cost > 0)
+    limit = _REACH * max(cost.min(axis=1).max(), cost.min(axis=0).max(), smallest)
+    while limit < largest:
+        yield limit
+        limit *= _REACH
+    yield largest
 
 
 def _checked(

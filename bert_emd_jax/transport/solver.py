@@ -23,14 +23,22 @@ GRADIENTS = ("envelope", "implicit", "unrolled")
 EXACT_ITERATIONS = 8
 REGULARISED_ITERATIONS = 24
 
+# Costs so many times the largest one in use are cut off for the simplex: its digits end at the largest cost.
+_OUT_OF_REACH = 128
+_UNUSED = 1e-6
+# How far above the optimum an exact plan's cost may be, relative to what is paid.
+_EXACT = 1e-5
+
 
 class Plan(NamedTuple):
     """A feasible transport plan with its certificate.
 
     flow: [S, T], rows sum to the source weights, columns to the target weights.
-    cost: Σ flow·cost. lower_bound: a dual value, so lower_bound ≤ optimum ≤ cost.
+    cost: Σ flow·cost. lower_bound: a dual value, so lower_bound ≤ optimum ≤ cost; -inf if nothing is proven:
+      costs that are not finite, negative weights, weights that cannot be met, overflow.
     gap: (cost - lower_bound) / max(cost, 1e-4 · largest cost).
-    is_exact: whether the plan is a vertex whose reduced costs prove it optimal up to rounding.
+    is_exact: whether the plan is a vertex whose reduced costs prove it optimal: at most 1e-5 of what it pays
+      above the optimum for its own row and column sums, which are the weights but for rounding.
     source_potentials, target_potentials: the dual-feasible potentials of the bound.
     pivots: how many simplex pivots the vertex needed.
     """
@@ -130,12 +138,14 @@ def given_plan(
         potentials = (constant_cost.min(axis=1), jnp.zeros(cost.shape[1], cost.dtype))
         bound = (flow.sum(axis=1) * potentials[0]).sum()
     total = (flow * cost).sum()
+    is_finite = jax.lax.stop_gradient(jnp.isfinite(total)) & jnp.isfinite(bound)
+    bound = jnp.where(is_finite, bound, -jnp.inf)
     return Plan(
         flow=flow,
         cost=total,
         lower_bound=bound,
         gap=relative_gap(constant_cost, jax.lax.stop_gradient(total), bound),
-        is_exact=jnp.asarray(source_potentials is not None),
+        is_exact=jnp.asarray(source_potentials is not None) & is_finite,
         source_potentials=potentials[0],
         target_potentials=potentials[1],
         pivots=jnp.zeros((), jnp.int32),
@@ -155,15 +165,24 @@ def _exact(
     potentials = _anneal(problem, epsilon, max_iterations, start)
     logs = log_plan(problem.cost, safe_log(problem.source), safe_log(problem.target), potentials, epsilon)
     rounded = round_to_marginals(jnp.exp(logs), problem.source, problem.target)
+    # A plan that is optimal for costs cut off, and pays none of those, is optimal.
+    in_use = jnp.exp(logs) > _UNUSED * jnp.minimum(problem.source[:, None], problem.target)
+    limit = _OUT_OF_REACH * jnp.max(jnp.where(in_use, jnp.abs(cost), 0))
+    within_reach = jnp.where(limit > 0, jnp.minimum(cost, limit), cost)
     # The vertex is computed from the costs as they came, which no subtraction has rounded.
-    unit = _power_of_two(jnp.abs(cost).max())
-    vertex = optimal_vertex(cost / unit, problem.source, target / problem.mass, logs, max_pivots)
+    unit = _power_of_two(jnp.abs(within_reach).max())
+    # Totals that differ by their rounding alone are balanced there, with more digits.
+    differ = jnp.abs(source.sum() - target.sum()) > 1e-3 * source.sum()
+    target_share = jnp.where(differ, problem.target, target / problem.mass)
+    vertex = optimal_vertex(within_reach / unit, problem.source, target_share, logs, max_pivots)
     # Both are feasible; the vertex is the cheaper one unless the pivots ran out.
     take_vertex = vertex.is_optimal | ((vertex.flow * problem.cost).sum() <= (rounded * problem.cost).sum())
     flow = jnp.where(take_vertex, vertex.flow, rounded) * problem.mass
     potentials = problem.row_minima + problem.scale * potentials
     potentials = jnp.where(vertex.is_optimal, unit * vertex.source_potentials, potentials)
-    return _certified(cost, source, target, flow, problem, potentials, vertex.is_optimal, vertex.pivots)
+    is_optimal = vertex.is_optimal & ~jnp.any((flow > 0) & (within_reach < cost))
+    reduced_from = jnp.where(is_optimal, jnp.abs(within_reach).max(), jnp.inf)
+    return _certified(cost, source, target, flow, problem, potentials, reduced_from, vertex.pivots)
 
 
 def _regularised(
@@ -194,7 +213,7 @@ def _regularised(
         *jax.lax.stop_gradient(
             (cost, source, target, flow, problem, problem.row_minima + problem.scale * potentials)
         ),
-        is_exact=jnp.zeros((), bool),
+        reduced_from=jnp.full((), jnp.inf, cost.dtype),
         pivots=jnp.zeros((), jnp.int32),
     )
     return certified._replace(flow=flow, cost=(flow * cost).sum())
@@ -254,25 +273,39 @@ def _certified(
     flow: Array,
     problem: _Problem,
     potentials: Array,
-    is_exact: Array,
+    reduced_from: Array,
     pivots: Array,
 ) -> Plan:
-    """The plan of this flow, with the bound that the source potentials prove."""
+    """The plan of this flow, with the bound that the source potentials prove.
+
+    reduced_from: the largest cost that the reduced costs were computed from; inf if they prove nothing.
+    """
     source_potentials, target_potentials = feasible_potentials(cost, potentials)
     # The flow has the rescaled target weights.
-    target = problem.target * problem.mass
-    lower_bound = certified_bound(cost, source, target, source_potentials, target_potentials)
-    total = (flow * cost).sum()
-    # An exact plan's cost is the optimum but for rounding: a closer bound.
-    largest = source.sum() * jnp.abs(cost).max()
-    rounding = summation_error(flow * cost) + 2 * optimality_tolerance(cost) * largest
-    lower_bound = jnp.maximum(lower_bound, jnp.where(is_exact, total - rounding, -jnp.inf))
+    scaled_target = problem.target * problem.mass
+    dual_bound = certified_bound(cost, source, scaled_target, source_potentials, target_potentials)
+    total, mass, paid = (flow * cost).sum(), source.sum(), (flow * jnp.abs(cost)).sum()
+    # An exact plan's cost is the optimum but for rounding, of reduced costs and of amounts: a closer bound.
+    largest_potential = jnp.abs(source_potentials).max() + jnp.abs(target_potentials).max()
+    excess = 2 * optimality_tolerance(cost) * mass * (reduced_from + largest_potential)
+    rescaling = jnp.abs(target - scaled_target).max() * largest_potential * jnp.finfo(cost.dtype).eps * 4
+    rounding = summation_error(flow * cost) + excess + rescaling
+    lower_bound = jnp.maximum(dual_bound, total - rounding)
+    is_exact = (excess <= _EXACT * paid) | (jnp.isfinite(excess) & (total <= dual_bound))
+    # A bound holds for problems alone that are in order, and whose numbers have stayed in range.
+    unmet = jnp.maximum(
+        jnp.abs(flow.sum(axis=1) - source).max(), jnp.abs(flow.sum(axis=0) - scaled_target).max()
+    )
+    few_units = 8 * sum(cost.shape) * jnp.finfo(cost.dtype).eps
+    in_order = (source >= 0).all() & (target >= 0).all() & (unmet <= few_units * mass)
+    in_order &= jnp.isfinite(cost).all() & jnp.isfinite(total + lower_bound) & jnp.isfinite(mass)
+    gap = relative_gap(cost, total, lower_bound)
     return Plan(
         flow=flow,
         cost=total,
-        lower_bound=lower_bound,
-        gap=relative_gap(cost, total, lower_bound),
-        is_exact=is_exact,
+        lower_bound=jnp.where(in_order, lower_bound, -jnp.inf),
+        gap=jnp.where(in_order, gap, jnp.inf),
+        is_exact=is_exact & in_order,
         source_potentials=source_potentials,
         target_potentials=target_potentials,
         pivots=pivots,
@@ -280,6 +313,7 @@ def _certified(
 
 
 def _power_of_two(value: Float[Array, ""]) -> Float[Array, ""]:
-    """The power of 2 nearest to a positive value, else 1."""
+    """The power of 2 nearest to a positive value, else 1; one that float32 holds."""
     value = jax.lax.stop_gradient(value)
-    return jnp.where(value > 0, jnp.exp2(jnp.round(jnp.log2(jnp.where(value > 0, value, 1)))), 1)
+    exponent = jnp.round(jnp.log2(jnp.where(value > 0, value, 1)))
+    return jnp.where(value > 0, jnp.exp2(jnp.clip(exponent, -126, 127)), 1)
