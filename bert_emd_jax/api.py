@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -160,7 +160,7 @@ def load(
     """
     from bert_emd_jax.checkpoints.model_directory import load_model
 
-    return Classifier(load_model(Path(path)), max_seq_length, batch_size, dtype)
+    return Classifier(load_model(Path(path).expanduser()), max_seq_length, batch_size, dtype)
 
 
 class Prediction(NamedTuple):
@@ -178,6 +178,8 @@ class Classifier:
     ):
         import jax.numpy as jnp
 
+        if dtype not in get_args(Dtype):
+            raise UserError(f"dtype {dtype}: is none of {', '.join(get_args(Dtype))}")
         from bert_emd_jax.devices.parallel import replicate
         from bert_emd_jax.evaluation.prediction import Predictor
         from bert_emd_jax.models.heads import BertForSequenceClassification
@@ -197,20 +199,24 @@ class Classifier:
         return config.id2label or tuple(str(index) for index in range(config.num_labels))
 
     def logits(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> Float[np.ndarray, "rows labels"]:
         """The logits of every text, or of every pair (`texts[k]`, `pairs[k]`), float32."""
-        from bert_emd_jax.data.encoding import encode_examples
+        from bert_emd_jax.data.encoding import check_rows, encode_examples
         from bert_emd_jax.data.examples import Examples
 
-        dataset = encode_examples(self.model.tokenizer, Examples.from_texts(texts, pairs), self._max_length)
+        examples = Examples.from_texts(texts, pairs)
+        if not len(examples):
+            return np.zeros((0, self.model.config.num_labels), np.float32)
+        dataset = encode_examples(self.model.tokenizer, examples, self._max_length)
+        check_rows(dataset, self.model.config, "the model")
         # Few shapes, so that calls with other texts seldom compile anew.
         lengths = _doublings(_SHORTEST_BUCKET, int(dataset.lengths.max()), self._max_length)
         rows = _doublings(1, len(dataset), self._batch_size)[-1]
         return self._predictor.logits(self._params, dataset, lengths, rows)
 
     def predict(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> Float[np.ndarray, "rows ..."]:
         """Probabilities [rows, labels]; of a regressor the predicted values [rows]."""
         from scipy.special import softmax
@@ -218,7 +224,7 @@ class Classifier:
         logits = self.logits(texts, pairs)
         return logits[:, 0] if self.labels is None else softmax(logits, axis=1)
 
-    def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+    def classify(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Prediction]:
         """The most probable label of every text.
 
         Raises:

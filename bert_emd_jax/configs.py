@@ -5,17 +5,18 @@ takes too. Below the programs a function gets the part that it needs.
 """
 
 import dataclasses
-import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import tyro
 
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, did_you_mean
 from bert_emd_jax.local_paths import require_local_paths
 
 
@@ -55,7 +56,10 @@ class Config:
           UserError: a flag is unknown, missing, or has a value that it cannot have.
         """
         hints = {flag.name: flag.hint for flag in all_flags(type(self))}
-        values = {name: _converted(value, hints.get(name)) for name, value in values.items()}
+        values = {
+            name: _converted(name, value, hints[name]) if name in hints else value
+            for name, value in values.items()
+        }
         require_local_paths(values, has_mirror="mirror_dir" in hints)
         for name, given in self._by_field(values).items():
             object.__setattr__(self, name, given)
@@ -93,8 +97,7 @@ class Config:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         owners = _flag_owners(cls)
         if unknown := [name for name in values if name not in owners and name not in fields]:
-            near = difflib.get_close_matches(unknown[0], owners, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; its fields are the program's flags"
+            hint = did_you_mean(unknown[0], owners) or "; its fields are the program's flags"
             raise UserError(f"{', '.join(unknown)}: no such setting of {cls.__name__}{hint}")
         missing = [
             flag.name
@@ -199,13 +202,61 @@ def _flag_owners(cls: type[Config]) -> dict[str, str]:
     return owners
 
 
-def _converted(value: Any, hint: Any) -> Any:
-    """A flag's value, a path given as text and a tuple given as a list."""
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """A flag's value in the flag's type: text is read as on a command line, `~` is the home directory.
+
+    Raises:
+      UserError: it is of another type, or none of the choices.
+    """
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     union = get_args(plain) if get_origin(plain) in (typing.Union, types.UnionType) else (plain,)
-    if isinstance(value, str) and Path in union:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
+    if value is None and type(None) in union:
+        return None
+    kind = next(kind for kind in union if kind is not type(None))
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            choices, hint = ", ".join(get_args(kind)), did_you_mean(str(value), get_args(kind))
+            raise UserError(f"--{name} {value}: is none of {choices}{hint}")
+        return value
+    if origin is tuple:
+        items = [item for item in value.split(",") if item] if isinstance(value, str) else value
+        if not isinstance(items, Iterable):
+            raise UserError(f"--{name} {value!r}: a list is wanted")
+        return tuple(_item(name, item, get_args(kind)[0]) for item in items)
+    return _item(name, value, kind)
+
+
+def _item(name: str, value: Any, kind: Any) -> Any:
+    """A single value as a path, a text, a yes or no, or a number."""
+    wanted = f"--{name} {str(value)[:80]}: {{}} is wanted, not {type(value).__name__}"
+    if kind is Path:
+        if not isinstance(value, str | PathLike):
+            raise UserError(wanted.format("a path"))
+        return _expanded(Path(value))
+    if kind is str:
+        if not isinstance(value, str):
+            raise UserError(wanted.format("text"))
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UserError(wanted.format("True or False"))
+        return value
+    of_kind = Integral if kind is int else Real  # NumPy's numbers are among them
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | of_kind):
+            raise ValueError
+        return kind(value)  # pyright: ignore[reportArgumentType]  (text, or a number)
+    except ValueError:
+        raise UserError(wanted.format("a whole number" if kind is int else "a number")) from None
+
+
+def _expanded(path: Path) -> Path:
+    """A path with the home directory for a leading `~`, which a shell leaves in `--output_dir=~/runs`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
 
 
 @dataclasses.dataclass(frozen=True, init=False)

@@ -1,6 +1,8 @@
 """The exceptions that end a program with one line instead of a traceback."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 _LONGEST = 10_000  # characters; a list of all tensors of a large model is as long
 
@@ -17,6 +19,12 @@ class UserError(Exception):
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST - 200]} … {message[-200:]}"
         super().__init__(_printable(message))
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?" with the nearest known name, or nothing."""
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def one_line(error: object) -> str:

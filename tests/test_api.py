@@ -35,6 +35,35 @@ def test_a_loaded_model_says_what_transformers_says(tiny_model_dir, with_pairs):
     np.testing.assert_allclose([one.probability for one in classified], expected.max(1), atol=2e-6)
 
 
+def test_what_gives_one_text_after_the_other_is_a_list(tiny_model_dir):
+    model = bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1))
+    texts = ["good film", "bad"]
+    expected = model.predict(texts, texts)
+    for form in (tuple, iter, np.array, lambda texts: (text for text in texts)):
+        np.testing.assert_array_equal(model.predict(form(texts), form(texts)), expected)
+    assert model.predict([]).shape == (0, 2)
+    assert model.classify(iter(())) == []
+
+
+def test_an_index_beyond_a_table_is_refused(tiny_model_dir):
+    """JAX would read the last embedding instead; transformers raises an IndexError."""
+    model = bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1, type_vocab_size=1))
+    assert model.predict(["good film"]).shape == (1, 2)
+    with pytest.raises(UserError, match="the model: has one segment"):
+        model.predict(["good"], ["bad"])
+
+
+def test_a_compute_type_that_no_flag_offers_is_refused(tiny_model_dir):
+    with pytest.raises(UserError, match="dtype float16: is none of float32, bfloat16"):
+        bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1), dtype="float16")
+
+
+def test_a_home_directory_may_be_a_tilde(tiny_model_dir, monkeypatch):
+    path = tiny_model_dir("model", num_hidden_layers=1)
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert bert_emd_jax.load("~/model").labels == ("bad", "good")
+
+
 def test_a_regressor_gives_values(tiny_model_dir):
     model = bert_emd_jax.load(str(tiny_model_dir("model", num_hidden_layers=1, num_labels=1, id2label=None)))
     assert model.labels is None
@@ -45,7 +74,18 @@ def test_a_regressor_gives_values(tiny_model_dir):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("good",), "give a list"), (([],), "empty"), ((["good"], ["a", "b"]), "1 texts and 2 pairs")],
+    [
+        (("good",), "give a list"),
+        ((5,), "give a list"),
+        (({"a": "b"},), "give a list"),
+        ((["good"], ["a", "b"]), "1 texts and 2 pairs"),
+        ((["good", None],), "texts, row 1: 'None' is NoneType, no text"),
+        ((["good", float("nan")],), "texts, row 1: 'nan' is float"),
+        (([3],), "texts, row 0: '3' is int"),
+        (([("a", "b")],), "row 0: .* is tuple, no text; pairs go into two lists"),
+        ((["good"], [None]), "pairs, row 0: 'None'"),
+        ((["fine", "half \ud83d"],), "texts, row 1: holds half of a surrogate pair"),
+    ],
 )
 def test_what_are_no_texts(tiny_model_dir, arguments, message):
     model = bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.model_directory import Model, load_model, read_stored
 from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import BertForMaskedLM, forward
@@ -41,7 +41,7 @@ class WordPredictor:
     ) -> None:
         """Proposes the `count` likeliest tokens of those that are `is_proposable`."""
         self._mask_id = mask_id
-        self._max_length = module.config.max_position_embeddings
+        self._config = module.config
         self._count = min(count, module.config.vocab_size)
         admitted = np.zeros(module.config.vocab_size, bool)
         admitted[: len(is_proposable)] = is_proposable
@@ -76,9 +76,10 @@ class WordPredictor:
         results = np.empty((len(rows), self._count), np.int32)
         if len(rows) == 0:
             return results
+        check_rows(inputs, self._config, "--bert_model")
         lengths = inputs.lengths[rows]
         count = min(_MOST_BUCKETS, 1 + len(rows) // batch_size // _BATCHES_PER_COMPILATION)
-        buckets = choose_bucket_lengths(lengths, self._max_length, count)
+        buckets = choose_bucket_lengths(lengths, self._config.max_position_embeddings, count)
         padded_rows = rows_for_devices(batch_size, jax.local_device_count())
 
         def collect(batch: BatchRows, token_ids: jax.Array) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -198,3 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         argv=argv,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from bert_emd_jax.commands.programs import COMMAND, PROGRAMS, as_subcommand
+from bert_emd_jax.errors import did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = next((program for program in PROGRAMS if program.name == name), None)
     if program is None:
         names = ", ".join(program.name for program in PROGRAMS)
-        print(f"{COMMAND}: error: {args[0]!r} is none of {names}; {COMMAND} --help", file=sys.stderr)
+        hint = did_you_mean(name, (program.name for program in PROGRAMS)) or f"; {COMMAND} --help"
+        print(f"{COMMAND}: error: {args[0]!r} is none of {names}{hint}", file=sys.stderr)
         return 2
     with as_subcommand():
         return importlib.import_module(f"bert_emd_jax.commands.{program.module}").main(args[1:])
@@ -45,3 +47,7 @@ def _help() -> str:
             f"{COMMAND} PROGRAM --help lists the flags; {COMMAND} --version.",
         ]
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

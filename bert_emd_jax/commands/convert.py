@@ -1,6 +1,7 @@
 """convert_pytorch_checkpoints.py: BERT checkpoints to model directories, back, and out."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -144,3 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         argv=argv,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

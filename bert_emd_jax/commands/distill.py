@@ -49,3 +49,7 @@ def _main_general(args: Sequence[str]) -> int:
         config = program.parse(GeneralDistillConfig)
         print_training(config, general_distill(config))
     return program.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

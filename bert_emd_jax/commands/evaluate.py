@@ -39,3 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         argv=args,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """run_finetune.py: fine-tunes a BERT on a task; this makes a teacher."""
 
+import sys
 from collections.abc import Sequence
 
 from bert_emd_jax import finetune
@@ -24,3 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = program.parse(FinetuneConfig)
         print_training(config, finetune(config))
     return program.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

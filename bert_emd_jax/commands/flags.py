@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from bert_emd_jax.configs import Config, Flag, own_flags, parts
+from bert_emd_jax.configs import Config, Flag, all_flags, own_flags, parts
+from bert_emd_jax.errors import UserError, did_you_mean
 
 Parsed = TypeVar("Parsed", bound=Config)
 
@@ -63,8 +64,12 @@ def _groups(config_type: type[Config], default: Config | None = None) -> Iterato
 def parse_flags(config_type: type[Parsed], args: list[str], prog: str, description: str) -> Parsed:
     """`config_type` from a command line.
 
-    A wrong or unknown flag, and `--help`, end the process with tyro's own text.
+    `--help` and a value that cannot be read end the process with tyro's own text.
+
+    Raises:
+      UserError: an unknown flag, or blanks in a list of values.
     """
+    _check_names(config_type, args)
     form = tyro.cli(
         _form(config_type),
         args=args,
@@ -75,6 +80,30 @@ def parse_flags(config_type: type[Parsed], args: list[str], prog: str, descripti
     )
     boxes = (getattr(form, box.name) for box in dataclasses.fields(form))
     return config_type(**{name: value for box in boxes for name, value in vars(box).items()})
+
+
+def _check_names(config_type: type[Config], args: list[str]) -> None:
+    """Raises UserError for a flag that there is not, and for `--flag 1 3 5` where `--flag 1,3,5` is meant."""
+    hints = {flag.name: flag.hint for flag in all_flags(config_type)}
+    aliases = {
+        alias.lstrip("-"): hint
+        for hint in hints.values()
+        for extra in _extras(hint)
+        for alias in getattr(extra, "aliases", None) or ()
+    }
+    known = hints | aliases
+    for index, arg in enumerate(args):
+        name = arg.removeprefix("--").split("=")[0].replace("-", "_")
+        if not arg.startswith("--") or name in ("", "help", "version"):
+            continue
+        if name not in known and name.removeprefix("no_") not in known:
+            raise UserError(f"--{name}: no such flag{did_you_mean(name, known) or '; --help lists them'}")
+        values = list(itertools.takewhile(lambda value: not value.startswith("--"), args[index + 1 :]))
+        is_comma_list = any(getattr(extra, "nargs", None) == 1 for extra in _extras(known.get(name)))
+        if is_comma_list and len(values) > 1:
+            listed = ",".join(value.strip(",") for value in values)
+            given = " ".join(values)
+            raise UserError(f"--{name} {given}: commas are wanted between them, as --{name} {listed}")
 
 
 def _form(config_type: type[Config]) -> Any:

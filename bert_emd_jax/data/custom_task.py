@@ -37,8 +37,10 @@ def custom_task(
             )
     if not splits:
         kinds = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+        below = [path.name for path in sorted(directory.iterdir()) if path.is_dir() and _has_train_file(path)]
+        hint = f"; there is one in {', '.join(below[:5])} below it" if below else ""
         raise UserError(
-            f"--data_dir {directory}: no train, dev (or validation) or test file among {kinds} here"
+            f"--data_dir {directory}: no train, dev (or validation) or test file among {kinds} here{hint}"
         )
     if not regression:
         names = _check_labels(labels) if labels else _infer_labels(directory, splits)
@@ -46,6 +48,10 @@ def custom_task(
     if labels:
         raise UserError("a regression task has no labels: give either --labels or --regression")
     return Task("custom", None, ("pearson_and_spearman", "pearson", "spearman"), splits)
+
+
+def _has_train_file(directory: Path) -> bool:
+    return any((directory / f"train{suffix}").is_file() for suffix in _SUFFIXES)
 
 
 def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -10,6 +11,7 @@ from jaxtyping import Int, Shaped
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _SHORTEST = 5  # one token of each text of a pair and three special tokens
@@ -63,6 +65,37 @@ class EncodedDataset:
         if self.labels is not None:
             labels[: len(rows)] = self.labels[rows]
         return {**batch, "labels": labels}
+
+
+def check_rows(rows: Any, config: BertConfig, source: object) -> None:
+    """Raises UserError if rows need an embedding that the model does not have: JAX would read another one.
+
+    Args:
+      rows: with `lengths` and `segment_a_lengths` [rows], and perhaps `token_ids` [tokens].
+      source: the model, for messages.
+    """
+    lengths = rows.lengths
+    check_length(int(lengths.max(initial=0)), config.max_position_embeddings, source)
+    if config.type_vocab_size < 2 and np.any(rows.segment_a_lengths < lengths):
+        raise UserError(
+            f"{source}: has one segment (type_vocab_size 1), but the second text of a pair is segment 1;"
+            " give a model with two segments, or single texts"
+        )
+    token_ids = getattr(rows, "token_ids", np.zeros(0, np.int32))
+    if (largest := token_ids.max(initial=0)) >= config.vocab_size:
+        raise UserError(
+            f"{source}: has {config.vocab_size} word embeddings, but a text has token {largest};"
+            " take the tokenizer that belongs to the weights"
+        )
+
+
+def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
+    """Raises UserError if the model has fewer position embeddings than the longest input needs."""
+    if longest > max_positions:
+        raise UserError(
+            f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only;"
+            " give so many or less"
+        )
 
 
 def padded_batch(

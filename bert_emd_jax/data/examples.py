@@ -1,6 +1,6 @@
 """The texts and labels of one split of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +33,31 @@ class Examples:
     @classmethod
     def from_texts(
         cls,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
+        texts: Iterable[str],
+        pairs: Iterable[str] | None = None,
         labels: Shaped[np.ndarray, " rows"] | None = None,
     ) -> "Examples":
-        """Makes rows of lists: `texts[k]`, or the pair of it and `pairs[k]`.
+        """Makes rows of lists, or of what else gives one text after the other: `texts[k]` and `pairs[k]`.
 
         Raises:
-          UserError: a text in place of a list, an empty list, or lists of different lengths.
+          UserError: a text in place of a list, a row that is no text, or lists of different lengths.
         """
-        for name, given in (("texts", texts), ("pairs", pairs)):
-            if isinstance(given, str):
-                raise UserError(f"{name}: give a list of texts, as [{given[:20]!r}]")
-        if len(texts) == 0:
-            raise UserError("texts: the list is empty")
-        if pairs is not None and len(pairs) != len(texts):
-            raise UserError(f"{len(texts)} texts and {len(pairs)} pairs: give as many of each")
-        rows = np.arange(len(texts))
-        second = None if pairs is None else list(pairs)
-        return cls(list(texts), second, labels, rows, [str(row) for row in rows], Path("texts"))
+        first = _texts("texts", texts)
+        second = None if pairs is None else _texts("pairs", pairs)
+        if second is not None and len(second) != len(first):
+            raise UserError(f"{len(first)} texts and {len(second)} pairs: give as many of each")
+        rows = np.arange(len(first))
+        return cls(first, second, labels, rows, [str(row) for row in rows], Path("texts"))
+
+
+def _texts(name: str, given: Iterable[str]) -> list[str]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UserError(f"{name}: give a list of texts, as [{str(given)[:20]!r}]")
+    texts = list(given)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            hint = "; pairs go into two lists, texts and pairs" if isinstance(text, tuple | list) else ""
+            raise UserError(f"{name}, row {row}: {str(text)[:40]!r} is {type(text).__name__}, no text{hint}")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"{name}, row {row}: holds half of a surrogate pair, which is no text")
+    return texts

@@ -122,8 +122,17 @@ def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[l
     paths = [directory / name for name in file.names]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; it holds the {split} split of {task.name}")
+            hint = _below(directory, task, file.name)
+            raise UserError(f"{path}: no such file; it holds the {split} split of {task.name}{hint}")
     return paths, file
+
+
+def _below(directory: Path, task: Task, name: str) -> str:
+    """Says which directory in this one is meant, if `--data_dir` names the one above it."""
+    for path in sorted(directory.iterdir()):
+        if plain_name(path.name) == plain_name(task.name) and (path / name).is_file():
+            return f"; it is in {path}: give that as --data_dir"
+    return ""
 
 
 def _label_name(task: Task, split: str, path: Path, line: int, column: Column, value: Any) -> str | None:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
-from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import cache_directory
+from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ class TaskData:
     bucket_lengths: tuple[int, ...]
     dev_examples: Examples
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
+
+    def check(self, models: Mapping[object, BertConfig]) -> None:
+        """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
+        for source, config in models.items():
+            for rows in (self.train, self.dev, *self.more_dev.values()):
+                check_rows(rows, config, source)
 
 
 def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
@@ -109,12 +115,3 @@ def load_task_data(
         ", ".join(map(str, buckets)),
     )
     return TaskData(task, train, dev, buckets, dev_examples, more_dev)
-
-
-def check_length(longest: int, max_positions: int, source: object, flag: str = "--max_seq_length") -> None:
-    """Raises UserError if the model has fewer position embeddings than the longest input needs."""
-    if longest > max_positions:
-        raise UserError(
-            f"{flag} {longest}: {source} has position embeddings for {max_positions} tokens only;"
-            " give so many or less"
-        )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from bert_emd_jax.checkpoints.model_directory import Model, load_model
 from bert_emd_jax.corpus.dataset import PregeneratedData
 from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.encoding import check_rows
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.parallel import DEVICES, replicate
 from bert_emd_jax.distillation.distill_config import GeneralDistillConfig
@@ -93,6 +94,8 @@ class GeneralDistillTrainer(LayerTrainer):
                 f"--held_out_rows {config.held_out_rows}: an epoch of {config.pregenerated_data} has no more"
                 " rows; hold out fewer"
             )
+        check_rows(data.epoch(0), teacher.config, f"--teacher_model {config.pair.teacher_model}")
+        check_rows(data.epoch(0), student.config, "the student")
         return cls(config, student, teacher, data)
 
     def own_loss(

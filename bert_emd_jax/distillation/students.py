@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bert_emd_jax.checkpoints.model_directory import Model, load_model
 from bert_emd_jax.checkpoints.names import Head
-from bert_emd_jax.data.task_data import check_length
+from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.bert_config import load_bert_config

@@ -241,6 +241,7 @@ class DistillTrainer(LayerTrainer):
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
         steps_on = config.optimizer.steps_on
         data = load_task_data(config.task, task, student.tokenizer, steps_on, aug_train=config.aug_train)
+        data.check({f"--teacher_model {teacher_source}": teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
 
     def own_loss(

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.configs import plain_values
 from bert_emd_jax.data.batching import choose_bucket_lengths
+from bert_emd_jax.data.encoding import check_length, check_rows
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import bucket_count, check_length, encoded, task_of
+from bert_emd_jax.data.task_data import bucket_count, encoded, task_of
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -53,6 +54,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         split: read_split(task, texts.data_dir, split, tfds_data_dir=texts.tfds_data_dir) for split in splits
     }
     datasets = {split: encoded(texts, model.tokenizer, examples) for split, examples in sets.items()}
+    for dataset in datasets.values():
+        check_rows(dataset, model.config, f"--student_model {config.student_model}")
     lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
     batches = -(-len(lengths) // config.eval_batch_size)
     buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count=bucket_count(batches))

@@ -44,6 +44,14 @@ def mirrored(output_dir: Path, config: RunConfig, processes: MultiHostConfig) ->
         yield
 
 
+def _what_to_install(error: Exception) -> str:
+    """fsspec names a package that is missing for a kind of storage; ours for Google's is an extra."""
+    missing = next((name for name in ("gcsfs", "s3fs", "adlfs") if name in str(error)), None)
+    if missing is None:
+        return ""
+    return f"; pip install {'bert_emd_jax[gcs]' if missing == 'gcsfs' else missing} brings what that needs"
+
+
 class Mirror:
     """Copies the files of a run directory to a place that `epath` can write to; entered, in the background.
 
@@ -72,7 +80,7 @@ class Mirror:
                     with (self._place / path).open("rb") as source, target.open("wb") as file:
                         shutil.copyfileobj(source, file)
         except Exception as error:  # every kind of storage raises its own
-            raise UserError(f"{flag}: cannot be read ({one_line(error)})") from error
+            raise UserError(f"{flag}: cannot be read ({one_line(error)}){_what_to_install(error)}") from error
         if is_there and not (resume or overwrite):
             raise UserError(f"{flag}: holds a run; --resume goes on with it, --overwrite replaces it")
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import Model, load_model
-from bert_emd_jax.data.task_data import TaskData, check_length, load_task_data, task_of
+from bert_emd_jax.data.encoding import check_length
+from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
@@ -49,9 +50,9 @@ class FinetuneTrainer(Trainer):
         model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)
         positions = model.config.max_position_embeddings
         check_length(config.task.max_seq_length, positions, config.bert_model)
-        return cls(
-            config, model, load_task_data(config.task, task, model.tokenizer, config.optimizer.steps_on)
-        )
+        data = load_task_data(config.task, task, model.tokenizer, config.optimizer.steps_on)
+        data.check({f"--bert_model {config.bert_model}": model.config})
+        return cls(config, model, data)
 
     def loss(
         self, params: Any, batch: Batch, step: MicroStep
