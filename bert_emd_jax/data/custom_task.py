@@ -112,13 +112,14 @@ def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str
     if path.suffix == ".parquet" and (declared := class_names(path, column)) is not None:
         return _check_labels(declared)
     paths = [directory / name for name in file.names]
-    found = {
-        label_cell(path, line, column, cells[0])
-        for path in paths
-        for line, cells in read_rows(path, [column])
-    }
-    found.discard("")  # an error, with its line, when the rows are read
-    if all(re.fullmatch(r"[+-]?\d+", label) for label in found):
+    names: dict[str, str] = {}  # without case and spaces → as it is written first
+    for path_of_part in paths:
+        for line, cells in read_rows(path_of_part, [column]):
+            name = label_cell(path_of_part, line, column, cells[0])
+            names.setdefault("".join(name.split()).casefold(), name)
+    names.pop("", None)  # an error, with its line, when the rows are read
+    found = names.values()
+    if all(re.fullmatch(r"-?[0-9]{1,100}", label) for label in found):
         ordered = sorted(found, key=int)
     else:
         ordered = sorted(found)

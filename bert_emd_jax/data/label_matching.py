@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def match_labels(model: "Model", task: Task, source: str) -> "Model":
+def match_labels(model: "Model", task: Task, source: str, *, in_order: bool = False) -> "Model":
     """Returns the model with its classifier reordered, so that output k is label k of the task.
 
-    Labels are matched by name. If either side has none, or only numbers, output k is taken as label k.
+    Labels are matched by name. If the model has none, or only numbers, output k is taken as label k.
 
     Args:
       source: the flag and path of the model, for messages.
+      in_order: the user says that output k is label k, although the names differ.
 
     Raises:
       UserError: another number of labels, or names that do not match.
@@ -42,10 +43,12 @@ def match_labels(model: "Model", task: Task, source: str) -> "Model":
         if not _are_numbers(ours):
             logger.info("%s: its labels have no names, they are taken as %s", source, ", ".join(ours))
     elif order is None:
-        if not (_are_numbers(theirs) or _are_numbers(ours)):
+        if not (_are_numbers(theirs) or in_order):
+            known = (f"{label} ({names[0]})" for label, names in zip(ours, task.label_names, strict=True))
             raise UserError(
                 f"{source}: its labels are, in order, {', '.join(theirs)}; those of {task.name} are"
-                f" {', '.join(ours)}; give the same labels the same names in id2label of its config.json"
+                f" {', '.join(known if task.label_names else ours)}; if they are the same in this order, add"
+                " --labels_in_order; else give the same labels the same names in id2label of its config.json"
             )
         logger.info("%s: its labels %s are taken as %s", source, ", ".join(theirs), ", ".join(ours))
     elif order != in_place:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from bert_emd_jax.errors import UserError
 Column = str | int
 """The name of a column in the header, or its index in a file without one."""
 
+# Not of endless digits, which are no number for Python.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
 _NAME_IT = "a custom task's columns are named with --text_column, --text_pair_column and --label_column"
 
 
@@ -199,16 +203,29 @@ def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
 
 
 def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
-    """Returns a label's name: JSON numbers and booleans as written, strings without surrounding space."""
+    """Returns a label's name, the same for every form of file: text without surrounding space.
+
+    Whole numbers are one label however they are written (1, 1.0, "01", "+1"), and so are true and "true".
+
+    Raises:
+      UserError: it is no text, number or boolean, or NaN or infinite.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        is_float = isinstance(value, float)
         raise UserError(
-            f"{path}:{line}: the label {column!r} should be a string or number, it is {_json_type(value)}"
+            f"{path}:{line}: the label {column!r} should be a string or number, it is"
+            f" {value if is_float else _json_type(value)}; correct the row"
         )
-    return str(value).strip()
+    return plain_number(str(value).strip())
+
+
+def plain_number(text: str) -> str:
+    """Returns a whole number without plus, leading zeros and decimals; other text as it is."""
+    return str(int(text.split(".")[0])) if _WHOLE_NUMBER.fullmatch(text) else text
 
 
 def _json_type(value: Any) -> str:

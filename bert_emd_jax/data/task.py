@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from bert_emd_jax.data.rows import Column
+from bert_emd_jax.data.rows import Column, plain_number
 from bert_emd_jax.errors import UserError
 
 TFDS = "tfds"
@@ -85,9 +85,9 @@ class Task:
 
 
 def plain_name(name: str) -> str:
-    """Returns a name without case, spaces, hyphens and underscores."""
+    """Returns a name without case, spaces, hyphens and underscores, and a whole number without decoration."""
     # Keeps the minus of a number.
-    return re.sub(r"(?!^-\d)[-_\s]", "", name.strip()).casefold()
+    return re.sub(r"(?!^-\d)[-_\s]", "", plain_number(name.strip())).casefold()
 
 
 def augmented(file: SplitFile) -> SplitFile:

@@ -135,6 +135,8 @@ class DistillConfig(TrainingConfig):
 
     pair: TeacherAndStudentConfig
     task: TaskConfig
+    labels_in_order: bool = False
+    """The teacher's labels are the task's, in this order, although their names differ."""
     aug_train: bool = False
     """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
     teacher_cache: SameResult[Literal["auto", "memory", "disk", "off"]] = "auto"

@@ -236,12 +236,13 @@ class DistillTrainer(LayerTrainer):
         task, lower = task_of(config.task), config.task.do_lower_case
         teacher_source = config.pair.teacher_model
         teacher = load_model(Path(teacher_source), do_lower_case=lower)
-        teacher = match_labels(teacher, task, f"--teacher_model {teacher_source}")
+        source = f"--teacher_model {teacher_source}"
+        teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
         student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
         steps_on = config.optimizer.steps_on
         data = load_task_data(config.task, task, student.tokenizer, steps_on, aug_train=config.aug_train)
-        data.check({f"--teacher_model {teacher_source}": teacher.config, "the student": student.config})
+        data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
 
     def own_loss(

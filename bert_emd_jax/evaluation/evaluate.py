@@ -47,7 +47,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     task = task_of(texts, known_labels=model.config.id2label)
     if config.submission:
         check_can_submit(task)
-    model = match_labels(model, task, f"--student_model {config.student_model}")
+    source = f"--student_model {config.student_model}"
+    model = match_labels(model, task, source, in_order=config.labels_in_order)
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
     splits = scored_splits(task, texts.data_dir, config.split, texts.tfds_data_dir)
     sets = {
@@ -55,7 +56,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     }
     datasets = {split: encoded(texts, model.tokenizer, examples) for split, examples in sets.items()}
     for dataset in datasets.values():
-        check_rows(dataset, model.config, f"--student_model {config.student_model}")
+        check_rows(dataset, model.config, source)
     lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
     batches = -(-len(lengths) // config.eval_batch_size)
     buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count=bucket_count(batches))
@@ -68,10 +69,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         logger.info("%s %s: %d rows", task.name, split, len(examples))
         logits = predictor.logits(params, datasets[split], buckets, config.eval_batch_size)
         if not np.isfinite(logits).all():
-            raise UserError(
-                f"--student_model {config.student_model}: its predictions are not finite;"
-                " take another checkpoint"
-            )
+            raise UserError(f"{source}: its predictions are not finite; take another checkpoint")
         if examples.labels is not None:
             suffix = split.removeprefix(config.split)
             scores = compute_metrics(task.metrics, logits, examples.labels)

@@ -19,6 +19,8 @@ class EvaluationConfig(Config):
     """Accepted for the original command line; this program does nothing else."""
     split: Literal["dev", "test", "train"] = "dev"
     """The split to evaluate on."""
+    labels_in_order: bool = False
+    """The model's labels are the task's, in this order, although their names differ."""
     submission: bool = False
     """With --split test: write the file that the GLUE benchmark takes, as SST-2.tsv."""
     eval_batch_size: SameResult[int] = 64

@@ -90,7 +90,11 @@ def test_labels_without_names_are_taken_in_order(model, said):
     same_classifier(match_labels(numbered, get_task("mnli"), "x"), numbered)
     assert "0, 1, 2 are taken as contradiction, entailment, neutral" in said.text
     strange = model(("different", "same"))
-    same_classifier(match_labels(strange, get_task("qqp"), "x"), strange)
+    with pytest.raises(
+        UserError, match=r"different, same; those of QQP are 0 \(not_duplicate\).*labels_in_order"
+    ):
+        match_labels(strange, get_task("qqp"), "x")
+    same_classifier(match_labels(strange, get_task("qqp"), "x", in_order=True), strange)
     assert "different, same are taken as 0, 1" in said.text
     said.clear()
     two = model(2)
@@ -115,6 +119,7 @@ MISMATCHES = {
     "other names": (("mnli", ("yes", "no", "maybe")), "yes, no, maybe; those of MNLI are contradiction"),
     "one is strange": (("rte", ("entailment", "other")), "entailment, other; those of RTE are"),
     "twice the same": (("rte", ("entailment", "ENTAILMENT")), "those of RTE"),
+    "of another task": (("mrpc", ("negative", "positive")), "negative, positive; those of MRPC are 0"),
     "count": (("mnli", ("entailment", "not_entailment")), "it has 2 labels, task MNLI has 3"),
     "regression": (("sts-b", ("low", "high")), "it has 2 labels, task STS-B has 1"),
 }

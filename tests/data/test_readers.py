@@ -283,6 +283,64 @@ def test_labels_given_inferred_and_typed(tmp_path):
     assert labels.tolist() == [0, 1]
 
 
+LABEL_FORMS = ("csv", "tsv", "jsonl", "parquet")
+
+
+def write_labels(directory, form, labels, split="train"):
+    """A file of texts with these labels: JSON and parquet keep their types, the others write them."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts, path = [f"text {row}" for row in range(len(labels))], directory / f"{split}.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts, "label": labels}), path)
+    elif form == "jsonl":
+        rows = zip(texts, labels, strict=True)
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[form]
+        rows = [mark.join(("text", "label")), *(f"{t}{mark}{x}" for t, x in zip(texts, labels, strict=True))]
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return get_task("custom", data_dir=directory)
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+@pytest.mark.parametrize(
+    ("written", "labels", "indices"),
+    [
+        (["Positive", "positive ", "negative", "POSITIVE"], ("Positive", "negative"), [0, 0, 1, 0]),
+        (["not good", "Not  Good", "good"], ("good", "not good"), [1, 1, 0]),
+        (["01", "2", "1", "+1", "2.0"], ("1", "2"), [0, 1, 0, 0, 1]),
+        ([1.0, 0.0, 1.0], ("0", "1"), [1, 0, 1]),
+        ([10, 9, -1], ("-1", "9", "10"), [2, 1, 0]),
+        ([True, False, True], ("false", "true"), [1, 0, 1]),
+        (["a_1", "a1", "a-1"], ("a-1", "a1", "a_1"), [2, 1, 0]),
+        (["0" * 5000, "1"], ("0" * 5000, "1"), [0, 1]),
+    ],
+    ids=str,
+)
+def test_a_label_is_the_same_in_every_form(tmp_path, form, written, labels, indices):
+    task = write_labels(tmp_path, form, written)
+    if all(isinstance(value, bool) for value in written) and form in ("csv", "tsv"):
+        labels = tuple(label.capitalize() for label in labels)  # as Python writes them
+    assert task.labels == labels
+    assert read_split(task, tmp_path, "train").labels.tolist() == indices
+
+
+@pytest.mark.parametrize("labels", [[float("nan"), 1.0], [float("inf"), 1.0], [None, "a", "b"]])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_what_is_no_label_is_named(tmp_path, form, labels):
+    with pytest.raises(UserError, match=rf"train.{form}:1: the label 'label' should be a string or number"):
+        write_labels(tmp_path, form, labels)
+
+
+def test_given_labels_keep_their_spelling(tmp_path):
+    write_labels(tmp_path, "csv", ["01", "2", "10"])
+    task = get_task("custom", data_dir=tmp_path, labels=("01", "02", "10"))
+    assert task.labels == ("01", "02", "10")
+    assert read_split(task, tmp_path, "train").labels.tolist() == [0, 1, 2]
+
+
 def test_labels_in_another_spelling(tmp_path):
     write(tmp_path, "train.csv", "text,label\na,Not Good\nb,GOOD\n")
     task = get_task("custom", data_dir=tmp_path, labels=("good", "not_good"))
