@@ -26,8 +26,8 @@ WEIGHTS_FILES = (
 )
 """What a directory may hold, in the order of preference, which is that of transformers."""
 
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "0.auto_model.", "model.")
+"""What DataParallel, torch.compile, PEFT, sentence-transformers and Lightning put before every name."""
 
 _MAX_JSON_SIZE = 1 << 22
 """Of a header or an index; those of BERT have some 50 kB, and parsed JSON is many times its text."""

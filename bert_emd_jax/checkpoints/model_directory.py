@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bert_emd_jax.checkpoints.checkpoint_files import config_directory, find_weights, read_weights
+from bert_emd_jax.checkpoints.foreign_directories import what_is_there_instead
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface_weights
 from bert_emd_jax.checkpoints.loading import LoadPlan, StoredModel, load_params, plan_loading
@@ -67,6 +68,8 @@ def load_model(
     path = resolve_model(path)
     stored = read_stored(path)
     plan = plan_loading(stored, head, new_head=new_head)
+    if plan.head == "classifier":
+        plan.config.check_kind(str(path))
     return _load(path, stored, plan, "none" if new_head else None, do_lower_case)
 
 
@@ -95,7 +98,7 @@ def read_stored(path: Path) -> StoredModel:
         return _read_params(path)
     weights = find_weights(path)
     if weights is None:
-        raise UserError(f"{path}: holds neither {PARAMS}/ nor a weights file such as model.safetensors")
+        raise UserError(f"{path}: {what_is_there_instead(path)}")
     values, source = read_config_values(config_directory(path))
     config = BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
     return stored_model(read_weights(weights), config, values)

@@ -15,6 +15,8 @@ Head = Literal["classifier", "masked_lm", "none"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
+PROBLEM_TYPES = ("single_label_classification", "regression", "multi_label_classification")
+
 # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
@@ -29,7 +31,8 @@ class BertConfig:
 
     `id2label` holds the label names in the order of the classifier's rows; None means unnamed.
     `classifier_activation` is applied to the pooled output before the classifier: "none" in
-    BERT, "relu" in the code TinyBERT was released with.
+    BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's logits mean
+    where their number does not: None is a softmax over several labels, and the value of a regression for one.
     """
 
     vocab_size: int = 30522
@@ -49,6 +52,7 @@ class BertConfig:
     num_labels: int = 2
     id2label: tuple[str, ...] | None = None
     classifier_activation: str = "none"
+    problem_type: str | None = None
 
     def __post_init__(self) -> None:
         for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels"):
@@ -74,6 +78,8 @@ class BertConfig:
             raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.classifier_activation not in ("none", "relu"):
             raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
         if self.id2label is not None and len(self.id2label) != self.num_labels:
             raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
 
@@ -81,6 +87,14 @@ class BertConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    def check_kind(self, source: str) -> None:
+        """Raises UserError if the classifier's logits mean something else than its number of labels says."""
+        if self.problem_type is not None:
+            raise UserError(
+                f"{source}: problem_type {self.problem_type!r} with {self.num_labels} labels: not supported;"
+                " classifiers give one label per text, or one value; a conversion keeps it as it is"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "BertConfig":
@@ -93,7 +107,7 @@ class BertConfig:
           UserError: the file describes another architecture, or a value is missing or out of range.
         """
         _refuse_other_architectures(values, source)
-        missing = [name for name in _REQUIRED if name not in values]
+        missing = [name for name in _REQUIRED if values.get(name) is None]
         if missing:
             raise UserError(
                 f"{source}: no {', '.join(missing)}; take the config.json that belongs to the weights"
@@ -103,10 +117,13 @@ class BertConfig:
         labels = _label_names(values, source)
         if labels is not None:
             # transformers' automatic names LABEL_n say no more than the index.
-            automatic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-            chosen |= {"num_labels": len(labels), "id2label": None if automatic else labels}
+            unnamed = all(label in (None, f"LABEL_{index}") for index, label in enumerate(labels))
+            names = None if unnamed else tuple(map(str, labels))
+            chosen |= {"num_labels": len(labels), "id2label": names}
         elif values.get("num_labels") is not None:
             chosen["num_labels"] = values["num_labels"]
+        if chosen.get("problem_type") == _usual_problem_type(chosen.get("num_labels", cls.num_labels)):
+            del chosen["problem_type"]
         try:
             return cls(**chosen)
         except UserError as error:
@@ -116,6 +133,7 @@ class BertConfig:
         """Returns the config under Hugging Face's keys, ready for `config.json`."""
         values = dataclasses.asdict(self)
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
+        values["problem_type"] = self.problem_type or _usual_problem_type(num_labels)
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
         return {
@@ -176,8 +194,8 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
             f"{source}: one segment and 514 positions are RoBERTa's sizes ({DIFFERENCES['roberta']});"
             ' if the model is a BERT, add "model_type": "bert"'
         )
-    position_type = values.get("position_embedding_type", "absolute")
-    if position_type != "absolute":
+    position_type = values.get("position_embedding_type")
+    if position_type not in (None, "absolute"):
         raise UserError(
             f"{source}: position_embedding_type {position_type!r} is not supported, only 'absolute' is"
         )
@@ -205,12 +223,17 @@ def _type_of_classes(classes: Any) -> str | None:
     return next(filter(None, (model_type_of_class(str(name)) for name in names)), None)
 
 
-def _label_names(values: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
+def _usual_problem_type(num_labels: int) -> str:
+    """Returns what a classifier with so many labels is if its config does not say."""
+    return "regression" if num_labels == 1 else "single_label_classification"
+
+
+def _label_names(values: Mapping[str, Any], source: str) -> tuple[str | None, ...] | None:
     id2label = values.get("id2label")
     if not id2label:
         return None
     try:
-        by_index = {int(index): str(label) for index, label in id2label.items()}
+        by_index = {int(index): None if label is None else str(label) for index, label in id2label.items()}
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{source}: id2label must map 0, 1, … to label names") from None
     if sorted(by_index) != list(range(len(by_index))):

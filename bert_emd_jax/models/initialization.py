@@ -77,7 +77,9 @@ def config_with_labels(
                 rows,
                 new_head.num_labels,
             )
-        return dataclasses.replace(config, num_labels=new_head.num_labels, id2label=new_head.id2label)
+        return dataclasses.replace(
+            config, num_labels=new_head.num_labels, id2label=new_head.id2label, problem_type=None
+        )
     if rows is None or rows == config.num_labels:
         return config
     logger.warning("%s: the classifier has %d rows, the config %d labels", source, rows, config.num_labels)
