@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 # Settings of the directory that the tokenizer was read from, not of the tokenizer.
 _LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "auto_map")
 _LONGEST_WORD = 100
+_OWN_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 
 
 class Tokenizer:
@@ -83,11 +84,13 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":
-        """Reads the tokenizer of a model directory: `vocab.txt`, else `tokenizer.json`, else a `*.model`.
+        """Reads the tokenizer of a model directory: `vocab.txt` or `tokenizer.json`, else a `*.model`.
+
+        If the first two say different things, `tokenizer.json` counts, as for transformers.
 
         Args:
           do_lower_case: None takes the value of `tokenizer_config.json`; if that has none, true for
-            `vocab.txt` and the file's own setting for the others.
+            BERT's own tokenizer and the file's own setting for others.
 
         Raises:
           UserError: no tokenizer there, a damaged one, or one that cannot change its lower-casing.
@@ -97,7 +100,19 @@ class Tokenizer:
             raise UserError(f"{directory}: no such directory; a tokenizer is read from a model directory")
         settings = read_settings(directory)
         if (directory / VOCABULARY_FILE).is_file():
-            return cls._from_vocabulary(directory, settings, do_lower_case)
+            if not (directory / FAST_FILE).is_file():
+                return cls._from_vocabulary(directory, settings, do_lower_case)
+            fast = cls._from_fast_file(directory, dict(settings), do_lower_case)
+            try:
+                tokenizer = cls._from_vocabulary(directory, settings, do_lower_case)
+            except UserError:  # of another vocabulary than the rest of the files
+                tokenizer = fast
+            if tokenizer.fingerprint == fast.fingerprint:
+                return tokenizer
+            logger.info(
+                "%s: %s says something else than %s, which counts", directory, VOCABULARY_FILE, FAST_FILE
+            )
+            return fast
         if (directory / FAST_FILE).is_file():
             return cls._from_fast_file(directory, settings, do_lower_case)
         models_found = sorted(directory.glob("*.model"))
@@ -119,7 +134,14 @@ class Tokenizer:
         lines = read_vocabulary(path)
         if do_lower_case is not None:
             settings["do_lower_case"] = do_lower_case
-        lower_case = settings.setdefault("do_lower_case", True)
+        elif "do_lower_case" not in settings and _has_capitals(lines):
+            logger.warning(
+                "%s: has words with capital letters, and no %s says whether text is lower-cased: it is;"
+                " --no_do_lower_case keeps its case",
+                path,
+                CONFIG_FILE,
+            )
+        settings.setdefault("do_lower_case", True)
         # A token on two lines gets the later id, as in every reader of this format.
         vocabulary = {token: index for index, token in enumerate(lines)}
         name_special_tokens(settings, directory, vocabulary)
@@ -127,12 +149,7 @@ class Tokenizer:
         backend = tokenizers.Tokenizer(
             models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
         )
-        backend.normalizer = normalizers.BertNormalizer(
-            clean_text=True,
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-            strip_accents=settings.get("strip_accents"),
-            lowercase=lower_case,
-        )
+        backend.normalizer = _bert_normalizer(settings)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
         specials = [token_content(settings[role], path) for role in SPECIAL_TOKENS]
@@ -146,20 +163,29 @@ class Tokenizer:
     def _from_fast_file(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
         path = directory / FAST_FILE
         description = read_json_object(path)
-        normalizer = description.get("normalizer") or {}
-        if normalizer.get("type") == "BertNormalizer":
-            if do_lower_case is None:
-                do_lower_case = settings.get("do_lower_case", normalizer.get("lowercase", True))
-            normalizer["lowercase"] = settings["do_lower_case"] = do_lower_case
         try:
             backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         except Exception as error:  # the library raises bare Exceptions
             raise UserError(
                 f"{path}: not a tokenizer that this program can read ({one_line(error)}); fetch it again"
             ) from error
+        is_own_class = (settings.get("tokenizer_class") or _OWN_CLASSES[0]) in _OWN_CLASSES
+        if is_own_class and isinstance(backend.model, models.WordPiece):
+            # transformers' own class takes the vocabulary from this file, and all else from the settings.
+            _check_own_class(backend, path)
+            if do_lower_case is None:
+                do_lower_case = settings.get("do_lower_case", True)
+            settings["do_lower_case"] = do_lower_case
+            backend.normalizer = _bert_normalizer(settings)
+            backend.model.unk_token = token_content(settings.get("unk_token") or "[UNK]", path)
+        elif isinstance(backend.normalizer, normalizers.BertNormalizer):
+            if do_lower_case is None:
+                do_lower_case = settings.get("do_lower_case", backend.normalizer.lowercase)
+            settings["do_lower_case"] = backend.normalizer.lowercase = do_lower_case
         _check_case(backend, path, do_lower_case)
         if backend.get_vocab_size() == 0:
             raise UserError(f"{path}: the vocabulary is empty; fetch it again")
+        add_declared_tokens(backend, path, settings)
         name_special_tokens(settings, directory, backend.get_vocab(with_added_tokens=True))
         tokenizer = cls(backend, settings, path)
         if not _assembles_like_bert(description.get("post_processor"), tokenizer):
@@ -271,6 +297,38 @@ def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Token
     ours = [(cls_token, 0), ("A", 0), (sep_token, 0), ("B", 1), (sep_token, 1)]
     parts = [part for item in post_processor.get("pair", ()) for part in item.values()]
     return [(part["id"], part["type_id"]) for part in parts] == ours
+
+
+def _bert_normalizer(settings: dict[str, Any]) -> normalizers.BertNormalizer:
+    return normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings["do_lower_case"],
+    )
+
+
+def _check_own_class(backend: tokenizers.Tokenizer, path: Path) -> None:
+    """Raises UserError if a file for BERT's own tokenizer class finds words in another way than that."""
+    normalizer, model = backend.normalizer, backend.model
+    assert isinstance(model, models.WordPiece)
+    its_own = {
+        "normalizer": isinstance(normalizer, normalizers.BertNormalizer) and normalizer.clean_text,
+        "pre_tokenizer": isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer),
+        "continuing_subword_prefix": model.continuing_subword_prefix == "##",
+        "max_input_chars_per_word": model.max_input_chars_per_word == _LONGEST_WORD,
+    }
+    if others := [name for name, is_own in its_own.items() if not is_own]:
+        raise UserError(
+            f"{path}: {', '.join(others)} is not that of BertTokenizer, and it depends on the version of"
+            " transformers which counts; for this one, write"
+            f' "tokenizer_class": "PreTrainedTokenizerFast" in {CONFIG_FILE}'
+        )
+
+
+def _has_capitals(vocabulary: Sequence[str]) -> bool:
+    """Whether a vocabulary keeps case: it has words with capitals beside the special tokens."""
+    return any(token != token.lower() and not token.startswith(("[", "<")) for token in vocabulary)
 
 
 def _check_case(backend: tokenizers.Tokenizer, path: Path, do_lower_case: bool | None) -> None:

@@ -109,17 +109,25 @@ def add_declared_tokens(backend: tokenizers.Tokenizer, source: Path, settings: d
                 raise UserError(f"{legacy}: {index!r} should be the id of {token!r}")
             declared.setdefault(index, token)
     for index, token in sorted(declared.items()):
-        flags = {"normalized": False}
+        flags = {"normalized": True}
         if isinstance(token, dict):
             names = ("single_word", "lstrip", "rstrip", "normalized", "special")
             flags = {name: bool(token.get(name, False)) for name in names}
         content = token_content(token, directory / CONFIG_FILE)
+        if flags["normalized"] and backend.normalizer and not backend.normalizer.normalize_str(content):
+            raise UserError(f"{directory / CONFIG_FILE}: nothing of the added token {content!r} is kept")
         backend.add_tokens([AddedToken(content, **flags)])
         if backend.token_to_id(content) != index:
             raise UserError(
                 f"{directory / CONFIG_FILE}: the added token {content!r} should have id {index},"
                 f" which does not follow from {source.name}"
             )
+    for role in ("additional_special_tokens", "extra_special_tokens"):
+        tokens = settings.get(role) or ()
+        if not isinstance(tokens, list | tuple | dict):
+            raise UserError(f"{directory / CONFIG_FILE}: {role} must list tokens")
+        for token in tokens.values() if isinstance(tokens, dict) else tokens:
+            backend.add_special_tokens([token_content(token, directory / CONFIG_FILE)])
 
 
 def describe_token(token: AddedToken) -> dict[str, Any]:
