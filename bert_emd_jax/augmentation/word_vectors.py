@@ -1,5 +1,6 @@
 """Word vectors from a text file (GloVe, word2vec, fastText), and the nearest neighbours of a word."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,34 +10,43 @@ from jaxtyping import Float
 from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 _QUERIES_AT_ONCE = 64
+# Bad lines that a file may have: so many, and this share of those read.
+_MOST_SKIPPED = 10
+_SHARE_SKIPPED = 0.001
 
 
 class WordVectors:
     """Words of letters and their vectors, scaled to length 1; numbers and punctuation are left out."""
 
     def __init__(self, words: Sequence[str], vectors: Float[np.ndarray, "words dim"]):
-        """Of a repeated word the first vector counts; a vector of zeros has no neighbours."""
+        """Of a repeated word the last vector counts, as in TinyBERT's program; zeros have no neighbours."""
         self._words = list(words)
-        self._index = {word: index for index, word in reversed(list(enumerate(words)))}
+        self._index = {word: index for index, word in enumerate(words)}
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         self._units = vectors / np.where(lengths > 0, lengths, 1)
-        self._has_direction = lengths[:, 0] > 0
+        is_last = np.array([self._index[word] == index for index, word in enumerate(words)], bool)
+        self._has_direction = (lengths[:, 0] > 0) & is_last
 
     @classmethod
     def from_file(cls, path: Path, most_words: int = 0) -> "WordVectors":
         """Reads lines of `word v1 … vd`; a first line of two integers, as word2vec writes it, is skipped.
 
+        Others that are no such line (cut off, NaN) are skipped and counted in the log.
+
         Args:
           most_words: reads only so many lines, those of the most frequent words; 0 reads all.
 
         Raises:
-          UserError: no such file, no words in it, or a line of another kind, with file and line.
+          UserError: no such file, no words in it, or more than a few lines of another kind.
         """
         if not path.is_file():
             raise UserError(f"{path}: no such file; word vectors are lines of a word and its numbers")
         words: list[str] = []
         vectors: list[np.ndarray] = []
+        skipped: list[str] = []
         dimension = 0
         lines_read = 0
         for number, text in decoded_lines(path):
@@ -50,13 +60,18 @@ class WordVectors:
             too_many = " " in word and _numbers(word.split(" ")[-1:]) is not None
             if not word or vector is None or len(vector) != dimension or not dimension or too_many:
                 wanted = f"a word and {dimension} numbers" if dimension else "a word and its numbers"
-                raise UserError(f"{path}:{number}: {text[:40]!r}: not {wanted}; correct or delete the line")
+                skipped.append(f"{path}:{number}: {text[:40]!r}: not {wanted}")
+                if len(skipped) > _MOST_SKIPPED + lines_read * _SHARE_SKIPPED:
+                    raise UserError(f"{skipped[0]}, nor are others; correct or delete the lines")
+                continue
             if word.isalpha():
                 words.append(word)
                 vectors.append(vector)
             lines_read += 1
             if lines_read == most_words:
                 break
+        if skipped:
+            logger.warning("%s; lines skipped: %d", skipped[0], len(skipped))
         if not words:
             raise UserError(f"{path}: holds no word vectors; each line is a word and its numbers")
         return cls(words, np.stack(vectors))

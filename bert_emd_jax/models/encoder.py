@@ -77,6 +77,9 @@ class Embeddings(nn.Module):
             )
 
         words = table(config.vocab_size, "word_embeddings")(input_ids)
+        # The padding's embedding is not trained (PyTorch's padding_idx), also where padding is learned from.
+        is_padding = (input_ids == config.pad_token_id)[:, :, None]
+        words = jnp.where(is_padding, jax.lax.stop_gradient(words), words)
         positions = table(config.max_position_embeddings, "position_embeddings")(
             jnp.arange(input_ids.shape[1])
         )

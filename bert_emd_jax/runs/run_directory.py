@@ -41,6 +41,15 @@ class RunDirectory:
         """The flags as values that JSON can hold."""
         return plain_values(self.config.flags())
 
+    @cached_property
+    def _times(self) -> dict[str, Any]:
+        """When the run was started, and when it was resumed."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        before = self._read_if_resumed(layout.RUN_CONFIG)
+        if before is None:
+            return {"started": now}
+        return {"started": before.get("started", now), "resumed": [*before.get("resumed", ()), now]}
+
     def prepare(self) -> None:
         """Makes the directory ready for a new run, or checks that it holds the run to be resumed.
 
@@ -97,7 +106,7 @@ class RunDirectory:
         return results
 
     def write_config(self, facts: Mapping[str, Any]) -> None:
-        """Writes `run_config.json`: flags and where each came from, versions, revision, devices, `facts`."""
+        """Writes `run_config.json`: flags and where each came from, versions, devices, times, `facts`."""
         sources = self.config.sources()
         values = {
             "program": self.program,
@@ -112,7 +121,7 @@ class RunDirectory:
             "devices": [str(device.device_kind) for device in jax.devices()],
             "processes": jax.process_count(),
             **facts,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **self._times,
         }
         write_json(self.path / layout.RUN_CONFIG, values)
 
@@ -159,10 +168,14 @@ class RunDirectory:
 
 
 def _git_revision() -> str | None:
-    """The commit of the checkout that this package runs from, None for an installed one."""
+    """The commit of the checkout that this package runs from, None for an installed one.
+
+    The repository around an environment, or around a copy of the package, is somebody else's.
+    """
+    root = Path(__file__).parents[2]
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -170,4 +183,5 @@ def _git_revision() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    top, revision = done.stdout.splitlines()
+    return revision if Path(top).resolve() == root.resolve() else None

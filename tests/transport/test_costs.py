@@ -173,6 +173,29 @@ def test_outlier_features_do_not_spoil_small_costs(noise, tolerance):
     np.testing.assert_allclose(jax.jit(hidden_cost)(student, teacher, mask), expected, rtol=tolerance)
 
 
+@pytest.mark.parametrize("padding", ["mask", "include"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_cost_is_zero_for_equal_operands_and_for_these_alone(padding, size):
+    """A student cut from its teacher; features of a hundred times the usual size make rounding large."""
+    rng = np.random.default_rng(size)
+    teacher = rng.normal(size=(4, 3, 5, 4 * size)).astype(np.float32)
+    teacher[..., 0] += 300
+    student = teacher[[1, 3]].copy()
+    costs = np.asarray(jax.jit(hidden_cost, static_argnums=3)(student, teacher, MASK, padding))
+    assert (costs == 0).tolist() == [[False, True, False, False], [False, False, False, True]]
+    for index in ((0, 0, 0, 0), (1, 2, 1, 4 * size - 1)):  # of a real token
+        student = teacher[[1, 3]].copy()
+        student[index] = np.nextafter(student[index], np.inf)
+        costs = np.asarray(jax.jit(hidden_cost, static_argnums=3)(student, teacher, MASK, padding))
+        assert np.sum(costs == 0) == 1
+        assert costs.min() >= 0
+    student = np.where(MASK[None, :, :, None], teacher[[1, 3]], 7)  # differs in the padding
+    costs = np.asarray(hidden_cost(student, teacher, MASK, padding))
+    assert np.sum(costs == 0) == (2 if padding == "mask" else 0)
+    scores = np.asarray(attention_cost(TEACHER_SCORES[[2]], TEACHER_SCORES, MASK, padding))
+    assert (scores == 0).tolist() == [[False, False, True, False]]
+
+
 def test_gradient_is_that_of_the_direct_form():
     weights = jnp.asarray(RNG.random((2, 4)), jnp.float32)
 
