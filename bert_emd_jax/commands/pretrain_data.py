@@ -38,7 +38,7 @@ class ExampleConfig(Config):
     do_whole_word_mask: bool = False
     """Mask all the pieces of a word, or none."""
     one_seq: bool = False
-    """Examples of one text in place of two."""
+    """Both texts of an example are from one document; without it half of the second ones are from another."""
     seed: int = 0
     """Seed of everything that is drawn."""
 

@@ -37,7 +37,7 @@ class ExampleSettings:
     @property
     def budget(self) -> int:
         """Tokens of an example without its special tokens."""
-        return self.max_seq_len - (2 if self.one_seq else 3)
+        return self.max_seq_len - 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class Vocabulary:
     sep_id: int
     mask_id: int
     word_start: str | None = None
+    unk_id: int = 1
+
+    @cached_property
+    def period_id(self) -> int:
+        """The token that stands for a second text where there is none."""
+        period = f"{self.word_start or ''}."
+        return next(
+            (self.tokens.index(token) for token in (period, ".") if token in self.tokens), self.unk_id
+        )
 
     @cached_property
     def continues_word(self) -> Bool[np.ndarray, " vocab"]:
@@ -65,7 +74,7 @@ class Vocabulary:
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
         """Returns the vocabulary of a tokenizer."""
         specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        return cls(tokenizer.tokens(), *specials, tokenizer.word_start)
+        return cls(tokenizer.tokens(), *specials, tokenizer.word_start, tokenizer.unk_id)
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,8 @@ def _document_spans(
 
     (first token of a, its end, first token of b, its end, -1), or with a random next:
     (first token of a, its end, -1, tokens wanted of b, first sentence of b).
+
+    With `one_seq` the next is never random, and empty if there is but one sentence.
     """
     first, last = (int(offset) for offset in corpus.document_offsets[document : document + 2])
     offsets = corpus.sentence_offsets[first : last + 1]
@@ -145,13 +156,9 @@ def _document_spans(
         # As many sentences as it takes to reach the target, or all that are left.
         end = min(max(bisect_left(offsets, offsets[start] + target, start, count), start + 1), count)
         begin = int(offsets[start])
-        if settings.one_seq:
-            yield begin, int(offsets[end]), 0, 0, -1
-            start = end
-            continue
         middle = start + 1 + int(next(draw) * (end - start - 1))
         stop = int(offsets[middle])
-        if end - start == 1 or next(draw) < 0.5:
+        if not settings.one_seq and (end - start == 1 or next(draw) < 0.5):
             # Any sentence of another document, uniformly.
             sentence = int(next(draw) * others)
             yield (
@@ -179,11 +186,11 @@ def _make_batch(
     if is_random.any():
         starts, stops = _random_next(corpus, random_sentence[is_random], b_stop[is_random])
         b_start[is_random], b_stop[is_random] = starts, stops
+    is_alone = b_stop == b_start  # a period stands for the second text, as in TinyBERT's program
     a_start, a_length, b_start, b_length = _truncate(
-        a_start, a_stop - a_start, b_start, b_stop - b_start, settings.budget, generator
+        a_start, a_stop - a_start, b_start, b_stop - b_start + is_alone, settings.budget, generator
     )
-    specials = 2 if settings.one_seq else 3
-    lengths = a_length + b_length + specials
+    lengths = a_length + b_length + 3
     positions = np.arange(lengths.max())
     a_end = a_length[:, None]
     source = np.where(
@@ -193,7 +200,8 @@ def _make_batch(
     special = (positions == 0) | (positions == a_end + 1) | (positions == lengths[:, None] - 1)
     is_text = valid & ~special
     original = np.zeros(valid.shape, np.int32)
-    original[is_text] = corpus.tokens[source[is_text]]
+    original[is_text] = corpus.tokens[np.minimum(source[is_text], len(corpus.tokens) - 1)]
+    original[is_alone, a_length[is_alone] + 2] = vocabulary.period_id
     original[special & valid] = vocabulary.sep_id
     original[:, 0] = vocabulary.cls_id
     candidates = is_text & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)

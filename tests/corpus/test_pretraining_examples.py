@@ -143,7 +143,10 @@ def test_no_sentence_is_lost():
 
 
 def test_sentences_are_gathered_up_to_the_target():
-    """One sentence less would not have reached it, as the accumulating loop would find."""
+    """One sentence less would not have reached it, as the accumulating loop would find.
+
+    With `one_seq` what is gathered is split in two, and a period stands for a second text that is not there.
+    """
     corpus, vocabulary = numbered_corpus([200] * 10, [3, 11, 1, 6, 25])
     offsets = corpus.sentence_offsets
     settings = ExampleSettings(max_seq_len=200, short_seq_prob=0.0, one_seq=True)
@@ -162,12 +165,21 @@ def test_sentences_are_gathered_up_to_the_target():
         all_examples(corpus, vocabulary, settings), expected, strict=True
     ):
         assert not is_random
-        assert segment_a_length == len(ids)
-        a = ids[1:-1] - FIRST_WORD
+        assert ids[segment_a_length - 1] == ids[-1] == vocabulary.sep_id
+        a, b = ids[1 : segment_a_length - 1] - FIRST_WORD, ids[segment_a_length:-1] - FIRST_WORD
         assert begin <= a[0] <= a[-1] < end
-        assert len(a) == min(end - begin, settings.budget)
+        sentences = np.searchsorted(offsets, [begin, end])
+        if sentences[1] - sentences[0] == 1:
+            assert b.tolist() == [vocabulary.period_id - FIRST_WORD]
+            assert len(a) == min(end - begin, settings.budget - 1)
+        else:
+            assert a[-1] < b[0] <= b[-1] < end
+            assert len(a) + len(b) == min(end - begin, settings.budget)
         found.append(a[0] > begin)
     assert 0.2 < np.mean(found) < 1  # the popping takes from the front, too
+    one_sentence, _ = numbered_corpus([1, 1], [3])
+    ids, segment_a_length, *_ = next(iter(all_examples(one_sentence, vocabulary, settings)))
+    assert (len(ids), segment_a_length) == (3 + 3 + 1, 5)
 
 
 def test_random_documents_are_drawn_by_their_length():

@@ -121,7 +121,9 @@ def test_without_masks(tmp_path, text_corpus, vocabulary_directory):
         record = json.loads(line)
         assert record["masked_lm_positions"] == record["masked_lm_labels"] == []
         assert "[MASK]" not in record["tokens"]
-        assert not any(record["segment_ids"])
+        first = record["tokens"].index("[SEP]") + 1
+        assert record["segment_ids"] == [0] * first + [1] * (len(record["tokens"]) - first)
+        assert record["tokens"].count("[SEP]") == 2
         assert not record["is_random_next"]
 
 
