@@ -26,11 +26,29 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     metric = results["primary_metric"]
     for name in ("student", "teacher"):
         if name in results:
-            label = name if "teacher" in results else "model"
-            print(f"{label}: {metric} {results[name]['metrics'][metric]:.4f} on {results['split']}")
+            print(f"{name if 'teacher' in results else 'model'}: {_scores(results, name, metric)}")
+    lead = results.get("test", results)
+    if "difference" in lead:
+        above = lead["difference"]
+        print(
+            f"student - teacher: {metric} {above['value']:+.4f}"
+            f" (95 % interval {above['low']:+.4f} to {above['high']:+.4f})"
+        )
     print(f"model directory: {directory}")
     print(f"for transformers: {directory / 'pytorch'}")
     print(f"report: {directory / 'report.html'}")
+
+
+def _scores(results: dict[str, Any], name: str, metric: str) -> str:
+    """Says what a model scores on each split, that which has chosen nothing first."""
+    said = []
+    if "test" in results:
+        test = results["test"]
+        said.append(f"{test[name]['metrics'][metric]:.4f} on {test['rows']:,} test rows")
+    rows = f"{results['rows']:,} {results['split']} rows" if "rows" in results else f"{results['split']}"
+    chose = ", which chose the step" if results.get("chose_step") and name == "student" else ""
+    said.append(f"{results[name]['metrics'][metric]:.4f} on {rows}{chose}")
+    return f"{metric} {'; '.join(said)}"
 
 
 def _plan(config: TrainingConfig, facts: dict[str, Any]) -> list[str]:

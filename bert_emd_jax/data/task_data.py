@@ -11,7 +11,7 @@ from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.readers import read_split, scored_splits
-from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task import TFDS, Task
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
@@ -31,7 +31,7 @@ class TaskData:
     """Training and dev rows, and the padded lengths of their batches.
 
     `dev_examples` are the texts of `dev`; `more_dev` are further dev sets by the suffix of their metrics'
-    names: `_mismatched`.
+    names: `_mismatched`. `test` are test rows, if they have labels: they choose nothing.
     """
 
     task: Task
@@ -40,11 +40,12 @@ class TaskData:
     bucket_lengths: tuple[int, ...]
     dev_examples: Examples
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
+    test: EncodedDataset | None = None
 
     def check(self, models: Mapping[object, BertConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
         for source, config in models.items():
-            for rows in (self.train, self.dev, *self.more_dev.values()):
+            for rows in (self.train, self.dev, *self.more_dev.values(), *([self.test] if self.test else [])):
                 check_rows(rows, config, source)
 
 
@@ -114,4 +115,15 @@ def load_task_data(
         len(dev),
         ", ".join(map(str, buckets)),
     )
-    return TaskData(task, train, dev, buckets, dev_examples, more_dev)
+    return TaskData(
+        task, train, dev, buckets, dev_examples, more_dev, _labelled_test_rows(config, task, tokenizer)
+    )
+
+
+def _labelled_test_rows(config: TaskConfig, task: Task, tokenizer: Tokenizer) -> EncodedDataset | None:
+    """The test split, if it is there and has labels, as those of own data mostly have and GLUE's have not."""
+    file = task.splits.get("test")
+    if str(config.data_dir) == TFDS or file is None or file.label is None:
+        return None
+    examples = read_split(task, config.data_dir, "test")
+    return None if examples.labels is None else encoded(config, tokenizer, examples)

@@ -20,6 +20,7 @@ from bert_emd_jax.data.task_data import bucket_count, encoded, task_of
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
+from bert_emd_jax.evaluation.intervals import score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
@@ -64,6 +65,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     module = BertForSequenceClassification(model.config, jnp.dtype(dtype))
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
+    interval: dict[str, Any] = {}
     output_dir.mkdir(parents=True, exist_ok=True)
     for split, examples in sets.items():
         logger.info("%s %s: %d rows", task.name, split, len(examples))
@@ -74,6 +76,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             suffix = split.removeprefix(config.split)
             scores = compute_metrics(task.metrics, logits, examples.labels)
             metrics |= {name + suffix: score for name, score in scores.items()}
+            if split == config.split:
+                interval = {"interval": score_interval(task.metrics[0], logits, examples.labels)}
         write_predictions(output_dir / f"predictions_{split}.tsv", task, examples, logits)
         if config.submission:
             path = write_submission(output_dir, task, split, examples, logits)
@@ -87,6 +91,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         "primary_metric": task.metrics[0],
         "student": {
             "metrics": metrics,
+            **interval,
             **size_of(model.config, model.params),
             "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
             "milliseconds_per_sentence": latency["student"],

@@ -131,17 +131,20 @@ def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
     """Returns the lines of the table, its head first: scores with deviations, share retained, size, speed."""
     runs = [run for group in groups for run in group.runs]
     primaries = dict.fromkeys(run.results.primary_metric for run in runs)
+    # Scores of different splits do not share a column; those that have chosen nothing come first.
     metrics = sorted(
-        dict.fromkeys(name for run in runs for name in run.student.metrics),
-        key=lambda name: name not in primaries,
+        dict.fromkeys((split, name) for run in runs for split, name in _scores(run)),
+        key=lambda column: (column[1] not in primaries, column[0] != "test"),
     )
     batches = sorted({batch for run in runs for batch in run.student.milliseconds_per_sentence})
 
-    def score(metric: str) -> Callable[[Group], str]:
-        return lambda group: mean_text(group.values(lambda run: run.student.metrics.get(metric)))
+    def score(split: str, metric: str) -> Callable[[Group], str]:
+        return lambda group: mean_text(group.values(lambda run: _scores(run).get((split, metric))))
 
     def share(group: Group) -> str:
-        shares = group.values(lambda run: tables.retained_share(run.results, run.results.primary_metric))
+        shares = group.values(
+            lambda run: tables.retained_share(run.results.test or run.results, run.results.primary_metric)
+        )
         return mean_text([100 * share for share in shares], 1)
 
     def speed(batch: int) -> Callable[[Group], str]:
@@ -152,13 +155,22 @@ def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
     columns: list[tuple[str, Callable[[Group], str]]] = [
         ("configuration", lambda group: group.name),
         ("runs", lambda group: str(len(group.runs))),
-        *((metric.replace("_", " "), score(metric)) for metric in metrics),
+        *((f"{metric.replace('_', ' ')}, {split}", score(split, metric)) for split, metric in metrics),
         ("% retained", share),
         ("M parameters", lambda group: _millions(group.values(lambda run: run.student.parameters))),
         ("M FLOPs", lambda group: _millions(group.values(lambda run: run.student.flops_per_sentence))),
         *((f"ms, batch {batch}", speed(batch)) for batch in batches),
     ]
     return [[head for head, _ in columns], *([text(group) for _, text in columns] for group in groups)]
+
+
+def _scores(run: ComparedRun) -> dict[tuple[str, str], float]:
+    """Scores of the student by split and metric."""
+    split, test = run.results.split or "dev", run.results.test
+    scores = {(split, name): value for name, value in run.student.metrics.items()}
+    if test is not None and test.student is not None:
+        scores |= {("test", name): value for name, value in test.student.metrics.items()}
+    return scores
 
 
 def _median(values: Sequence[float]) -> str:
@@ -204,7 +216,7 @@ def _run_line(group: Group, run: ComparedRun) -> list[str]:
         tables.setting_text(run.seed),
         metric.replace("_", " "),
         tables.ABSENT if score is None else tables.score_text(score),
-        tables.share_text(tables.retained_share(run.results, metric)),
+        tables.share_text(tables.retained_share(run.results.test or run.results, metric)),
         tables.setting_text(run.results.best_step),
     ]
 

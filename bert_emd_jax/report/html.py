@@ -96,15 +96,23 @@ def _headline(files: RunFiles) -> dict[str, Any]:
         return {"headline": headline, "tiles": tiles}
     student, teacher = results.student, results.teacher
     metric_name = (metric or "score").replace("_", " ")
-    share = tables.retained_share(results, metric)
+    # What has chosen nothing leads.
+    scored = results.test or results
+    share = tables.retained_share(scored, metric)
+    where = tables.rows_text(results, of_test=results.test is not None)
     if share is not None:
-        headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name}."
-        tiles.append((tables.share_text(share), f"of the teacher's {metric_name}"))
-    if (score := student.metrics.get(metric or "")) is not None:
-        teacher_score = None if teacher is None else teacher.metrics.get(metric or "")
-        beside = "" if teacher_score is None else f", teacher {tables.score_text(teacher_score)}"
-        where = "" if metric == HELD_OUT_LOSS else f" on {results.split or 'dev'}"
-        tiles.append((tables.score_text(score), f"{metric_name}{where}{beside}"))
+        headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name} on {where}."
+        if scored.difference is not None:
+            headline += f" {tables.difference_text(scored.difference, metric_name)}"
+        tiles.append((tables.share_text(share), f"of the teacher's {metric_name} on {where}"))
+    for one, place in ((scored, where), *(((results, tables.rows_text(results)),) if results.test else ())):
+        score = None if one.student is None else one.student.metrics.get(metric or "")
+        if score is None:
+            continue
+        teacher_score = None if one.teacher is None else one.teacher.metrics.get(metric or "")
+        beside = "" if teacher_score is None else f"; teacher {tables.score_text(teacher_score)}"
+        on = "" if metric == HELD_OUT_LOSS else f" on {place}"
+        tiles.append((tables.score_text(score), f"{metric_name}{on}{beside}"))
     if student.parameters:
         millions = f"{student.parameters / 1e6:,.1f}"
         if teacher is not None and teacher.parameters:

@@ -56,8 +56,32 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What the student scores above its teacher in the deciding metric, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TestResults:
+    """The scores on a test split, which has chosen nothing."""
+
+    __test__ = False  # for pytest
+
+    rows: int | None
+    student: ModelResult | None
+    teacher: ModelResult | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
 class Results:
-    """`eval_results.json`. `labels` is None for regression, and () if the file does not say."""
+    """`eval_results.json`. `labels` is None for regression, and () if the file does not say.
+
+    `rows` are those of the split, which `chose_step` if the step with the best score on it was kept.
+    """
 
     task: str | None
     split: str | None
@@ -66,6 +90,10 @@ class Results:
     best_step: int | None
     student: ModelResult | None
     teacher: ModelResult | None
+    rows: int | None = None
+    chose_step: bool = False
+    difference: Difference | None = None
+    test: TestResults | None = None
 
 
 @dataclass(frozen=True)
@@ -249,7 +277,33 @@ def read_results(path: Path) -> Results:
         best_step=_number(path, "best_step", content.get("best_step"), whole=True),
         student=_model_result(path, "student", content.get("student")),
         teacher=_model_result(path, "teacher", content.get("teacher")),
+        rows=_number(path, "rows", content.get("rows"), whole=True),
+        chose_step=content.get("chose_step") is True,
+        difference=_difference(path, content.get("difference")),
+        test=_test_results(path, content.get("test")),
     )
+
+
+def _test_results(path: Path, entry: Any) -> TestResults | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: test must be an object: restore it, or run again")
+    return TestResults(
+        rows=_number(path, "test.rows", entry.get("rows"), whole=True),
+        student=_model_result(path, "test.student", entry.get("student")),
+        teacher=_model_result(path, "test.teacher", entry.get("teacher")),
+        difference=_difference(path, entry.get("difference")),
+    )
+
+
+def _difference(path: Path, entry: Any) -> Difference | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: difference must be an object: restore it, or run again")
+    numbers = [_number(path, f"difference.{name}", entry.get(name)) for name in ("value", "low", "high")]
+    return None if None in numbers else Difference(*numbers)
 
 
 def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bert_emd_jax.report.run_reader import Results
+from bert_emd_jax.report.run_reader import Difference, Results, TestResults
 
 ABSENT = "–"
 
@@ -30,7 +30,24 @@ def share_text(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f} %"
 
 
-def retained_share(results: Results, metric: str | None) -> float | None:
+def rows_text(results: Results, *, of_test: bool = False) -> str:
+    """Returns which rows a score is of: "1,000 test rows", "500 dev rows, which chose the step"."""
+    rows = results.test.rows if of_test and results.test is not None else results.rows
+    split = "test" if of_test else results.split or "dev"
+    counted = f"{rows:,} {split} rows" if rows is not None else f"the {split} rows"
+    return f"{counted}, which chose the step" if results.chose_step and not of_test else counted
+
+
+def difference_text(difference: Difference, metric_name: str) -> str:
+    """Returns how far the student is from its teacher, and between which bounds."""
+    way = "above" if difference.value > 0 else "below"
+    return (
+        f"The student is {abs(difference.value):.4f} {way} its teacher in {metric_name}"
+        f" (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f})."
+    )
+
+
+def retained_share(results: Results | TestResults, metric: str | None) -> float | None:
     """Returns the student's score over the teacher's, which must be positive; None if one is absent."""
     if metric is None or results.student is None or results.teacher is None:
         return None
@@ -53,12 +70,9 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
     models = results.teacher, results.student
     present = [model for model in models if model is not None]
     rows = []
-    names = dict.fromkeys(name for model in reversed(present) for name in model.metrics)
-    for name in sorted(names, key=lambda name: name != metric):
-        scores = [None if model is None else model.metrics.get(name) for model in models]
-        share = retained_share(results, name)
-        retained = "" if share is None else f"{share_text(share)} retained"
-        rows.append(_row(name.replace("_", " "), scores, score_text, retained, important=name == metric))
+    for scored, split in ((results.test, "test"), (results, results.split or "dev")):
+        if scored is not None:
+            rows += _score_rows(scored, metric, split, leads=scored is (results.test or results))
     for label, field, text, words in (
         ("layers", "layers", str, ("fewer", "more")),
         ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
@@ -75,6 +89,21 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
         comparison = times(speeds[0], speeds[1], "faster", "slower")
         rows.append(_row(f"ms per sentence, batch {batch}", speeds, _milliseconds, comparison))
     return [row for row in rows if (row.teacher, row.student) != (ABSENT, ABSENT)]
+
+
+def _score_rows(
+    scored: Results | TestResults, metric: str | None, split: str, *, leads: bool
+) -> list[TableRow]:
+    models = scored.teacher, scored.student
+    rows = []
+    names = dict.fromkeys(name for model in reversed(models) if model is not None for name in model.metrics)
+    for name in sorted(names, key=lambda name: name != metric):
+        scores = [None if model is None else model.metrics.get(name) for model in models]
+        share = retained_share(scored, name)
+        retained = "" if share is None else f"{share_text(share)} retained"
+        label = f"{name.replace('_', ' ')}, {split}"
+        rows.append(_row(label, scores, score_text, retained, important=leads and name == metric))
+    return rows
 
 
 def _row(

@@ -153,7 +153,11 @@ class RunDirectory:
                 f"--resume: {path.parent} was written by {started_by}, not by {self.program};"
                 " resume it with that program"
             )
-        free = {flag.name for flag in all_flags(type(self.config)) if not flag.changes_result}
+        flags = list(all_flags(type(self.config)))
+        free = {flag.name for flag in flags if not flag.changes_result}
+        # A flag that is newer than the run was at its default.
+        defaults = {flag.name: flag.default for flag in flags if flag.default is not dataclasses.MISSING}
+        before = json.loads(json.dumps(plain_values(defaults))) | before
         now = json.loads(json.dumps(self.flags))
         changed = [
             f"--{name} was {before.get(name)}, is {now.get(name)}"

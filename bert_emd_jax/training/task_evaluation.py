@@ -17,6 +17,7 @@ from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
+from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
@@ -55,6 +56,9 @@ class TaskEvaluation:
     def results(self, models: Mapping[str, Model]) -> dict[str, Any]:
         """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
 
+        `test` has the same of a test split with labels, which has chosen nothing. `interval` and `difference`
+        (the student's score above its teacher's, with `low` and `high`) are of the deciding metric.
+
         Writes what they predict on the first dev set to the run's directory.
         """
         data = self._data
@@ -64,7 +68,7 @@ class TaskEvaluation:
             data.dev,
             data.bucket_lengths,
         )
-        measured, predictions = {}, {}
+        measured, predictions, on_test = {}, {}, {}
         for name, model in models.items():
             predictor, params = Predictor(modules[name]), replicate(model.params)
             metrics = {}
@@ -79,14 +83,51 @@ class TaskEvaluation:
                 "flops_per_sentence": flops_per_sentence(model.config, data.dev.lengths),
                 "milliseconds_per_sentence": latency[name],
             }
+            if data.test is not None:
+                on_test[name] = self._logits(predictor, params, data.test)
         path = self._directory / layout.DEV_PREDICTIONS
         write_dev_predictions(path, data.task, data.dev_examples, predictions)
-        return {"task": data.task.name, "split": "dev", "labels": data.task.labels, **measured}
+        certainty = self._certainty(data.dev, predictions)
+        for name, interval in certainty.pop("intervals").items():
+            measured[name]["interval"] = interval
+        results = {"task": data.task.name, "split": "dev", "rows": len(data.dev), "chose_step": True}
+        results |= {"labels": data.task.labels, **measured, **certainty}
+        if data.test is not None:
+            of_test = self._certainty(data.test, on_test)
+            scores = {
+                name: {"metrics": self._scores(data.test, logits), "interval": of_test["intervals"][name]}
+                for name, logits in on_test.items()
+            }
+            difference = {key: value for key, value in of_test.items() if key == "difference"}
+            results["test"] = {"rows": len(data.test), **scores, **difference}
+        return results
+
+    def _certainty(
+        self, rows: EncodedDataset, logits: Mapping[str, Float[np.ndarray, "rows labels"]]
+    ) -> dict[str, Any]:
+        """Intervals of the deciding metric by model, and that of the difference between both."""
+        assert rows.labels is not None
+        metric = self._data.task.metrics[0]
+        result: dict[str, Any] = {
+            "intervals": {
+                name: score_interval(metric, values, rows.labels) for name, values in logits.items()
+            }
+        }
+        if len(logits) == 2:
+            student, teacher = logits["student"], logits["teacher"]
+            low, high = difference_interval(metric, student, teacher, rows.labels)
+            scores = (self._scores(rows, values)[metric] for values in (student, teacher))
+            ours, theirs = scores
+            result["difference"] = {"value": ours - theirs, "low": low, "high": high}
+        return result
 
     def _logits(
         self, predictor: Predictor, params: Any, dev: EncodedDataset
     ) -> Float[np.ndarray, "rows labels"]:
-        return predictor.logits(params, dev, self._data.bucket_lengths, self._batch_size)
+        lengths, longest = self._data.bucket_lengths, int(dev.lengths.max())
+        # The test rows had no part in choosing the lengths.
+        lengths = lengths if longest <= max(lengths) else (*lengths, longest)
+        return predictor.logits(params, dev, lengths, self._batch_size)
 
     def _scores(self, dev: EncodedDataset, logits: Float[np.ndarray, "rows labels"]) -> dict[str, float]:
         assert dev.labels is not None  # read_split refuses train and dev rows without a label

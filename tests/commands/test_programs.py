@@ -57,6 +57,12 @@ def test_finetune_distill_evaluate_and_convert(tmp_path, task_dir, tiny_model_di
         best["step"],
         best["accuracy"],
     )
+    assert (results["rows"], results["chose_step"], results["test"]["rows"]) == (11, True, 11)
+    for scored in (results, results["test"]):
+        above = scored["difference"]
+        ours, theirs = (scored[name]["metrics"]["accuracy"] for name in ("student", "teacher"))
+        assert above["low"] <= above["value"] <= above["high"]
+        assert above["value"] == pytest.approx(ours - theirs)
     assert results["teacher"]["layers"] == 4
     assert results["student"]["layers"] == 2
     checks = rows(student, "check")

@@ -48,7 +48,7 @@ def test_means_and_deviations(runs: list[Path]):
     for line, scores in zip(lines, SCORES.values(), strict=True):
         cells = dict(zip(head, line, strict=True))
         assert cells["runs"] == str(len(scores))
-        numbers = [float(part) for part in cells["accuracy"].split(" ± ")]
+        numbers = [float(part) for part in cells["accuracy, dev"].split(" ± ")]
         assert numbers[0] == pytest.approx(np.mean(scores), abs=5e-5)
         if len(scores) > 1:
             assert numbers[1] == pytest.approx(np.std(scores, ddof=1), abs=5e-5)
@@ -70,6 +70,23 @@ def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
     assert len(parsed.tables[1]) == 1 + len(runs)
     assert "http" not in parsed.source
     assert "script" not in {tag for tag, _ in parsed.tags}
+
+
+def test_splits_do_not_share_a_column(runs: list[Path]):
+    """A run with a labelled test split beside one without."""
+    path = runs[0] / "eval_results.json"
+    results = json.loads(path.read_text())
+    results["test"] = {
+        "rows": 1000,
+        "student": {"metrics": {"accuracy": 0.79}},
+        "teacher": {"metrics": {"accuracy": 0.8}},
+    }
+    path.write_text(json.dumps(results))
+    groups = group_runs([read_compared_run(run) for run in (runs[0], runs[3])])
+    head, *lines = comparison_table(groups)
+    assert head[2:4] == ["accuracy, test", "accuracy, dev"]
+    assert [line[2] for line in lines] == ["0.7900", "–"]
+    assert dict(zip(head, lines[0], strict=True))["% retained"] == "98.8"
 
 
 def test_programs_are_not_compared_by_flags_of_their_own(runs: list[Path], tmp_path: Path):

@@ -117,7 +117,7 @@ def test_no_color_is_left_that_ignores_the_theme(page: Page):
 
 def test_the_comparison_has_the_files_numbers(page: Page):
     rows = {row[0]: row[1:] for row in page.tables[0]}
-    assert rows["accuracy"] == ["0.8235", "0.8049", f"{100 * 0.8049 / 0.8235:.1f} % retained"]
+    assert rows["accuracy, dev"] == ["0.8235", "0.8049", f"{100 * 0.8049 / 0.8235:.1f} % retained"]
     assert rows["parameters"] == ["22,713,986", "17,389,826", f"{22713986 / 17389826:.2f}× smaller"]
     assert rows["weights file"] == ["90.9 MB", "69.6 MB", f"{90864192 / 69567544:.2f}× smaller"]
     assert rows["ms per sentence, batch 1"] == ["8.41", "4.52", f"{8.41 / 4.52:.2f}× faster"]
@@ -126,6 +126,37 @@ def test_the_comparison_has_the_files_numbers(page: Page):
     assert rows["FLOPs per sentence"] == ["600 M", "300 M", f"{600136120.32 / 300216284.16:.2f}× fewer"]
     assert rows["hidden size"] == ["384", "384", "equal"]
     assert "keeps 97.7 % of its teacher's accuracy" in page.text
+
+
+def test_what_has_chosen_nothing_leads(tmp_path: Path):
+    """The demo's case: 100.2 % on the rows that chose the step, less on the test rows."""
+    run = synthetic_run.write_run(tmp_path / "run")
+    results = synthetic_run.results() | {"rows": 500, "chose_step": True}
+    results["student"]["metrics"]["accuracy"], results["teacher"]["metrics"]["accuracy"] = 0.812, 0.810
+    results["difference"] = {"value": 0.002, "low": -0.02, "high": 0.024}
+    (run / "eval_results.json").write_text(json.dumps(results))
+    page = Page(write_report(run).read_text())
+    assert "keeps 100.2 % of its teacher's accuracy on 500 dev rows, which chose the step" in page.text
+    assert (
+        "0.0020 above its teacher in accuracy (95 % interval of the difference -0.0200 to +0.0240)"
+        in page.text
+    )
+    results["test"] = {
+        "rows": 1000,
+        "student": {"metrics": {"accuracy": 0.818}, "interval": [0.79, 0.84]},
+        "teacher": {"metrics": {"accuracy": 0.835}, "interval": [0.81, 0.86]},
+        "difference": {"value": -0.017, "low": -0.031, "high": -0.003},
+    }
+    (run / "eval_results.json").write_text(json.dumps(results))
+    page = Page(write_report(run).read_text())
+    assert "keeps 98.0 % of its teacher's accuracy on 1,000 test rows." in page.text
+    assert (
+        "0.0170 below its teacher in accuracy (95 % interval of the difference -0.0310 to -0.0030)"
+        in page.text
+    )
+    assert "accuracy on 500 dev rows, which chose the step; teacher 0.8100" in page.text
+    labels = [row[0] for row in page.tables[0]]
+    assert labels.index("accuracy, test") < labels.index("accuracy, dev")
 
 
 @pytest.mark.parametrize("kind", ["attention", "hidden"])

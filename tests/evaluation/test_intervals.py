@@ -1,0 +1,56 @@
+"""Intervals against scipy's bootstrap and, draw by draw, against the metrics themselves."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bert_emd_jax.evaluation import intervals
+from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
+from bert_emd_jax.evaluation.metrics import compute_metrics
+
+RNG = np.random.default_rng(0)
+CLASSES = RNG.integers(0, 2, 150)
+BINARY = RNG.normal(size=(150, 2)) + 1.2 * np.eye(2)[CLASSES]
+OF_TEACHER = RNG.normal(size=(150, 2)) + 1.8 * np.eye(2)[CLASSES]
+VALUES = RNG.uniform(0, 5, 150).round(1)
+PREDICTED = (VALUES + RNG.normal(size=150))[:, None]
+CASES = [
+    *((name, BINARY, CLASSES) for name in ("accuracy", "f1", "accuracy_and_f1", "matthews_correlation")),
+    ("accuracy", RNG.normal(size=(150, 4)), RNG.integers(0, 4, 150)),
+    ("matthews_correlation", RNG.normal(size=(150, 3)), RNG.integers(0, 3, 150)),
+    *((name, PREDICTED, VALUES) for name in ("pearson", "spearman", "pearson_and_spearman")),
+]
+
+
+@pytest.mark.parametrize(("metric", "logits", "labels"), CASES)
+def test_every_draw_scores_what_the_metric_says(metric, logits, labels):
+    rows = np.random.default_rng(1).integers(len(labels), size=(20, len(labels)))
+    rows[0] = 3  # one row over and over
+    expected = [compute_metrics([metric], logits[row], labels[row])[metric] for row in rows]
+    np.testing.assert_allclose(intervals._scores(metric, logits, labels, rows), expected, atol=1e-12)
+
+
+def test_the_intervals_are_those_of_scipy():
+    def accuracy(rows):
+        return np.mean(BINARY[rows].argmax(-1) == CLASSES[rows], axis=-1)
+
+    def difference(rows):
+        return accuracy(rows) - np.mean(OF_TEACHER[rows].argmax(-1) == CLASSES[rows], axis=-1)
+
+    for ours, statistic in (
+        (score_interval("accuracy", BINARY, CLASSES), accuracy),
+        (difference_interval("accuracy", BINARY, OF_TEACHER, CLASSES), difference),
+    ):
+        theirs = stats.bootstrap(
+            (np.arange(150),), statistic, method="percentile", n_resamples=20_000, rng=0
+        ).confidence_interval
+        np.testing.assert_allclose(ours, theirs, atol=0.015)  # a thousand draws
+        assert ours[0] < ours[1]
+
+
+def test_large_splits_are_drawn_in_parts(monkeypatch):
+    whole = score_interval("accuracy", BINARY, CLASSES)
+    monkeypatch.setattr(intervals, "_ROWS_AT_ONCE", 1000)
+    np.testing.assert_allclose(score_interval("accuracy", BINARY, CLASSES), whole, atol=1e-12)
+    with pytest.raises(ValueError, match="no interval"):
+        score_interval("bleu", BINARY, CLASSES)
