@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class LayerFeatures(NamedTuple):
     """What costs compare of one side. A student's hidden states are in the teacher's width.
 
-    attention_scores: [layers, batch, heads, seq, seq]. hidden_states: float32 [layers + 1, batch, seq, dim].
-    What no cost reads may be None.
+    attention_scores: [layers, batch, heads, seq, seq]. hidden_states: of the embeddings [batch, seq, dim], and
+    of the layers [layers, batch, seq, dim]. What no cost reads may be None.
     """
 
     attention_scores: Any
-    hidden_states: Any
+    hidden_states: tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _attention(student: LayerFeatures, teacher: LayerFeatures, *masks: Any) -> "
 def _hidden(student: LayerFeatures, teacher: LayerFeatures, *masks: Any) -> "tuple[Array, Array]":
     from bert_emd_jax.transport.costs import hidden_cost_sums
 
-    return hidden_cost_sums(student.hidden_states[1:], teacher.hidden_states[1:], *masks)
+    return hidden_cost_sums(student.hidden_states[1], teacher.hidden_states[1], *masks)
 
 
 def _embedding(student: LayerFeatures, teacher: LayerFeatures, *masks: Any) -> "tuple[Array, Array]":

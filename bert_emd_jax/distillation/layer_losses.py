@@ -114,9 +114,9 @@ def cost_sums(
 ) -> dict[LayerCost, tuple[Array, Array]]:
     """(sum, count) of every cost that is learned from, over one device's rows."""
     masks = batch["attention_mask"], config.padding, batch["weights"]
-    ours, theirs = student.hidden_states, teacher.hidden_states
+    ours, theirs = ((output.embeddings, output.layer_outputs) for output in (student, teacher))
     if reads(config.costs, "hidden_states"):
-        ours, theirs = project(ours, projection), theirs.astype(jnp.float32)
+        ours = project(ours[0], projection), project(ours[1], projection)
     sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
     return {cost: cost.sums(*sides, *masks) for cost in config.costs}
 
@@ -127,10 +127,10 @@ def reads(costs: Sequence[LayerCost], output: str) -> bool:
 
 
 def project(hidden: Float[Array, "... student_dim"], projection: Any) -> Float[Array, "... teacher_dim"]:
-    """Student states in the teacher's width, float32."""
+    """Student states in the teacher's width, summed in float32 and returned in their own type."""
     kernel = projection["kernel"].astype(hidden.dtype)
     projected = jnp.einsum("...d,de->...e", hidden, kernel, preferred_element_type=jnp.float32)
-    return projected + projection["bias"]
+    return (projected + projection["bias"]).astype(hidden.dtype)
 
 
 def updated_weights(

@@ -31,7 +31,7 @@ from bert_emd_jax.devices.parallel import replicate, rows_for_devices, sharded_f
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertOutput, forward
+from bert_emd_jax.models.heads import BertOutput, forward, inference_params
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class TeacherOutputs:
         compute = sharded_forward(
             lambda params, batch: kept_outputs(forward(module, params, batch), self._kinds)
         )
-        device_params = replicate(params)
+        device_params = replicate(inference_params(module, params))
 
         def without_padding(batch: BatchRows, outputs: dict[str, Any]) -> dict[str, np.ndarray]:
             found = {}
@@ -199,11 +199,10 @@ def given_output(batch: Batch) -> BertOutput | None:
     """The teacher's output that a batch brings along, if it does; kinds that were not kept are None."""
     if "teacher" not in batch:
         return None
-    kept: dict[str, Any] = {kind: batch["teacher"].get(kind) for kind in KINDS}
-    for kind in ("hidden_states", "attention_scores"):
-        if kept[kind] is not None:
-            kept[kind] = jnp.moveaxis(kept[kind], 0, 1)
-    return BertOutput(**kept, pooled=None)
+    hidden, scores, logits = (batch["teacher"].get(kind) for kind in KINDS)
+    embeddings, layers = (None, None) if hidden is None else (hidden[:, 0], jnp.moveaxis(hidden[:, 1:], 0, 1))
+    scores = None if scores is None else jnp.moveaxis(scores, 0, 1)
+    return BertOutput(embeddings, layers, scores, None, logits)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

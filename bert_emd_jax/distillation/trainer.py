@@ -27,7 +27,7 @@ from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import given_output
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import BertOutput, forward
+from bert_emd_jax.models.heads import BertOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.objectives import soft_loss, task_loss
@@ -198,7 +198,7 @@ class LayerTrainer(Trainer):
 
     @functools.cached_property
     def _replicated_teacher(self) -> Any:
-        return replicate(self.teacher.params)
+        return replicate(inference_params(self.teacher_module, self.teacher.params))
 
 
 class DistillTrainer(LayerTrainer):

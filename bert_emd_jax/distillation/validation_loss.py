@@ -18,7 +18,7 @@ from bert_emd_jax.devices.parallel import (
 from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_losses import cost_sums
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import forward
+from bert_emd_jax.models.heads import forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.training.objectives import masked_lm_sums
 from bert_emd_jax.transport.mappings import mapped_cost
@@ -50,7 +50,7 @@ class ValidationLoss:
     ) -> None:
         """Measures on `rows` of the dataset; `modules` are the student's and the teacher's."""
         self._layers = layers
-        self._teacher_params = replicate(teacher.params)
+        self._teacher_params = replicate(inference_params(modules[1], teacher.params))
         self._dataset = dataset
         self._rows = rows
         self._bucket_lengths = bucket_lengths

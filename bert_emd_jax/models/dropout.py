@@ -2,29 +2,27 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt16
 
 
-class Dropout(nn.Module):
-    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate).
+def dropout(x: Float[Array, "..."], rate: float, key: Array | None) -> Float[Array, "..."]:
+    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate); `x` itself without a key.
 
     The rate is rounded to a multiple of 2⁻¹⁶, and the scale uses the rounded rate, so the expectation is
     exact. Half the random bits are noticeably cheaper where drawing them dominates (on a CPU).
     """
+    dropped_of_65536 = round(rate * 65536)
+    if key is None or dropped_of_65536 == 0:
+        return x
+    kept = random_uint16(key, x.shape) >= jnp.uint16(dropped_of_65536)
+    return jnp.where(kept, x / (1 - dropped_of_65536 / 65536), jnp.zeros_like(x))
 
-    rate: float
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "..."], deterministic: bool) -> Float[Array, "..."]:
-        dropped_of_65536 = round(self.rate * 65536)
-        if deterministic or dropped_of_65536 == 0:
-            return x
-        bits = random_uint16(self.make_rng("dropout"), x.shape)
-        kept = bits >= jnp.uint16(dropped_of_65536)
-        return jnp.where(kept, x / (1 - dropped_of_65536 / 65536), jnp.zeros_like(x))
+def key_at(key: Array | None, place: Array | int) -> Array | None:
+    """The key of one of several numbered places where something is drawn; None without dropout."""
+    return None if key is None else jax.random.fold_in(key, place)
 
 
 def random_uint16(key: Array, shape: tuple[int, ...]) -> UInt16[Array, "..."]:

@@ -1,6 +1,8 @@
 """The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805), with every layer's internals."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,21 +12,30 @@ from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.dropout import Dropout
+from bert_emd_jax.models.dropout import dropout, key_at
+from bert_emd_jax.models.embedding_lookup import take_rows
+from bert_emd_jax.models.params import STACKED_LAYERS
 
 
 class EncoderOutput(NamedTuple):
     """What the encoder computes for a batch; `positions` are the whole sequence unless some were chosen.
 
     Attributes:
-      hidden_states: the embedding output, then the output of each layer.
+      embeddings: the embedding output.
+      layer_outputs: the output of each layer.
       attention_scores: QKᵀ/√head_dim of each layer, before the padding mask and the softmax.
       pooled: tanh of a dense layer on the first position; None without a pooler.
     """
 
-    hidden_states: Float[Array, "layers+1 batch positions dim"]
+    embeddings: Float[Array, "batch positions dim"]
+    layer_outputs: Float[Array, "layers batch positions dim"]
     attention_scores: Float[Array, "layers batch heads positions seq"]
     pooled: Float[Array, "batch dim"] | None
+
+    @property
+    def hidden_states(self) -> Float[Array, "layers+1 batch positions dim"]:
+        """The embedding output, then the output of each layer: a copy of them."""
+        return jnp.concatenate([self.embeddings[None], self.layer_outputs])
 
 
 def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.Dense:
@@ -63,29 +74,21 @@ class Embeddings(nn.Module):
         self,
         input_ids: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"],
-        deterministic: bool,
+        dropout_key: Array | None = None,
     ) -> Float[Array, "batch seq dim"]:
         config = self.config
 
-        def table(rows: int, name: str) -> nn.Embed:
-            return nn.Embed(
-                rows,
-                config.hidden_size,
-                dtype=self.dtype,
-                embedding_init=nn.initializers.normal(config.initializer_range),
-                name=name,
-            )
+        def table(rows: int, name: str) -> Float[Array, "rows dim"]:
+            initial = nn.initializers.normal(config.initializer_range)
+            return nn.Embed(rows, config.hidden_size, embedding_init=initial, name=name).embedding
 
-        words = table(config.vocab_size, "word_embeddings")(input_ids)
         # The padding's embedding is not trained (PyTorch's padding_idx), also where padding is learned from.
-        is_padding = (input_ids == config.pad_token_id)[:, :, None]
-        words = jnp.where(is_padding, jax.lax.stop_gradient(words), words)
-        positions = table(config.max_position_embeddings, "position_embeddings")(
-            jnp.arange(input_ids.shape[1])
-        )
-        segments = table(config.type_vocab_size, "token_type_embeddings")(token_type_ids)
+        words = take_rows(table(config.vocab_size, "word_embeddings"), input_ids, config.pad_token_id)
+        positions = table(config.max_position_embeddings, "position_embeddings")[: input_ids.shape[1]]
+        segments = take_rows(table(config.type_vocab_size, "token_type_embeddings"), token_type_ids)
+        # In the tables' type, float32: their gradients are sums over a batch.
         normed = layer_norm(config, self.dtype, "layer_norm")(words + segments + positions[None])
-        return Dropout(config.hidden_dropout_prob)(normed, deterministic)
+        return dropout(normed, config.hidden_dropout_prob, dropout_key)
 
 
 class SelfAttention(nn.Module):
@@ -100,7 +103,7 @@ class SelfAttention(nn.Module):
         queries: Float[Array, "batch positions dim"],
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
-        deterministic: bool,
+        dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
         config = self.config
         heads, head_dim = config.num_attention_heads, config.head_dim
@@ -114,10 +117,8 @@ class SelfAttention(nn.Module):
         scores = jnp.einsum("bqhk,bvhk->bhqv", query, key) / head_dim**0.5
         # The softmax runs in float32 at least: bfloat16 sums over keys lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        probabilities = jax.nn.softmax(scores.astype(wide) + mask_bias, axis=-1)
-        probabilities = Dropout(config.attention_probs_dropout_prob)(
-            probabilities.astype(self.dtype), deterministic
-        )
+        probabilities = jax.nn.softmax(scores.astype(wide) + mask_bias, axis=-1).astype(self.dtype)
+        probabilities = dropout(probabilities, config.attention_probs_dropout_prob, dropout_key)
         context = jnp.einsum("bhqv,bvhk->bqhk", probabilities, value).reshape(queries.shape)
         return dense(config.hidden_size, config, self.dtype, "output")(context), scores
 
@@ -136,24 +137,24 @@ class Layer(nn.Module):
         self,
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
-        deterministic: bool,
+        dropout_key: Array | None = None,
         positions: Int[Array, "batch positions"] | None = None,
     ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
         config = self.config
 
-        def add_and_norm(update: Array, residual: Array, name: str) -> Array:
-            update = Dropout(config.hidden_dropout_prob)(update, deterministic)
+        def add_and_norm(update: Array, residual: Array, name: str, place: int) -> Array:
+            update = dropout(update, config.hidden_dropout_prob, key_at(dropout_key, place))
             return layer_norm(config, self.dtype, name)(update + residual)
 
         queries = take_positions(hidden, positions)
         attended, scores = SelfAttention(config, self.dtype, name="attention")(
-            queries, hidden, mask_bias, deterministic
+            queries, hidden, mask_bias, key_at(dropout_key, 0)
         )
-        attended = add_and_norm(attended, queries, "attention_layer_norm")
+        attended = add_and_norm(attended, queries, "attention_layer_norm", 1)
         inner = dense(config.intermediate_size, config, self.dtype, "intermediate")(attended)
         inner = activation(config.hidden_act)(inner)
         output = dense(config.hidden_size, config, self.dtype, "output")(inner)
-        return add_and_norm(output, attended, "output_layer_norm"), scores
+        return add_and_norm(output, attended, "output_layer_norm", 2), scores
 
 
 class BertEncoder(nn.Module):
@@ -162,12 +163,15 @@ class BertEncoder(nn.Module):
     Attributes:
       dtype: the compute type (float32, bfloat16 or float16); parameters are float32.
       remat: keeps of a layer only what it returns, and computes the rest again in the backward pass.
+      scan: compiles one layer and loops over them, rather than every layer anew: outputs and dropout masks are
+        the same. None: as it is best on JAX's default device.
     """
 
     config: BertConfig
     dtype: DTypeLike = jnp.float32
     with_pooler: bool = True
     remat: bool = False
+    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -175,36 +179,99 @@ class BertEncoder(nn.Module):
         input_ids: Int[Array, "batch seq"],
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
-        deterministic: bool = True,
+        dropout_key: Array | None = None,
         positions: Int[Array, "batch positions"] | None = None,
     ) -> EncoderOutput:
-        """Runs the encoder.
+        """Runs the encoder; its parameters may also be those of `stack_layers`.
 
         Args:
           attention_mask: 1 for tokens, 0 for padding.
           token_type_ids: segment of each token, 0 if None.
-          deterministic: no dropout; otherwise `rngs={"dropout": key}` is needed.
+          dropout_key: switches dropout on. A mask is drawn from it, the number of its layer (the embeddings are
+            0) and its place there.
           positions: those of each row whose output is wanted, all if None. The last layer runs at these
             alone, which spares most of its work.
         """
+        config = self.config
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
         # The smallest float32 rather than -inf: a row of padding alone stays finite.
         mask_bias = jnp.where(attention_mask[:, None, None, :].astype(bool), 0.0, jnp.finfo(jnp.float32).min)
-        hidden = Embeddings(self.config, self.dtype, name="embeddings")(
-            input_ids, token_type_ids, deterministic
+        embedded = Embeddings(config, self.dtype, name="embeddings")(
+            input_ids, token_type_ids, key_at(dropout_key, 0)
         )
-        hidden_states, attention_scores = [take_positions(hidden, positions)], []
-        last_layer = self.config.num_hidden_layers - 1
-        layer_type = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer  # 3: deterministic
-        for layer in range(self.config.num_hidden_layers):
-            during, after = (positions, None) if layer == last_layer else (None, positions)
-            hidden, scores = layer_type(self.config, self.dtype, name=f"layer_{layer}")(
-                hidden, mask_bias, deterministic, during
-            )
-            hidden_states.append(take_positions(hidden, after))
-            attention_scores.append(take_positions(scores, after))
+        if self.is_initializing():
+            for layer in range(config.num_hidden_layers):
+                Layer(config, self.dtype, name=f"layer_{layer}")(embedded, mask_bias)
+
+        def run_layer(params: Any, hidden: Array, layer: Array | int, during: Array | None) -> LayerOutput:
+            module = Layer(config, self.dtype, parent=None)
+            return module.apply({"params": params}, hidden, mask_bias, key_at(dropout_key, layer + 1), during)  # pyright: ignore[reportReturnType]
+
+        stacked, singles = self.variables["params"].get(STACKED_LAYERS), []
+        if stacked is None:
+            singles = [self.variables["params"][f"layer_{n}"] for n in range(config.num_hidden_layers)]
+        scan = scans_layers() if self.scan is None else self.scan
+        if scan or stacked is not None:
+            if stacked is None:
+                stacked = stack_trees(singles)
+            hidden, outputs = _scan_layers(self._kept(run_layer, False), stacked, embedded, positions)
+        else:
+            hidden, outputs = _loop_over_layers(self._kept(run_layer, True), singles, embedded, positions)
         pooled = None
         if self.with_pooler:
-            pooled = nn.tanh(dense(self.config.hidden_size, self.config, self.dtype, "pooler")(hidden[:, 0]))
-        return EncoderOutput(jnp.stack(hidden_states), jnp.stack(attention_scores), pooled)
+            pooled = nn.tanh(dense(config.hidden_size, config, self.dtype, "pooler")(hidden[:, 0]))
+        return EncoderOutput(take_positions(embedded, positions), *outputs, pooled)
+
+    def _kept(self, run_layer: "RunLayer", prevent_cse: bool) -> "RunLayer":
+        """The function of a layer, of which little is kept for the backward pass if that is wanted."""
+        return jax.checkpoint(run_layer, prevent_cse=prevent_cse) if self.remat else run_layer
+
+
+LayerOutput = tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]
+"""Hidden states and raw scores of a layer; of all of them with an axis of layers in front."""
+RunLayer = Callable[[Any, Array, Any, Array | None], LayerOutput]
+"""(parameters, hidden states, number of the layer, positions where it runs or None) to its output."""
+
+
+def _loop_over_layers(
+    run_layer: RunLayer, layers: list[Any], hidden: Array, positions: Array | None
+) -> tuple[Array, LayerOutput]:
+    """Every layer as code of its own."""
+    states, scores = [], []
+    for number, params in enumerate(layers):
+        during, after = (positions, None) if number == len(layers) - 1 else (None, positions)
+        hidden, raw = run_layer(params, hidden, number, during)
+        states.append(take_positions(hidden, after))
+        scores.append(take_positions(raw, after))
+    return hidden, (jnp.stack(states), jnp.stack(scores))
+
+
+def _scan_layers(
+    run_layer: RunLayer, stacked: Any, hidden: Array, positions: Array | None
+) -> tuple[Array, LayerOutput]:
+    """One code for all layers, and for the last one another if it runs at some positions alone."""
+
+    def body(hidden: Array, layer: tuple[Any, Array]) -> tuple[Array, LayerOutput]:
+        hidden, raw = run_layer(*layer[:1], hidden, layer[1], None)
+        return hidden, (take_positions(hidden, positions), take_positions(raw, positions))
+
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+    numbers = jnp.arange(depth)
+    if positions is None:
+        return jax.lax.scan(body, hidden, (stacked, numbers))
+    first, last = (jax.tree.map(lambda leaf, part=part: leaf[part], stacked) for part in (slice(-1), -1))
+    hidden, outputs = jax.lax.scan(body, hidden, (first, numbers[:-1]))
+    hidden, raw = run_layer(last, hidden, depth - 1, positions)
+    return hidden, jax.tree.map(lambda some, one: jnp.concatenate([some, one[None]]), outputs, (hidden, raw))
+
+
+def stack_trees(trees: list[Any]) -> Any:
+    """Trees of arrays as one, with an axis in front."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@functools.cache
+def scans_layers() -> bool:
+    """Whether a loop over layers is best on the default device: CPUs run it more slowly than every layer's code."""
+    return jax.default_backend() != "cpu"

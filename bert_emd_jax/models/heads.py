@@ -11,17 +11,28 @@ from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig, Head
-from bert_emd_jax.models.dropout import Dropout
-from bert_emd_jax.models.encoder import BertEncoder, dense, layer_norm, take_positions
+from bert_emd_jax.models.dropout import dropout, key_at
+from bert_emd_jax.models.encoder import (
+    BertEncoder,
+    EncoderOutput,
+    dense,
+    layer_norm,
+    scans_layers,
+    take_positions,
+)
+from bert_emd_jax.models.params import Params, stack_layers
 
 
 class BertOutput(NamedTuple):
-    """The encoder's output and the head's logits (float32)."""
+    """The encoder's output and the head's logits (float32); see `EncoderOutput`."""
 
-    hidden_states: Float[Array, "layers+1 batch positions dim"]
+    embeddings: Float[Array, "batch positions dim"]
+    layer_outputs: Float[Array, "layers batch positions dim"]
     attention_scores: Float[Array, "layers batch heads positions seq"]
     pooled: Float[Array, "batch dim"] | None
     logits: Any  # Float[Array, "..."]; None without a head
+
+    hidden_states = EncoderOutput.hidden_states
 
 
 def forward(
@@ -51,11 +62,16 @@ def forward(
         batch["input_ids"],
         batch["attention_mask"],
         batch["token_type_ids"],
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
+        dropout_key=dropout_key,
         **options,
     )
     return cast(BertOutput, output)
+
+
+def inference_params(module: nn.Module, params: Params) -> Params:
+    """Returns parameters on the host as the module's forward pass takes them without a copy."""
+    scan = getattr(module, "scan", None)
+    return stack_layers(params, module.dtype) if (scans_layers() if scan is None else scan) else params  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class BertForSequenceClassification(nn.Module):
@@ -67,6 +83,7 @@ class BertForSequenceClassification(nn.Module):
     config: BertConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -74,20 +91,21 @@ class BertForSequenceClassification(nn.Module):
         input_ids: Int[Array, "batch seq"],
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
-        deterministic: bool = True,
+        dropout_key: Array | None = None,
         logits_only: bool = False,
     ) -> BertOutput:
         config = self.config
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
-        encoded = BertEncoder(config, self.dtype, remat=self.remat, name="bert")(
-            input_ids, attention_mask, token_type_ids, deterministic, first_token
+        encoded = BertEncoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
+            input_ids, attention_mask, token_type_ids, dropout_key, first_token
         )
         features = encoded.pooled
         assert features is not None  # the encoder has a pooler by default
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
         rate = config.classifier_dropout
-        features = Dropout(config.hidden_dropout_prob if rate is None else rate)(features, deterministic)
+        rate = config.hidden_dropout_prob if rate is None else rate
+        features = dropout(features, rate, key_at(dropout_key, config.num_hidden_layers + 1))
         # The head runs in float32 at least: it costs nothing and the losses need the digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         logits = dense(config.num_labels, config, wide, "classifier")(features)
@@ -104,6 +122,7 @@ class BertForMaskedLM(nn.Module):
     config: BertConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -111,14 +130,14 @@ class BertForMaskedLM(nn.Module):
         input_ids: Int[Array, "batch seq"],
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
-        deterministic: bool = True,
+        dropout_key: Array | None = None,
         masked_positions: Int[Array, "batch masked"] | None = None,
         logits_only: bool = False,
     ) -> BertOutput:
         config = self.config
-        encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, name="bert")
+        encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert")
         in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
-        encoded = encoder(input_ids, attention_mask, token_type_ids, deterministic, in_encoder)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, dropout_key, in_encoder)
         hidden = take_positions(encoded.hidden_states[-1], after)
         transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
         transformed = activation(config.hidden_act)(transformed)
@@ -140,6 +159,7 @@ class BertWithoutHead(nn.Module):
     config: BertConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -147,10 +167,10 @@ class BertWithoutHead(nn.Module):
         input_ids: Int[Array, "batch seq"],
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
-        deterministic: bool = True,
+        dropout_key: Array | None = None,
     ) -> BertOutput:
-        encoder = BertEncoder(self.config, self.dtype, remat=self.remat, name="bert")
-        return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, deterministic), None)
+        encoder = BertEncoder(self.config, self.dtype, remat=self.remat, scan=self.scan, name="bert")
+        return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, dropout_key), None)
 
 
 MODULES: dict[Head, type[nn.Module]] = {

@@ -60,7 +60,8 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
     for index in range(4):
         student, teacher = (
             BertOutput(
-                LAYERS[f"{side}_hidden_states"][index],
+                LAYERS[f"{side}_hidden_states"][index][0],
+                LAYERS[f"{side}_hidden_states"][index][1:],
                 LAYERS[f"{side}_attention_scores"][index],
                 np.zeros((len(mask), 1), np.float32),
                 np.zeros((len(mask), 1), np.float32),
