@@ -113,8 +113,8 @@ def parts_of_a_step(ours: Ours, batch: BatchRows) -> dict[str, Callable[[], obje
 
     @jax.jit
     @jax.vmap
-    def solve(cost: Any, weights: Any, potentials: Any) -> Any:
-        return sinkhorn(cost, *weights, max_iterations=4, initial_potentials=potentials).flow
+    def solve(cost: Any, weights: Any) -> Any:
+        return sinkhorn(cost, *weights).flow
 
     teacher_forward = pmap(lambda p, b: forward(trainer.teacher_module, p, first(b)), in_axes=(None, 0))
     student_forward = pmap(lambda p, b: forward(trainer.student_module, p, first(b)), in_axes=(None, 0))
@@ -126,7 +126,7 @@ def parts_of_a_step(ours: Ours, batch: BatchRows) -> dict[str, Callable[[], obje
     held = {"state": jax.tree.map(jnp.copy, trainer.state)}
     gradients = jax.tree.map(jnp.zeros_like, state.params)
     weights = jax.tree.map(lambda *sides: jnp.stack(sides), *state.method.weights)
-    problems = ours.measurements["plans"].cost[0], weights, jnp.stack(state.method.potentials)
+    problems = ours.measurements["plans"].cost[0], weights
 
     def optimizer_step() -> None:
         held["state"] = jax.block_until_ready(optimize(held["state"], gradients))

@@ -84,9 +84,12 @@ class Baseline:
         regression: bool = False,
         beta: float = 0.01,
         theta: float = 1.0,
+        autocast: bool = False,
         device: str = "cuda" if torch.cuda.is_available() else "cpu",
     ):
+        """`autocast`: forward passes and losses in bfloat16, as torch chooses."""
         torch.manual_seed(0)
+        self.autocast = autocast
         self.device, self.regression, self.beta, self.theta = device, regression, beta, theta
         self.student = torch_model(student).to(device).train()  # pyright: ignore[reportArgumentType]
         self.teacher = torch_model(teacher).to(device).eval()  # pyright: ignore[reportArgumentType]
@@ -113,11 +116,12 @@ class Baseline:
         values = tensors(batch, self.device)
         inputs = {name: values[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
         flags = {"output_hidden_states": True, "output_attentions": True}
-        student = self.student(**inputs, **flags)
-        with torch.no_grad():
-            teacher = self.teacher(**inputs, **flags)
-        layer_loss = self.layer_losses(student, teacher, inputs["attention_mask"])
-        loss = self.beta * layer_loss + self.prediction_loss(student.logits, teacher.logits)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            student = self.student(**inputs, **flags)
+            with torch.no_grad():
+                teacher = self.teacher(**inputs, **flags)
+            layer_loss = self.layer_losses(student, teacher, inputs["attention_mask"])
+            loss = self.beta * layer_loss + self.prediction_loss(student.logits, teacher.logits)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

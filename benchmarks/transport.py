@@ -25,7 +25,7 @@ from ott.geometry import geometry
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn as ott_sinkhorn
 
-from bert_emd_jax.transport import Plan, network_simplex, sinkhorn
+from bert_emd_jax.transport import network_simplex, sinkhorn
 from bert_emd_jax.transport.rounding import round_to_marginals
 
 SIZES = ((4, 12), (6, 12), (12, 24), (24, 48))
@@ -56,11 +56,6 @@ def our_plan(cost: jax.Array, source: jax.Array, target: jax.Array) -> jax.Array
     plan = sinkhorn(cost, source, target)
     # All outputs are asked for, so that nothing of the certificate is optimised away.
     return plan.flow + 0 * (plan.lower_bound + plan.gap + plan.is_exact)
-
-
-def warm_plan(cost: jax.Array, source: jax.Array, target: jax.Array, potentials: jax.Array) -> Plan:
-    """As the train step calls it."""
-    return sinkhorn(cost, source, target, max_iterations=4, initial_potentials=potentials)
 
 
 def balanced(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,12 +136,10 @@ def logged_costs(run: Path) -> None:
         mapping = {name: stored[name] for name in stored.files}
     for kind in ("attention", "hidden"):
         problems = [mapping[f"{kind}_{what}"] for what in ("cost", "student_weights", "teacher_weights")]
-        potentials = jnp.zeros(problems[0].shape[1])
-        solve = jax.jit(warm_plan)
+        solve = jax.jit(sinkhorn)
         exact, pivots, gaps = [], [], []
         for problem in zip(*problems, strict=True):
-            plan = solve(*problem, potentials)
-            potentials = plan.source_potentials
+            plan = solve(*problem)
             exact.append(bool(plan.is_exact))
             pivots.append(int(plan.pivots))
             gaps.append(float(plan.gap))
@@ -164,9 +157,8 @@ def share_of_a_step(run: Path) -> None:
             jnp.stack([stored[f"{kind}_{what}"][-1] for kind in ("attention", "hidden")])
             for what in ("cost", "student_weights", "teacher_weights")
         ]
-    solve = jax.jit(jax.vmap(warm_plan))
-    potentials = solve(*problems, jnp.zeros_like(problems[1])).source_potentials
-    plans = microseconds({"plans": lambda: solve(*problems, potentials)}, 300)["plans"] / 1e6
+    solve = jax.jit(jax.vmap(sinkhorn))
+    plans = microseconds({"plans": lambda: solve(*problems)}, 300)["plans"] / 1e6
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rates = [row["examples_per_second"] for row in rows if row["kind"] == "train"]
     batch = json.loads((run / "run_config.json").read_text())["flags"]["train_batch_size"]

@@ -58,8 +58,8 @@ class MappingConfig(Config):
     """Keep the weights of attention and hidden layers apart instead of averaging them."""
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
-    epsilon: float = 2e-3
-    """Final regularisation of Sinkhorn, relative to the scale of the costs."""
+    epsilon: float = 0.05
+    """Regularisation of the Sinkhorn plan that the exact one is made from, relative to the scale of the costs."""
     use_attention: bool = True
     """Learn from attention scores."""
     use_hidden: bool = True

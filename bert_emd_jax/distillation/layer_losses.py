@@ -22,20 +22,12 @@ from bert_emd_jax.transport.layer_weights import (
 from bert_emd_jax.transport.mappings import mapping_plan
 from bert_emd_jax.transport.solver import Plan
 
-# Iterations from the potentials of the step before: on the costs of real runs more of them do not pay, since
-# the pivots that follow find the optimum anyway.
-_WARM_ITERATIONS = 4
-
 
 @struct.dataclass
 class TransportState:
-    """What the plans of a step start from; K costs have a plan, in the order of `MappingConfig.mapped_costs`.
-
-    weights: the marginals of each. potentials: the student side's of each in the step before.
-    """
+    """The marginals of the plans of K costs, in the order of `MappingConfig.mapped_costs`."""
 
     weights: tuple[LayerWeights, ...]
-    potentials: tuple[Float[Array, " S"], ...]
 
 
 class LayerPlans(NamedTuple):
@@ -46,20 +38,12 @@ class LayerPlans(NamedTuple):
     gap: Float[Array, "*micro K"]
 
 
-class SolvedPlans(NamedTuple):
-    """Plans, and the student side's potentials, which are not unique: where the next step starts."""
-
-    plans: LayerPlans
-    potentials: Float[Array, "*micro K S"]
-
-
 def initial_transport_state(
     config: MappingConfig, student_layers: int, teacher_layers: int
 ) -> TransportState:
-    """Equal layer weights, and potentials of 0."""
-    count = len(config.mapped_costs)
+    """Equal layer weights."""
     weights = uniform_layer_weights(student_layers, teacher_layers)
-    return TransportState((weights,) * count, (jnp.zeros_like(weights.student),) * count)
+    return TransportState((weights,) * len(config.mapped_costs))
 
 
 def layer_losses(
@@ -70,7 +54,7 @@ def layer_losses(
     start: TransportState | None,
     given_flow: Float[Array, "S T"] | None,
     config: MappingConfig,
-) -> tuple[Float[Array, ""], dict[str, Array], SolvedPlans | None]:
+) -> tuple[Float[Array, ""], dict[str, Array], LayerPlans | None]:
     """Returns this device's share of θ(A + H) + E, its terms, and the plans, equal on all devices.
 
     The plans are solved from costs summed over all devices, under stop_gradient: by the envelope theorem
@@ -105,8 +89,7 @@ def layer_losses(
         if config.trains_layer_weights:
             terms[cost.penalty_name] = _weight_penalty(plans, start.weights[index], index, config)
             mapped += terms[cost.penalty_name]
-    solved = SolvedPlans(LayerPlans(costs, plans.flow, plans.gap), plans.source_potentials)
-    return config.theta * mapped + unmapped, terms, solved
+    return config.theta * mapped + unmapped, terms, LayerPlans(costs, plans.flow, plans.gap)
 
 
 def cost_sums(
@@ -161,20 +144,11 @@ def _plans(
 ) -> Plan:
     """The plans of all costs, solved side by side."""
 
-    def solve(cost: Array, student: Array, teacher: Array, potentials: Array) -> Plan:
-        return mapping_plan(
-            config.mapping,
-            cost,
-            student,
-            teacher,
-            given_flow,
-            epsilon=config.epsilon,
-            max_iterations=_WARM_ITERATIONS,
-            initial_potentials=potentials,
-        )
+    def solve(cost: Array, student: Array, teacher: Array) -> Plan:
+        return mapping_plan(config.mapping, cost, student, teacher, given_flow, epsilon=config.epsilon)
 
     student, teacher = map(jnp.stack, zip(*jax.lax.stop_gradient(start.weights), strict=True))
-    return jax.vmap(solve)(costs, student, teacher, jnp.stack(start.potentials))
+    return jax.vmap(solve)(costs, student, teacher)
 
 
 def _weight_penalty(

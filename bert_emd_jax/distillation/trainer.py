@@ -16,7 +16,7 @@ from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
 from bert_emd_jax.distillation.layer_losses import (
-    SolvedPlans,
+    LayerPlans,
     TransportState,
     initial_transport_state,
     layer_losses,
@@ -117,7 +117,7 @@ class LayerTrainer(Trainer):
 
     def loss(
         self, params: Any, batch: Batch, step: MicroStep
-    ) -> tuple[Float[Array, ""], tuple[Measurements, SolvedPlans | None]]:
+    ) -> tuple[Float[Array, ""], tuple[Measurements, LayerPlans | None]]:
         """β (θ (A + H) + E) + the student's own loss: a share, weighed by the rows of the micro-batch."""
         layers, logits_only = self.layers, not self.layers.costs
         teacher = given_output(batch) or forward(
@@ -138,18 +138,17 @@ class LayerTrainer(Trainer):
         return loss, (shares, plans)
 
     def after_update(
-        self, before: TrainState, after: TrainState, kept: SolvedPlans | None, rows: Float[Array, " micro"]
+        self, before: TrainState, after: TrainState, kept: LayerPlans | None, rows: Float[Array, " micro"]
     ) -> tuple[TrainState, Measurements]:
-        """Cost attention; the next step's plans start where those of the last micro-batch ended."""
+        """Cost attention."""
         if kept is None:
             return after, {}
         weights: tuple[LayerWeights, ...] = before.method.weights
-        measurements = {"plans": kept.plans, "layer_weights": weights}
+        measurements = {"plans": kept, "layer_weights": weights}
         if self.layers.transports:
             shares = rows / jnp.maximum(rows.sum(), 1)
-            weights = updated_weights(weights, kept.plans, shares, self.layers)
-        method = TransportState(weights, tuple(kept.potentials[-1]))
-        method = self._transport_state(after.params, method)
+            weights = updated_weights(weights, kept, shares, self.layers)
+        method = self._transport_state(after.params, TransportState(weights))
         return after.replace(method=method), measurements  # pyright: ignore[reportAttributeAccessIssue]
 
     def constants(self, epoch: int) -> Constants:
@@ -194,7 +193,7 @@ class LayerTrainer(Trainer):
             return state
         logits = [params[LAYER_WEIGHT_LOGITS][cost.name] for cost in self.layers.mapped_costs]
         weights = learned_layer_weights(logits, self.layers.separate_layer_weights)
-        return TransportState(weights, state.potentials)
+        return TransportState(weights)
 
     @functools.cached_property
     def _replicated_teacher(self) -> Any:

@@ -33,9 +33,7 @@ def _forward(table: Array, ids: Array, untrained: int | None) -> tuple[Array, tu
     return take_rows(table, ids, untrained), (ids, jnp.zeros((len(table), 0), table.dtype))
 
 
-def _backward(
-    untrained: int | None, saved: tuple[Array, Array], gradient: Array
-) -> tuple[Array, np.ndarray]:
+def _backward(untrained: int | None, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, np.ndarray]:
     ids, like = saved
     rows = len(like)
     wide = jnp.promote_types(gradient.dtype, jnp.float32)

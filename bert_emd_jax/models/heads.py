@@ -135,7 +135,9 @@ class BertForMaskedLM(nn.Module):
         logits_only: bool = False,
     ) -> BertOutput:
         config = self.config
-        encoder = BertEncoder(config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert")
+        encoder = BertEncoder(
+            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
+        )
         in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
         encoded = encoder(input_ids, attention_mask, token_type_ids, dropout_key, in_encoder)
         hidden = take_positions(encoded.hidden_states[-1], after)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num
 
+from bert_emd_jax.transport.short_costs import above_zero_unless_equal, short_squared_differences
+
 PADDINGS = ("mask", "include")
 
-# Stays above 0 as a mean over a billion elements, and is nothing beside any real difference.
-_LEAST_DIFFERENCE = 1e-28
 _SAMPLE = 1024
 
 
@@ -41,7 +41,7 @@ def hidden_cost_sums(
 
     Rows whose `example_weights` are 0 do not count; in padding="mask" an all-zero mask row does the same.
     """
-    student, teacher = _float32(student_hidden), _float32(teacher_hidden)
+    student, teacher = _comparable(student_hidden, teacher_hidden)
     _same("hidden", student.shape[1:], teacher.shape[1:])
     mask, examples = _masks(attention_mask, example_weights, padding)
     tokens = (
@@ -77,7 +77,7 @@ def attention_cost_sums(
     example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
 ) -> tuple[Float[Array, "S T"], Float[Array, ""]]:
     """Sums of squared differences of attention scores, and the number of differences in each sum."""
-    student, teacher = match_heads(_float32(student_scores), _float32(teacher_scores))
+    student, teacher = match_heads(*_comparable(student_scores, teacher_scores))
     _same("attention", student.shape[1:], teacher.shape[1:])
     mask, examples = _masks(attention_mask, example_weights, padding)
     keys = mask & examples[:, None]
@@ -143,6 +143,8 @@ def _squared_differences(student: Array, teacher: Array, keep: Array) -> Float[A
     The sum is 0 for equal operands and for these alone, whatever rounding leaves: cost attention never gives
     weight again to a layer that costs nothing.
     """
+    if student.dtype.itemsize < 4:
+        return short_squared_differences(student, teacher, keep)
     equal = _equal_rows(student, teacher, keep)
     # A product, for XLA keeps its result: it would compute a sum over layers anew in every consumer on a CPU
     # (and a reduction over the leading axis 25 times more slowly).
@@ -152,9 +154,7 @@ def _squared_differences(student: Array, teacher: Array, keep: Array) -> Float[A
     student = jnp.where(keep, student - center, 0).reshape(len(student), -1)
     teacher = jnp.where(keep, teacher - center, 0).reshape(len(teacher), -1)
     sums = _squared_distances(student, teacher)
-    # Rounding may leave a sum just below 0; a plain maximum would also set its gradient to 0.
-    corrected = jnp.where(equal, 0, jnp.maximum(sums, _LEAST_DIFFERENCE))
-    return sums + jax.lax.stop_gradient(corrected - sums)
+    return above_zero_unless_equal(sums, equal)
 
 
 def _equal_rows(student: Array, teacher: Array, keep: Array) -> Bool[Array, "S T"]:
@@ -204,9 +204,12 @@ def _squared_distances_backward(saved: tuple[Array, Array], gradient: Array) -> 
 _squared_distances.defvjp(_squared_distances_forward, _squared_distances_backward)
 
 
-def _float32(values: ArrayLike) -> Array:
-    values = jnp.asarray(values)
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+def _comparable(student: ArrayLike, teacher: ArrayLike) -> tuple[Array, Array]:
+    """Both in float32 at least, or both as they are if they are of one type of 16 bits."""
+    ours, theirs = jnp.asarray(student), jnp.asarray(teacher)
+    if ours.dtype == theirs.dtype and ours.dtype in (jnp.bfloat16, jnp.float16):
+        return ours, theirs
+    return tuple(values.astype(jnp.promote_types(values.dtype, jnp.float32)) for values in (ours, theirs))
 
 
 def _masks(

@@ -1,4 +1,4 @@
-"""Entropy-regularised transport in the log domain: annealed Sinkhorn-Newton on the semi-dual.
+"""Entropy-regularised transport in the log domain: plain Sinkhorn, and annealed Sinkhorn-Newton on the semi-dual.
 
 With the target potentials eliminated (each column of the plan sums to its weight by construction), the dual
 is a concave function of the S source potentials alone, and a Newton step is one S x S linear system.
@@ -60,6 +60,23 @@ def anneal(
         return candidates[jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))]
 
     return jax.lax.fori_loop(0, iterations, step, start)
+
+
+def sinkhorn_iterations(
+    cost: Float[Array, "S T"],
+    source: Float[Array, " S"],
+    target: Float[Array, " T"],
+    start: Float[Array, " S"],
+    epsilon: Float[Array, ""] | float,
+    iterations: int,
+) -> Float[Array, " S"]:
+    """Source potentials after a few plain Sinkhorn iterations, as straight code."""
+    log_source, log_target = safe_log(source), safe_log(target)
+    potentials = start
+    for _ in range(iterations):
+        log_rows = jax.nn.logsumexp(log_plan(cost, log_source, log_target, potentials, epsilon), axis=1)
+        potentials = potentials + epsilon * jnp.where(source > 0, log_source - log_rows, 0)
+    return potentials
 
 
 def newton_step(

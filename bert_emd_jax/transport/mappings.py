@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from bert_emd_jax.transport.solver import Plan
 
-DEFAULT_EPSILON = 2e-3
-
 
 @dataclasses.dataclass(frozen=True)
 class Mapping:
@@ -176,9 +174,7 @@ def mapping_plan(
     teacher_weights: "Float[Array, ' T']",
     given_flow: "Float[Array, 'S T'] | None" = None,
     *,
-    epsilon: float = DEFAULT_EPSILON,
-    max_iterations: int | None = None,
-    initial_potentials: "Float[Array, ' S'] | None" = None,
+    epsilon: float | None = None,
 ) -> "Plan":
     """The plan of a mapping inside a compiled step.
 
@@ -188,7 +184,7 @@ def mapping_plan(
 
     Args:
       given_flow: the plan that a fixed mapping has made on the host (`fixed_plan`).
-      epsilon, max_iterations, initial_potentials: of `sinkhorn`, for a mapping that uses it.
+      epsilon: of `sinkhorn`, for a mapping that uses it.
 
     Raises:
       UserError: such layers cannot have this mapping.
@@ -196,14 +192,7 @@ def mapping_plan(
     """
     mapping = validate_mapping(name, *cost.shape)
     if mapping.solve is not None:
-        return mapping.solve(
-            cost,
-            student_weights,
-            teacher_weights,
-            epsilon=epsilon,
-            max_iterations=max_iterations,
-            initial_potentials=initial_potentials,
-        )
+        return mapping.solve(cost, student_weights, teacher_weights, epsilon=epsilon)
     if given_flow is None:
         raise ValueError(f"mapping {name!r} needs given_flow, the plan that the host has made")
     from bert_emd_jax.transport.solver import given_plan

@@ -1,4 +1,7 @@
-"""The exact optimal plan on the device: from a nearly optimal plan to an optimal vertex.
+"""The exact optimal plan on the device: from an approximate plan to an optimal vertex.
+
+On accelerators everything but a last loop, which is seldom entered, is straight code of few small operations: there
+a launch costs more than the work, and a loop whose length the host must read costs most.
 
 A basis is a spanning tree of S + T - 1 cells. Its inverse has only the entries -1, 0 and 1, so floating point
 updates it without rounding, and each pivot of the simplex method is a handful of small dense operations.
@@ -12,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-_HIGHEST = jax.lax.Precision.HIGHEST
+# On the costs of real runs 99 of 100 plans need no more than that from where the staircase is.
+_USUAL_PIVOTS = 8
 
 
 class Vertex(NamedTuple):
@@ -50,7 +54,7 @@ def optimal_vertex(
     """A vertex that the plan points to, improved by at most `max_pivots` pivots of the simplex method.
 
     Costs and weights should not exceed about 1; the target weights are rescaled to the total of the sources.
-    `log_plan` is the logarithm of a nearly optimal plan.
+    `log_plan` is the logarithm of a plan that is near the optimum, or not far from it.
     """
     sources = source.shape[0]
     supplies = _balanced_supplies(source, target)
@@ -59,21 +63,32 @@ def optimal_vertex(
 
     def priced(basis: _Basis, pivots: Array) -> _State:
         basic_costs = jnp.where(basis.is_arc, costs[:, basis.row, basis.column], 0)
-        potentials = jnp.matmul(basic_costs, basis.inverse, precision=_HIGHEST)
+        potentials = jnp.sum(basic_costs[:, :, None] * basis.inverse, axis=1)
         reduced = _total(costs - potentials[:, :sources, None] - potentials[:, None, sources:])
         cell = jnp.argmin(reduced).astype(jnp.int32)
-        return _State(basis, potentials, cell, reduced.min() < -tolerance, pivots)
+        return _State(basis, potentials, cell, reduced.ravel()[cell] < -tolerance, pivots)
 
     def improve(state: _State) -> _State:
         return priced(_pivot(state.basis, supplies, state.cell, target.shape[0]), state.pivots + 1)
 
-    state = jax.lax.while_loop(
-        lambda state: state.improvable & (state.pivots < max_pivots),
-        improve,
-        priced(_spanning_tree(source, target, log_plan), jnp.zeros((), jnp.int32)),
-    )
+    def improvable(state: _State) -> Array:
+        return state.improvable & (state.pivots < max_pivots)
+
+    def usual_pivots(state: _State) -> _State:
+        for _ in range(_USUAL_PIVOTS):
+            proceed, better = improvable(state), improve(state)
+            state = jax.tree.map(lambda new, old, on=proceed: jnp.where(on, new, old), better, state)
+        return state
+
+    state = priced(_staircase(source, target, log_plan), jnp.zeros((), jnp.int32))
+    state = jax.lax.platform_dependent(state, cpu=lambda state: state, default=usual_pivots)
+    state = jax.lax.while_loop(improvable, improve, state)
     basis = state.basis
-    flow = jnp.zeros_like(cost).at[basis.row, basis.column].add(_amounts(basis, supplies))
+    amounts = _amounts(basis, supplies)
+    is_cell = (basis.row[:, None, None] == jnp.arange(sources)[:, None]) & (
+        basis.column[:, None, None] == jnp.arange(target.shape[0])
+    )
+    flow = jnp.sum(jnp.where(is_cell, amounts[:, None, None], 0), axis=0)
     potentials = _total(state.potentials)
     return Vertex(flow, potentials[:sources], potentials[sources:], ~state.improvable, state.pivots)
 
@@ -110,54 +125,69 @@ def _balanced_supplies(source: Float[Array, " S"], target: Float[Array, " T"]) -
 
 
 def _amounts(basis: _Basis, supplies: Float[Array, "3 n"]) -> Float[Array, " n"]:
-    amounts = _total(jnp.matmul(supplies, basis.inverse.T, precision=_HIGHEST))
+    amounts = _total(jnp.sum(supplies[:, None] * basis.inverse, axis=2))
     return jnp.where(basis.is_arc, jnp.maximum(amounts, 0), 0)
 
 
-def _spanning_tree(
+def _staircase(
     source: Float[Array, " S"], target: Float[Array, " T"], log_plan: Float[Array, "S T"]
 ) -> _Basis:
-    """A feasible tree, built from its leaves.
+    """A feasible tree by the north-west corner rule, sources and sinks in the order that the plan suggests.
 
-    A leaf of the optimal tree is a cell that carries all that is left of its row or its column. So the
-    cell with the largest plan / min(left of row, left of column) goes next; it takes that minimum, and
-    the used-up row or column leaves the game. The last node left is the root.
+    Each source in turn fills the sinks in theirs. The order in which nodes are used up says all: the arc of a
+    node is the last cell that it has a part in. If the node before was of the same side, the arc carries all of
+    its node; else what is used up until then on its node's side beyond that on the other side. The last sink is
+    the root.
     """
-    sources, targets = log_plan.shape
-    nodes = sources + targets
-    dtype = log_plan.dtype
-    negligible = jnp.finfo(dtype).tiny
-    node = jnp.arange(nodes)
-
-    def hang_leaf(_: int, state: tuple[_Basis, Array, Array]) -> tuple[_Basis, Array, Array]:
-        # Row v of `inverse`: what is left at node v as a function of all weights.
-        basis, left, alive = state
-        log_left = jnp.log(jnp.maximum(left, negligible))
-        score = log_plan - jnp.minimum(log_left[:sources, None], log_left[sources:])
-        score = jnp.where(alive[:sources, None] & alive[sources:], score, -jnp.inf)
-        cell = jnp.argmax(score).astype(jnp.int32)
-        row, sink = cell // targets, sources + cell % targets
-        rows_left, sinks_left = alive[:sources].sum(), alive[sources:].sum()
-        drop_row = (sinks_left == 1) | ((rows_left > 1) & (left[row] <= left[sink]))
-        leaf, other = jnp.where(drop_row, row, sink), jnp.where(drop_row, sink, row)
-        is_leaf, is_other = node == leaf, node == other
-        basis = _Basis(
-            inverse=basis.inverse - is_other[:, None] * basis.inverse[leaf],
-            row=jnp.where(is_leaf, row, basis.row),
-            column=jnp.where(is_leaf, sink - sources, basis.column),
-            is_arc=basis.is_arc | is_leaf,
-        )
-        return basis, left - is_other * left[leaf], alive & ~is_leaf
-
-    empty = _Basis(
-        inverse=jnp.eye(nodes, dtype=dtype),
-        row=jnp.zeros(nodes, jnp.int32),
-        column=jnp.zeros(nodes, jnp.int32),
-        is_arc=jnp.zeros(nodes, bool),
+    flow = jnp.exp(log_plan)
+    rows, columns = jnp.arange(flow.shape[0]), jnp.arange(flow.shape[1])
+    row_rank = _ranks(_means(flow, columns.astype(flow.dtype)))
+    column_rank = _ranks(_means(flow.T, row_rank.astype(flow.dtype)))
+    row_end, column_end = _ends(source, row_rank), _ends(target, column_rank)
+    row_first = row_end[:, None] <= column_end  # [S, T]; never both of the last ones
+    row_first = jnp.where(row_rank[:, None] == rows[-1], column_rank == columns[-1], row_first)
+    row_first = jnp.where(column_rank == columns[-1], True, row_first)
+    # The sink at work when a source is used up, and the source when a sink is.
+    column = jnp.sum(~row_first, axis=1)
+    row = jnp.minimum(jnp.sum(row_first, axis=0), rows[-1])
+    column_of_row = jnp.sum(jnp.where(column_rank == column[:, None], columns, 0), axis=1)
+    row_of_column = jnp.sum(jnp.where(row_rank == row[:, None], rows, 0), axis=1)
+    # [v, u]: whether u is used up once v is.
+    rows_done, columns_done = row_rank <= row_rank[:, None], column_rank <= column_rank[:, None]
+    of_rows = jnp.concatenate([1.0 * rows_done, -1.0 * ~row_first], axis=1)
+    of_columns = jnp.concatenate([-1.0 * row_first.T, 1.0 * columns_done], axis=1)
+    after_other_side = jnp.concatenate(
+        [
+            jnp.any(jnp.sum(row_first, axis=0) == row_rank[:, None], axis=1),
+            jnp.any(column == column_rank[:, None], axis=1),
+        ]
     )
-    weights = jnp.concatenate([source, target])
-    basis, _, _ = jax.lax.fori_loop(0, nodes - 1, hang_leaf, (empty, weights, jnp.ones(nodes, bool)))
-    return basis
+    whole_node = jnp.eye(sum(flow.shape))
+    inverse = jnp.where(after_other_side[:, None], jnp.concatenate([of_rows, of_columns]), whole_node)
+    return _Basis(
+        inverse=inverse.astype(flow.dtype),
+        row=jnp.concatenate([rows, row_of_column]).astype(jnp.int32),
+        column=jnp.concatenate([column_of_row, columns]).astype(jnp.int32),
+        is_arc=jnp.concatenate([rows >= 0, column_rank != columns[-1]]),
+    )
+
+
+def _means(flow: Float[Array, "n m"], places: Float[Array, " m"]) -> Float[Array, " n"]:
+    """Where the flow of each node goes on average."""
+    total = flow.sum(axis=1)
+    return jnp.sum(flow * places, axis=1) / jnp.where(total > 0, total, 1)
+
+
+def _ranks(values: Float[Array, " n"]) -> Int[Array, " n"]:
+    """The place of each value in increasing order, from 0; of equal ones the first comes first."""
+    number = jnp.arange(len(values))
+    before = (values < values[:, None]) | ((values == values[:, None]) & (number < number[:, None]))
+    return jnp.sum(before, axis=1)
+
+
+def _ends(weights: Float[Array, " n"], rank: Int[Array, " n"]) -> Float[Array, " n"]:
+    """The sum of each weight and those before it."""
+    return jnp.sum(jnp.where(rank <= rank[:, None], weights, 0), axis=1)
 
 
 def _pivot(basis: _Basis, supplies: Float[Array, "3 n"], cell: Int[Array, ""], targets: int) -> _Basis:

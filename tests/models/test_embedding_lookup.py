@@ -13,7 +13,11 @@ from bert_emd_jax.models.embedding_lookup import sorted_sums, take_rows
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 700), st.integers(1, 400), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 0.99]), st.booleans()
+    st.integers(1, 700),
+    st.integers(1, 400),
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 0.5, 0.99]),
+    st.booleans(),
 )
 def test_sums_by_sorting_are_the_sums(count, rows, seed, share_of_one, leaves_out):
     rng = np.random.default_rng(seed)

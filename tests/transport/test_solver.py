@@ -163,7 +163,8 @@ def test_a_warm_start_needs_fewer_iterations():
     warm = jax.jit(jax.vmap(lambda c, s, t, start: few(c, s, t, initial_potentials=start)))(
         moved, source, target, before.source_potentials
     )
-    assert np.median(warm.gap) < 1e-2 * np.median(cold.gap)
+    # A rounded plan without pivots: its gap is that of the regularisation.
+    assert np.median(warm.gap) < 5e-2 * np.median(cold.gap)
     transposed = jax.jit(jax.vmap(lambda c, s, t, start: few(c.T, t, s, initial_potentials=start)))(
         moved, source, target, before.target_potentials
     )
