@@ -56,6 +56,7 @@ from our_step import KeptOutputs, Ours, parts_of_a_step
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.distillation import teacher_outputs
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
@@ -278,7 +279,8 @@ def main() -> None:
         )
         tokenizer = uncased_tokenizer(args.vocab)
         task = task_of(config.task)
-        data = load_task_data(config.task, task, tokenizer, config.optimizer.steps_on)
+        for_another_length = device_needs().steps_for_another_length
+        data = load_task_data(config.task, task, tokenizer, config.optimizer.steps_on, for_another_length)
         compare(args, config, data, tokenizer)
 
 

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-# Another padded length costs a compilation, as long as some tens of steps save with shorter rows. The more
-# lengths there are, the less another one saves.
-_BATCHES_FOR_ANOTHER_LENGTH = (50, 100, 150, 1000, 2000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +71,13 @@ def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> Enc
     return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
 
 
-def bucket_count(batches: int) -> int:
-    """Returns how many padded lengths pay for their compilation in so many batches."""
-    return 1 + bisect.bisect_right(_BATCHES_FOR_ANOTHER_LENGTH, batches)
+def bucket_count(batches: int, for_another: Sequence[int]) -> int:
+    """Returns how many padded lengths pay for their compilation in so many batches.
+
+    Args:
+      for_another: batches that a second length needs, a third and so on (`DeviceNeeds`).
+    """
+    return 1 + bisect.bisect_right(for_another, batches)
 
 
 def load_task_data(
@@ -85,6 +85,7 @@ def load_task_data(
     task: Task,
     tokenizer: Tokenizer,
     steps_on: Callable[[int], int],
+    steps_for_another_length: Sequence[int],
     *,
     aug_train: bool = False,
 ) -> TaskData:
@@ -92,6 +93,7 @@ def load_task_data(
 
     Args:
       steps_on: from the number of training rows to that of the run's steps.
+      steps_for_another_length: see `bucket_count`.
 
     Raises:
       UserError: a file is missing or a row is bad.
@@ -106,7 +108,7 @@ def load_task_data(
     buckets = choose_bucket_lengths(
         np.concatenate([rows.lengths for rows in (train, dev, *more_dev.values())]),
         config.max_seq_length,
-        count=bucket_count(steps_on(len(train))),
+        count=bucket_count(steps_on(len(train)), steps_for_another_length),
     )
     logger.info(
         "%s: %d training rows, %d dev rows; batches padded to %s tokens",

@@ -1,4 +1,4 @@
-"""An accelerator that this machine has and JAX does not use: said once, since a run on the CPU takes days."""
+"""What is wrong with an accelerator, said once: one that JAX does not use, or that its version makes slow."""
 
 import importlib.util
 import os
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import jaxlib.version
 
+_SLOW_SCATTERS = ("0.10.2", "0.11.0")
 # The second: Linux under Windows. Not proc/driver/nvidia, which containers show that were given no GPU.
 _NVIDIA_DEVICES = ("dev/nvidia[0-9]*", "usr/lib/wsl/lib/nvidia-smi")
 _GOOGLE = "0x1ae0"
@@ -29,6 +31,17 @@ def unused_accelerator(root: Path = Path("/"), environment: Mapping[str, str] = 
     if not hidden and any(any(root.glob(pattern)) for pattern in _NVIDIA_DEVICES):
         return _advice("an NVIDIA GPU", "cuda", ("jax_cuda12_plugin", "jax_cuda13_plugin"))
     return None
+
+
+def slow_version(version: str | None = None) -> str | None:
+    """A line for the log where a GPU meets a jaxlib that is known to be slow on it; else None."""
+    version = version or jaxlib.version.__version__
+    if jax.default_backend() != "gpu" or version not in _SLOW_SCATTERS:
+        return None
+    return (
+        f"jaxlib {version} adds rows on a GPU hundreds of times more slowly than others (openxla/xla issue"
+        " 46225); training does without, but pip install -U 'jax[cuda]' is worth it"
+    )
 
 
 def _has_tpu(root: Path) -> bool:

@@ -12,8 +12,10 @@ class SpeedConfig(Config):
 
     remat: bool = False
     """Compute what is inside a layer again in the backward pass: less memory, more time."""
+    compilation_cache: SameResult[bool] = True
+    """Keep compiled programs: the next run with the same shapes starts at once."""
     compilation_cache_dir: SameResult[Path | None] = None
-    """Keep compiled programs there: the next run with the same shapes starts at once."""
+    """Keep them there; default: at most 4 GB in the user's cache, or where JAX's own setting says."""
     trace_steps: SameResult[int] = 0
     """Write a profiler trace of N steps, after the first ten, to --output_dir/trace (for XProf, Perfetto)."""
 

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from bert_emd_jax.devices.accelerators import unused_accelerator
+from bert_emd_jax.devices.accelerators import slow_version, unused_accelerator
 from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError
 
@@ -37,14 +37,15 @@ Value = TypeVar("Value")
 def initialize(config: MultiHostConfig) -> None:
     """Joins the other processes, where the flags say that there are any. Before anything else asks JAX.
 
-    Says so where JAX leaves an accelerator of this machine alone.
+    Says so where JAX leaves an accelerator of this machine alone, or is slow on it.
 
     Raises:
       UserError: the flags are incomplete, or the others cannot be reached.
     """
     join(config)
-    if (unused := unused_accelerator()) is not None:
-        logger.warning(unused)
+    for problem in (unused_accelerator(), slow_version()):
+        if problem is not None:
+            logger.warning(problem)
 
 
 def join(config: MultiHostConfig) -> None:

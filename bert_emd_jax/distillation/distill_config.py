@@ -59,7 +59,7 @@ class MappingConfig(Config):
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
     epsilon: float = 0.05
-    """Regularisation of the Sinkhorn plan that the exact one is made from, relative to the scale of the costs."""
+    """Regularisation of the Sinkhorn plan from which the exact one is made, relative to the costs' scale."""
     use_attention: bool = True
     """Learn from attention scores."""
     use_hidden: bool = True

@@ -12,7 +12,9 @@ from bert_emd_jax.checkpoints.model_directory import Model, load_model
 from bert_emd_jax.corpus.dataset import PregeneratedData
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import check_rows
+from bert_emd_jax.data.task_data import bucket_count
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import DEVICES, replicate
 from bert_emd_jax.distillation.distill_config import GeneralDistillConfig
 from bert_emd_jax.distillation.students import check_pair, initial_student
@@ -56,7 +58,9 @@ class GeneralDistillTrainer(LayerTrainer):
         dtype = jnp.dtype(config.program.dtype)
         head = BertForMaskedLM if config.masked_lm_weight else BertWithoutHead
         modules = head(student.config, dtype, config.speed.remat), BertWithoutHead(teacher.config, dtype)
-        buckets = choose_bucket_lengths(first_epoch.lengths, data.max_seq_len, _MOST_BUCKETS)
+        steps = config.optimizer.steps(-(-len(first_epoch) // config.optimizer.train_batch_size))
+        count = min(_MOST_BUCKETS, bucket_count(steps, device_needs().steps_for_another_length))
+        buckets = choose_bucket_lengths(first_epoch.lengths, data.max_seq_len, count)
         # An epoch whose longest row is longer than the first one's needs room too.
         buckets = (*(length for length in buckets if length < data.max_seq_len), data.max_seq_len)
         optimizer, validation_rows = config.optimizer, config.held_out_rows

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class LayerFeatures(NamedTuple):
     """What costs compare of one side. A student's hidden states are in the teacher's width.
 
-    attention_scores: [layers, batch, heads, seq, seq]. hidden_states: of the embeddings [batch, seq, dim], and
-    of the layers [layers, batch, seq, dim]. What no cost reads may be None.
+    attention_scores: [layers, batch, heads, seq, seq]. hidden_states: [batch, seq, dim] of the embeddings and
+    [layers, batch, seq, dim] of the layers. What no cost reads may be None.
     """
 
     attention_scores: Any

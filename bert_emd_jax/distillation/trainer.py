@@ -13,6 +13,7 @@ from bert_emd_jax.checkpoints.model_directory import Model, load_model
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
 from bert_emd_jax.distillation.layer_losses import (
@@ -240,7 +241,8 @@ class DistillTrainer(LayerTrainer):
         student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
         steps_on = config.optimizer.steps_on
-        data = load_task_data(config.task, task, student.tokenizer, steps_on, aug_train=config.aug_train)
+        lengths, aug = device_needs().steps_for_another_length, config.aug_train
+        data = load_task_data(config.task, task, student.tokenizer, steps_on, lengths, aug_train=aug)
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
 

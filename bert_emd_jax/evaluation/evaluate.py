@@ -17,6 +17,7 @@ from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_data import bucket_count, encoded, task_of
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -60,7 +61,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         check_rows(dataset, model.config, source)
     lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
     batches = -(-len(lengths) // config.eval_batch_size)
-    buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count=bucket_count(batches))
+    count = bucket_count(batches, device_needs().steps_for_another_length)
+    buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count)
 
     module = BertForSequenceClassification(model.config, jnp.dtype(dtype))
     predictor, params = Predictor(module), replicate(model.params)

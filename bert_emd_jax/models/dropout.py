@@ -20,9 +20,12 @@ def dropout(x: Float[Array, "..."], rate: float, key: Array | None) -> Float[Arr
     return jnp.where(kept, x / (1 - dropped_of_65536 / 65536), jnp.zeros_like(x))
 
 
-def key_at(key: Array | None, place: Array | int) -> Array | None:
-    """The key of one of several numbered places where something is drawn; None without dropout."""
-    return None if key is None else jax.random.fold_in(key, place)
+def keys_at(key: Array | None, places: Array | int) -> Array | None:
+    """The keys of numbered places where something is drawn, made all at once; None without dropout."""
+    if key is None:
+        return None
+    fold = jax.random.fold_in
+    return fold(key, places) if jnp.ndim(places) == 0 else jax.vmap(keys_at, (None, 0))(key, places)
 
 
 def random_uint16(key: Array, shape: tuple[int, ...]) -> UInt16[Array, "..."]:

@@ -1,8 +1,8 @@
 """Rows of an embedding table by their ids, with a gradient that does not depend on fast scatters.
 
-A scatter-add of a batch's gradients adds those of the same token one after the other: a whole third of a train
-step on a GPU, and hundreds of times more where the compiler makes a compare-and-swap loop of it (jaxlib 0.10.2
-and 0.11.0: openxla/xla 46225).
+A scatter-add of a batch's gradients adds those of the same token one after the other: a third of a train step
+on a GPU, and hundreds of times more where the compiler makes a compare-and-swap loop of it (jaxlib 0.10.2 and
+0.11.0: openxla/xla issue 46225).
 """
 
 import functools
@@ -17,7 +17,6 @@ _TILE = 128
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def take_rows(
     table: Float[Array, "rows dim"], ids: Int[Array, "batch seq"], untrained: int | None = None
 ) -> Float[Array, "batch seq dim"]:
@@ -26,11 +25,16 @@ def take_rows(
     Args:
       untrained: the id whose row has no gradient (PyTorch's padding_idx).
     """
+    return _take_rows(table, ids, untrained)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _take_rows(table: Array, ids: Array, untrained: int | None) -> Array:
     return jnp.take(table, ids, axis=0)
 
 
 def _forward(table: Array, ids: Array, untrained: int | None) -> tuple[Array, tuple[Array, Array]]:
-    return take_rows(table, ids, untrained), (ids, jnp.zeros((len(table), 0), table.dtype))
+    return _take_rows(table, ids, untrained), (ids, jnp.zeros((len(table), 0), table.dtype))
 
 
 def _backward(untrained: int | None, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, np.ndarray]:
@@ -50,7 +54,7 @@ def _backward(untrained: int | None, saved: tuple[Array, Array], gradient: Array
     return total.astype(like.dtype), np.zeros(ids.shape, jax.dtypes.float0)
 
 
-take_rows.defvjp(_forward, _backward)
+_take_rows.defvjp(_forward, _backward)
 
 
 def _sums_of_few_rows(ids: Array, values: Array, rows: int, untrained: int | None) -> Array:

@@ -1,6 +1,5 @@
 """The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805), with every layer's internals."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.dropout import dropout, key_at
+from bert_emd_jax.models.dropout import dropout, keys_at
 from bert_emd_jax.models.embedding_lookup import take_rows
 from bert_emd_jax.models.params import STACKED_LAYERS
 
@@ -123,10 +123,15 @@ class SelfAttention(nn.Module):
         return dense(config.hidden_size, config, self.dtype, "output")(context), scores
 
 
+PLACES = 3
+"""How often a layer draws dropout: for its probabilities, after its attention, after its feed-forward part."""
+
+
 class Layer(nn.Module):
     """One encoder layer: attention and feed-forward, each with a residual and a normalisation after it.
 
-    With `positions` it runs at these alone, attending to the whole sequence.
+    With `positions` it runs at these alone, attending to the whole sequence. `dropout_keys` are those of
+    its `PLACES`.
     """
 
     config: BertConfig
@@ -137,24 +142,25 @@ class Layer(nn.Module):
         self,
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
-        dropout_key: Array | None = None,
+        dropout_keys: Array | None = None,
         positions: Int[Array, "batch positions"] | None = None,
     ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
         config = self.config
+        keys = [None] * PLACES if dropout_keys is None else list(dropout_keys)
 
-        def add_and_norm(update: Array, residual: Array, name: str, place: int) -> Array:
-            update = dropout(update, config.hidden_dropout_prob, key_at(dropout_key, place))
+        def add_and_norm(update: Array, residual: Array, name: str, key: Array | None) -> Array:
+            update = dropout(update, config.hidden_dropout_prob, key)
             return layer_norm(config, self.dtype, name)(update + residual)
 
         queries = take_positions(hidden, positions)
         attended, scores = SelfAttention(config, self.dtype, name="attention")(
-            queries, hidden, mask_bias, key_at(dropout_key, 0)
+            queries, hidden, mask_bias, keys[0]
         )
-        attended = add_and_norm(attended, queries, "attention_layer_norm", 1)
+        attended = add_and_norm(attended, queries, "attention_layer_norm", keys[1])
         inner = dense(config.intermediate_size, config, self.dtype, "intermediate")(attended)
         inner = activation(config.hidden_act)(inner)
         output = dense(config.hidden_size, config, self.dtype, "output")(inner)
-        return add_and_norm(output, attended, "output_layer_norm", 2), scores
+        return add_and_norm(output, attended, "output_layer_norm", keys[2]), scores
 
 
 class BertEncoder(nn.Module):
@@ -163,8 +169,8 @@ class BertEncoder(nn.Module):
     Attributes:
       dtype: the compute type (float32, bfloat16 or float16); parameters are float32.
       remat: keeps of a layer only what it returns, and computes the rest again in the backward pass.
-      scan: compiles one layer and loops over them, rather than every layer anew: outputs and dropout masks are
-        the same. None: as it is best on JAX's default device.
+      scan: compiles one layer and loops over them, rather than every layer anew; outputs and dropout masks
+        are the same. None: as it is best on JAX's default device.
     """
 
     config: BertConfig
@@ -187,8 +193,8 @@ class BertEncoder(nn.Module):
         Args:
           attention_mask: 1 for tokens, 0 for padding.
           token_type_ids: segment of each token, 0 if None.
-          dropout_key: switches dropout on. A mask is drawn from it, the number of its layer (the embeddings are
-            0) and its place there.
+          dropout_key: switches dropout on. A mask is drawn from it, the number of its layer (the embeddings
+            are 0) and its place there.
           positions: those of each row whose output is wanted, all if None. The last layer runs at these
             alone, which spares most of its work.
         """
@@ -197,41 +203,44 @@ class BertEncoder(nn.Module):
             token_type_ids = jnp.zeros_like(input_ids)
         # The smallest float32 rather than -inf: a row of padding alone stays finite.
         mask_bias = jnp.where(attention_mask[:, None, None, :].astype(bool), 0.0, jnp.finfo(jnp.float32).min)
+        depth = config.num_hidden_layers
+        keys = keys_at(dropout_key, jnp.arange((depth + 1) * PLACES))
         embedded = Embeddings(config, self.dtype, name="embeddings")(
-            input_ids, token_type_ids, key_at(dropout_key, 0)
+            input_ids, token_type_ids, None if keys is None else keys[0]
         )
+        keys = None if keys is None else keys.reshape(depth + 1, PLACES)[1:]
         if self.is_initializing():
-            for layer in range(config.num_hidden_layers):
+            for layer in range(depth):
                 Layer(config, self.dtype, name=f"layer_{layer}")(embedded, mask_bias)
 
-        def run_layer(params: Any, hidden: Array, layer: Array | int, during: Array | None) -> LayerOutput:
-            module = Layer(config, self.dtype, parent=None)
-            return module.apply({"params": params}, hidden, mask_bias, key_at(dropout_key, layer + 1), during)  # pyright: ignore[reportReturnType]
+        def run_layer(layer: tuple[Any, Array | None], hidden: Array, during: Array | None) -> LayerOutput:
+            module, (params, keys) = Layer(config, self.dtype, parent=None), layer
+            return module.apply({"params": params}, hidden, mask_bias, keys, during)  # pyright: ignore[reportReturnType]
 
         stacked, singles = self.variables["params"].get(STACKED_LAYERS), []
         if stacked is None:
-            singles = [self.variables["params"][f"layer_{n}"] for n in range(config.num_hidden_layers)]
-        scan = scans_layers() if self.scan is None else self.scan
-        if scan or stacked is not None:
+            singles = [self.variables["params"][f"layer_{number}"] for number in range(depth)]
+        if stacked is not None or (device_needs().loops_over_layers if self.scan is None else self.scan):
             if stacked is None:
-                stacked = stack_trees(singles)
-            hidden, outputs = _scan_layers(self._kept(run_layer, False), stacked, embedded, positions)
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles)
+            # Other values than products are cheaper to compute again than to copy to and from their stacks.
+            policy = None if self.remat else jax.checkpoint_policies.dots_saveable
+            run_layer = jax.checkpoint(run_layer, prevent_cse=False, policy=policy)
+            hidden, outputs = _scan_layers(run_layer, (stacked, keys), embedded, positions)
         else:
-            hidden, outputs = _loop_over_layers(self._kept(run_layer, True), singles, embedded, positions)
+            layers = [(params, None if keys is None else keys[n]) for n, params in enumerate(singles)]
+            run_layer = jax.checkpoint(run_layer) if self.remat else run_layer
+            hidden, outputs = _loop_over_layers(run_layer, layers, embedded, positions)
         pooled = None
         if self.with_pooler:
             pooled = nn.tanh(dense(config.hidden_size, config, self.dtype, "pooler")(hidden[:, 0]))
         return EncoderOutput(take_positions(embedded, positions), *outputs, pooled)
 
-    def _kept(self, run_layer: "RunLayer", prevent_cse: bool) -> "RunLayer":
-        """The function of a layer, of which little is kept for the backward pass if that is wanted."""
-        return jax.checkpoint(run_layer, prevent_cse=prevent_cse) if self.remat else run_layer
-
 
 LayerOutput = tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]
 """Hidden states and raw scores of a layer; of all of them with an axis of layers in front."""
-RunLayer = Callable[[Any, Array, Any, Array | None], LayerOutput]
-"""(parameters, hidden states, number of the layer, positions where it runs or None) to its output."""
+RunLayer = Callable[[tuple[Any, Array | None], Array, Array | None], LayerOutput]
+"""((parameters, dropout keys) of a layer, hidden states, positions where it runs or None) to its output."""
 
 
 def _loop_over_layers(
@@ -239,39 +248,26 @@ def _loop_over_layers(
 ) -> tuple[Array, LayerOutput]:
     """Every layer as code of its own."""
     states, scores = [], []
-    for number, params in enumerate(layers):
+    for number, layer in enumerate(layers):
         during, after = (positions, None) if number == len(layers) - 1 else (None, positions)
-        hidden, raw = run_layer(params, hidden, number, during)
+        hidden, raw = run_layer(layer, hidden, during)
         states.append(take_positions(hidden, after))
         scores.append(take_positions(raw, after))
     return hidden, (jnp.stack(states), jnp.stack(scores))
 
 
 def _scan_layers(
-    run_layer: RunLayer, stacked: Any, hidden: Array, positions: Array | None
+    run_layer: RunLayer, layers: Any, hidden: Array, positions: Array | None
 ) -> tuple[Array, LayerOutput]:
-    """One code for all layers, and for the last one another if it runs at some positions alone."""
+    """One code for all layers, and another for the last one if it runs at some positions alone."""
 
-    def body(hidden: Array, layer: tuple[Any, Array]) -> tuple[Array, LayerOutput]:
-        hidden, raw = run_layer(*layer[:1], hidden, layer[1], None)
+    def body(hidden: Array, layer: Any) -> tuple[Array, LayerOutput]:
+        hidden, raw = run_layer(layer, hidden, None)
         return hidden, (take_positions(hidden, positions), take_positions(raw, positions))
 
-    depth = jax.tree.leaves(stacked)[0].shape[0]
-    numbers = jnp.arange(depth)
     if positions is None:
-        return jax.lax.scan(body, hidden, (stacked, numbers))
-    first, last = (jax.tree.map(lambda leaf, part=part: leaf[part], stacked) for part in (slice(-1), -1))
-    hidden, outputs = jax.lax.scan(body, hidden, (first, numbers[:-1]))
-    hidden, raw = run_layer(last, hidden, depth - 1, positions)
+        return jax.lax.scan(body, hidden, layers)
+    first, last = (jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1))
+    hidden, outputs = jax.lax.scan(body, hidden, first)
+    hidden, raw = run_layer(last, hidden, positions)
     return hidden, jax.tree.map(lambda some, one: jnp.concatenate([some, one[None]]), outputs, (hidden, raw))
-
-
-def stack_trees(trees: list[Any]) -> Any:
-    """Trees of arrays as one, with an axis in front."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-@functools.cache
-def scans_layers() -> bool:
-    """Whether a loop over layers is best on the default device: CPUs run it more slowly than every layer's code."""
-    return jax.default_backend() != "cpu"

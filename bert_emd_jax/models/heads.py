@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig, Head
-from bert_emd_jax.models.dropout import dropout, key_at
+from bert_emd_jax.models.dropout import dropout, keys_at
 from bert_emd_jax.models.encoder import (
+    PLACES,
     BertEncoder,
     EncoderOutput,
     dense,
     layer_norm,
-    scans_layers,
     take_positions,
 )
 from bert_emd_jax.models.params import Params, stack_layers
@@ -70,8 +71,9 @@ def forward(
 
 def inference_params(module: nn.Module, params: Params) -> Params:
     """Returns parameters on the host as the module's forward pass takes them without a copy."""
-    scan = getattr(module, "scan", None)
-    return stack_layers(params, module.dtype) if (scans_layers() if scan is None else scan) else params  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(module, BertForSequenceClassification | BertForMaskedLM | BertWithoutHead)
+    scan = device_needs().loops_over_layers if module.scan is None else module.scan
+    return stack_layers(params, module.dtype) if scan else params
 
 
 class BertForSequenceClassification(nn.Module):
@@ -105,7 +107,7 @@ class BertForSequenceClassification(nn.Module):
             features = jax.nn.relu(features)
         rate = config.classifier_dropout
         rate = config.hidden_dropout_prob if rate is None else rate
-        features = dropout(features, rate, key_at(dropout_key, config.num_hidden_layers + 1))
+        features = dropout(features, rate, keys_at(dropout_key, PLACES * (config.num_hidden_layers + 1)))
         # The head runs in float32 at least: it costs nothing and the losses need the digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         logits = dense(config.num_labels, config, wide, "classifier")(features)

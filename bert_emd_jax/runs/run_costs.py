@@ -4,20 +4,31 @@ import logging
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from bert_emd_jax.devices.device_config import SpeedConfig
+from bert_emd_jax.files import cache_directory
 
 logger = logging.getLogger(__name__)
 
 _COMPILATION_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-def keep_compiled_programs(directory: Path | None) -> None:
-    """Keeps compiled programs in a directory, for later runs; None leaves it to JAX's own settings."""
-    if directory is not None:
-        jax.config.update("jax_compilation_cache_dir", str(directory.expanduser().absolute()))
+_MOST_BYTES_KEPT = 4 << 30  # then those go that were used least recently
+
+
+def keep_compiled_programs(config: SpeedConfig) -> None:
+    """Keeps compiled programs for later runs: where flags or JAX's own settings say, else in our cache."""
+    settings = jax.config
+    if not config.compilation_cache:
+        settings.update("jax_enable_compilation_cache", False)
+    elif config.compilation_cache_dir is not None:
+        settings.update("jax_compilation_cache_dir", str(config.compilation_cache_dir.absolute()))
+    elif settings.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        settings.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+        settings.update("jax_compilation_cache_max_size", _MOST_BYTES_KEPT)
 
 
 class RunCosts:

@@ -10,6 +10,7 @@ from bert_emd_jax.checkpoints.model_directory import Model, load_model
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
@@ -50,7 +51,10 @@ class FinetuneTrainer(Trainer):
         model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)
         positions = model.config.max_position_embeddings
         check_length(config.task.max_seq_length, positions, config.bert_model)
-        data = load_task_data(config.task, task, model.tokenizer, config.optimizer.steps_on)
+        for_another_length = device_needs().steps_for_another_length
+        data = load_task_data(
+            config.task, task, model.tokenizer, config.optimizer.steps_on, for_another_length
+        )
         data.check({f"--bert_model {config.bert_model}": model.config})
         return cls(config, model, data)
 

@@ -55,7 +55,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         trainer, speed, path = self._trainer, self._trainer.config.speed, self._directory.path
-        keep_compiled_programs(speed.compilation_cache_dir)
+        keep_compiled_programs(speed)
         self._costs = RunCosts()
         self._fresh = trainer.initial_state()
         self._facts = trainer.prepare()

@@ -8,14 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule, make_optimizer
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import Run
@@ -197,7 +196,7 @@ class Trainer(abc.ABC):
         gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
         after = apply_gradients(state, gradients, self.optimizer)
         after, measurements = self.after_update(state, after, kept, rows)
-        gradient_norm = optax.tree.norm(gradients)
+        gradient_norm = global_norm(gradients)
         after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
         return after, {
             **shares,

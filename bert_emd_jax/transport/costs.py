@@ -209,7 +209,11 @@ def _comparable(student: ArrayLike, teacher: ArrayLike) -> tuple[Array, Array]:
     ours, theirs = jnp.asarray(student), jnp.asarray(teacher)
     if ours.dtype == theirs.dtype and ours.dtype in (jnp.bfloat16, jnp.float16):
         return ours, theirs
-    return tuple(values.astype(jnp.promote_types(values.dtype, jnp.float32)) for values in (ours, theirs))
+    return _wide(ours), _wide(theirs)
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 def _masks(

@@ -1,4 +1,4 @@
-"""Entropy-regularised transport in the log domain: plain Sinkhorn, and annealed Sinkhorn-Newton on the semi-dual.
+"""Entropy-regularised transport in the log domain: plain Sinkhorn, and annealed Newton on the semi-dual.
 
 With the target potentials eliminated (each column of the plan sums to its weight by construction), the dual
 is a concave function of the S source potentials alone, and a Newton step is one S x S linear system.

@@ -67,9 +67,9 @@ def sinkhorn(
 ) -> Plan:
     """The plan of least Σ flow·cost between the weights; jit-, vmap- and differentiable.
 
-    epsilon: regularisation relative to the cost's scale, which is the largest entry after the smallest of each
-      row and then of each column is subtracted. By default 0.05 where pivots follow: the vertex does not depend
-      on it, only how many pivots it takes. Else 0.002, to which it is annealed.
+    epsilon: regularisation relative to the cost's scale, which is the largest entry after the smallest of
+      each row and then of each column is subtracted. By default 0.05 where pivots follow: an exact plan does
+      not depend on it, only how many pivots it takes. Else 0.002, to which it is annealed.
     max_iterations: by default 3 plain Sinkhorn iterations where pivots follow, else 24 Sinkhorn-Newton
       iterations, each with an S x S solve.
     gradient: "envelope": `flow` is the optimal vertex and a constant, and only `cost` has a gradient:

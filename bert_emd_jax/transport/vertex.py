@@ -1,7 +1,7 @@
 """The exact optimal plan on the device: from an approximate plan to an optimal vertex.
 
-On accelerators everything but a last loop, which is seldom entered, is straight code of few small operations: there
-a launch costs more than the work, and a loop whose length the host must read costs most.
+On accelerators everything but a last loop, which is seldom entered, is straight code of few small operations:
+there a launch costs more than the work, and a loop whose length the host must read costs most.
 
 A basis is a spanning tree of S + T - 1 cells. Its inverse has only the entries -1, 0 and 1, so floating point
 updates it without rounding, and each pivot of the simplex method is a handful of small dense operations.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# On the costs of real runs 99 of 100 plans need no more than that from where the staircase is.
+# On costs of real layers (4 x 12) 99 of 100 plans need no more than that from where the staircase is.
 _USUAL_PIVOTS = 8
 
 
@@ -134,10 +134,10 @@ def _staircase(
 ) -> _Basis:
     """A feasible tree by the north-west corner rule, sources and sinks in the order that the plan suggests.
 
-    Each source in turn fills the sinks in theirs. The order in which nodes are used up says all: the arc of a
-    node is the last cell that it has a part in. If the node before was of the same side, the arc carries all of
-    its node; else what is used up until then on its node's side beyond that on the other side. The last sink is
-    the root.
+    Each source in turn fills the sinks in theirs. The order in which nodes are used up says all: the arc of
+    a node is the last cell that it has a part in. If the node before was of the same side, the arc carries
+    all of its node; else what is used up until then on its node's side beyond that on the other side. The
+    last sink is the root.
     """
     flow = jnp.exp(log_plan)
     rows, columns = jnp.arange(flow.shape[0]), jnp.arange(flow.shape[1])

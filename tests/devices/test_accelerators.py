@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from bert_emd_jax.devices import hosts
-from bert_emd_jax.devices.accelerators import unused_accelerator
+from bert_emd_jax.devices.accelerators import slow_version, unused_accelerator
 from bert_emd_jax.devices.device_config import MultiHostConfig
 
 
@@ -91,3 +91,10 @@ def test_training_says_it_at_its_start(monkeypatch, tmp_path, caplog):
     finally:
         hosts.logger.removeHandler(caplog.handler)
     assert "a TPU is here" in caplog.messages
+
+
+def test_a_version_that_is_slow_on_gpus_is_named(monkeypatch):
+    assert slow_version("0.10.2") is None  # on this CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "jaxlib 0.10.2" in (slow_version("0.10.2") or "")
+    assert slow_version("0.11.2") is None

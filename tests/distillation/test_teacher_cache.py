@@ -51,7 +51,7 @@ def config(tmp_path, task_dir) -> DistillConfig:
 @pytest.fixture
 def dataset(config, teacher):
     return load_task_data(
-        config.task, task_of(config.task), teacher.tokenizer, config.optimizer.steps_on
+        config.task, task_of(config.task), teacher.tokenizer, config.optimizer.steps_on, ()
     ).train
 
 

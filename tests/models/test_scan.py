@@ -92,7 +92,8 @@ def test_stacked_parameters_give_the_same_logits(head, logits_only):
     params = initial_params(CONFIG, head, 0)
     module = kind(CONFIG, scan=True)
     stacked = inference_params(module, params)
-    assert "layer_0" not in stacked["bert"] and "layer_0" in params["bert"]
+    assert "layer_0" not in stacked["bert"]
+    assert "layer_0" in params["bert"]
     assert inference_params(kind(CONFIG, scan=False), params) is params
     expected = forward(kind(CONFIG, scan=False), params, batch(), logits_only=logits_only)
     ours = forward(module, stacked, batch(), logits_only=logits_only)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from bert_emd_jax.devices.device_config import SpeedConfig
 from bert_emd_jax.runs.run_costs import RunCosts, keep_compiled_programs
 from bert_emd_jax.runs.step_trace import StepTrace
 
@@ -35,18 +36,34 @@ def test_a_trace_of_some_steps(tmp_path, steps, run, traced):
         pass
 
 
-def test_compiled_programs_are_kept(tmp_path, monkeypatch):
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+@pytest.fixture
+def cache_settings():
+    names = ("dir", "max_size")
+    names = (*(f"jax_compilation_cache_{name}" for name in names), "jax_enable_compilation_cache")
+    names += ("jax_persistent_cache_min_compile_time_secs",)
     before = {name: getattr(jax.config, name) for name in names}
-    try:
-        keep_compiled_programs(None)
-        assert jax.config.jax_compilation_cache_dir == before["jax_compilation_cache_dir"]
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        keep_compiled_programs(tmp_path / "compiled")
+    yield before
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compiled_programs_are_kept(tmp_path, monkeypatch, cache_settings):
+    keep_compiled_programs(SpeedConfig())  # JAX's own setting stands
+    assert jax.config.jax_compilation_cache_dir == cache_settings["jax_compilation_cache_dir"]
+    keep_compiled_programs(SpeedConfig(compilation_cache=False))
+    assert not jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    monkeypatch.setenv("BERT_EMD_JAX_CACHE", str(tmp_path / "cache"))
+    for config, directory in (
+        (SpeedConfig(compilation_cache_dir=tmp_path / "named"), tmp_path / "named"),
+        (SpeedConfig(), tmp_path / "cache" / "compiled"),
+    ):
+        jax.config.update("jax_compilation_cache_dir", None)
+        keep_compiled_programs(config)
         compilation_cache.reset_cache()
+        jax.clear_caches()
         jax.jit(lambda x: jnp.tan(x) + 3.125)(jnp.ones(5)).block_until_ready()
-        assert list((tmp_path / "compiled").iterdir())
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
+        assert list(directory.iterdir())
+    assert jax.config.jax_compilation_cache_max_size > 0

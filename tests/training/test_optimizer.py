@@ -5,7 +5,13 @@ import numpy as np
 import optax
 import pytest
 
-from bert_emd_jax.training.optimizer import decays, learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.optimizer import (
+    _clip_by_global_norm,
+    decays,
+    global_norm,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from bert_emd_jax.training.training_config import OptimizerConfig
 
 
@@ -97,3 +103,16 @@ def test_a_parameter_may_have_a_learning_rate_of_its_own():
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates["logits"]["student"], -0.5, rtol=1e-4)
     np.testing.assert_allclose(updates["dense"]["bias"], 0.02, rtol=1e-4)
+
+
+def test_the_norm_of_all_leaves_and_its_clipping_are_those_of_optax():
+    rng = np.random.default_rng(0)
+    sizes = {"table": (3000, 800), "kernel": (30, 40), "bias": (40,), "number": ()}
+    for scale in (1e-4, 3.0):
+        tree = {name: np.float32(scale * rng.standard_normal(size)) for name, size in sizes.items()}
+        np.testing.assert_allclose(global_norm(tree), optax.tree.norm(tree), rtol=1e-5)
+        ours, theirs = (
+            clip.update(tree, clip.init(tree))[0]
+            for clip in (_clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0))
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
