@@ -218,14 +218,14 @@ def measure_job(
             report.add(
                 f"job_{state}_s",
                 {"first_step": first, "whole": whole, "steps": len(per_step)},
-                f"MRPC, {state}: first step after {first:.1f} s, all {len(per_step)} steps and evaluation after"
-                f" {whole:.1f} s; a step {1e3 * statistics.median(per_step):.1f} ms",
+                f"MRPC, {state}: first step after {first:.1f} s, the whole run after {whole:.1f} s;"
+                f" {len(per_step)} steps, {1e3 * statistics.median(per_step):.1f} ms each",
             )
         if step_of_torch is not None:
             start_of_torch = _import_of_torch()
             total = start_of_torch + len(per_step) * step_of_torch / 1e3
             report.add(
-                "job_torch_s", total, f"  torch: its import and as many steps of 128 tokens {total:.1f} s"
+                "job_torch_s", total, f"  torch: its import, as many steps of 128 tokens: {total:.1f} s"
             )
 
 

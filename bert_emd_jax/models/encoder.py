@@ -124,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 PLACES = 3
-"""How often a layer draws dropout: for its probabilities, after its attention, after its feed-forward part."""
+"""How often a layer draws dropout: for its probabilities, behind its attention, and at its end."""
 
 
 class Layer(nn.Module):

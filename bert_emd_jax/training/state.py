@@ -20,8 +20,8 @@ class TrainState:
 
     `params` holds the trained model and, when distilling, the projection `fit_dense`. `method` is what a
     kind of training keeps beside them from step to step, if anything: layer weights of a distillation.
-    `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not finite. `dropout_key`
-    is the raw key that all steps derive theirs from.
+    `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not finite.
+    `dropout_key` is the raw key that all steps derive theirs from.
     """
 
     step: Int[Array, ""]

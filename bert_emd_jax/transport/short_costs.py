@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
-# A matrix unit sums a piece of so many products in one go, and rounds towards 0 on the way: costs of layers that
-# resemble each other are then wrong by 2e-6, in pieces of 16,384 by 2e-4 (H200). The pieces' sums are float32's.
+# A matrix unit sums a piece of so many products in one go, and rounds towards 0 on the way: costs of layers
+# that resemble each other are then wrong by 2e-6, in pieces of 16,384 by 2e-4 (H200). The sums over pieces
+# are float32's.
 _PIECE = 512
 # Stays above 0 as a mean over a billion elements, and is nothing beside any real difference.
 _LEAST_DIFFERENCE = 1e-28

@@ -1,0 +1,124 @@
+"""The whole step as it is compiled for a GPU or TPU, read on a CPU: no operation that is known to be slow there."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.parallel import DEVICES
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.heads import BertForSequenceClassification, inference_params
+from bert_emd_jax.models.initialization import initial_params, initial_projection
+
+ROWS, LENGTH, VOCABULARY = 6, 10, 70
+PLATFORMS = ("cuda", "tpu")
+
+
+def bert(layers: int, width: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=20,
+        max_position_embeddings=LENGTH,
+        num_labels=3,
+    )
+
+
+@functools.cache
+def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5) -> str:
+    """The module of a bfloat16 step with dropout, before the compiler sees it."""
+    student, teacher = bert(student_layers, 8), bert(teacher_layers, 12)
+    models = (
+        Model(student, initial_params(student, "classifier", 1), None, initial_projection(8, 12, 2)),  # pyright: ignore[reportArgumentType]
+        Model(teacher, initial_params(teacher, "classifier", 3), None),  # pyright: ignore[reportArgumentType]
+    )
+    one = np.ones(1, np.int32)
+    rows = EncodedDataset(one, np.array([0, 1]), one, one, 0)
+    examples = Examples(["a"], None, one, one, ["0"], Path("rows"))
+    task = Task("toy", ("a", "b", "c"), ("accuracy",), {})
+    config = DistillConfig(
+        teacher_model="t",
+        student_config="s",
+        data_dir="d",
+        task_name="sst-2",
+        output_dir="o",
+        dtype="bfloat16",
+    )
+    trainer = DistillTrainer(config, *models, TaskData(task, rows, rows, (LENGTH,), examples))
+    modules = [BertForSequenceClassification(model.config, jax.numpy.bfloat16, scan=True) for model in models]
+    trainer.student_module, trainer.teacher_module = modules
+    constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
+    ids = np.ones((1, ROWS, LENGTH), np.int32)
+    batch = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
+    batch |= {"labels": ids[:, :, 0], "weights": ids[:, :, 0].astype(np.float32)}
+    everywhere = jax.sharding.PartitionSpec()
+    step = jax.shard_map(
+        trainer.update,
+        mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), (DEVICES,)),
+        in_specs=everywhere,
+        out_specs=everywhere,
+        check_vma=False,
+    )
+    exported = jax.export.export(jax.jit(step), platforms=[platform])
+    return exported(trainer.initial_state(), constants, batch).mlir_module()
+
+
+def operations(platform: str, name: str, **layers: int) -> list[str]:
+    return [line for line in lowered(platform, **layers).splitlines() if f"stablehlo.{name}" in line]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_nothing_is_added_to_rows_that_others_add_to(platform):
+    """Sums are stored in the word table, each once; the others have a value of each row of the batch at most."""
+    pattern = r'"stablehlo.scatter"\(.*?<\{(.*?)\}> .*?\}\) : \(tensor<([\dx]+)x(\w+)>'
+    found = re.findall(pattern, lowered(platform), re.DOTALL)
+    assert len(found) == len(operations(platform, "scatter"))
+    shapes = [tuple(map(int, shape.split("x"))) for _, shape, _ in found]
+    assert (VOCABULARY, 8) in shapes
+    for (attributes, _, kind), shape in zip(found, shapes, strict=True):
+        assert kind == "f32"
+        assert "unique_indices = true" in attributes or np.prod(shape) <= ROWS * 3
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_layers_are_compiled_once(platform):
+    """Three loops over layers and that for the last pivots; no more operations for more layers."""
+    assert len(operations(platform, "while")) == 4
+    for name in ("dot_general", "while", "scatter", "rng_bit_generator"):
+        more = operations(platform, name, student_layers=4, teacher_layers=7)
+        assert len(more) == len(operations(platform, name)) > 0, name
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_outputs_of_all_layers_are_not_copied(platform):
+    """Loops write them where the costs read them."""
+    for line in operations(platform, "concatenate"):
+        shape = re.search(r"-> tensor<([\dx]+)x\w+>", line)
+        assert shape, line
+        assert len(shape.group(1).split("x")) < 4 or f"{LENGTH}x" not in shape.group(1), line
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_states_and_scores_stay_in_bfloat16(platform):
+    """No float32 copy of all layers' outputs is kept for the costs."""
+    scores, states = f"5x{ROWS}x2x{LENGTH}x{LENGTH}", f"5x{ROWS}x{LENGTH}x12"
+    converted = [
+        line
+        for line in operations(platform, "convert")
+        if f"-> tensor<{scores}xf32>" in line or f"-> tensor<{states}xf32>" in line
+    ]
+    # Each for the sum of squares alone, into which the compiler takes the conversion.
+    assert len(converted) <= 2
