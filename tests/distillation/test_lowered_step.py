@@ -1,4 +1,4 @@
-"""The whole step as it is compiled for a GPU or TPU, read on a CPU: no operation that is known to be slow there."""
+"""The whole step as it is lowered for a GPU or TPU, read on a CPU: nothing that is known to be slow there."""
 
 import functools
 import re
@@ -82,7 +82,7 @@ def operations(platform: str, name: str, **layers: int) -> list[str]:
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_nothing_is_added_to_rows_that_others_add_to(platform):
-    """Sums are stored in the word table, each once; the others have a value of each row of the batch at most."""
+    """Sums are stored in the word table, each once; others have a value of each row of the batch at most."""
     pattern = r'"stablehlo.scatter"\(.*?<\{(.*?)\}> .*?\}\) : \(tensor<([\dx]+)x(\w+)>'
     found = re.findall(pattern, lowered(platform), re.DOTALL)
     assert len(found) == len(operations(platform, "scatter"))
