@@ -3,10 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bert_emd_jax.report.run_reader import Difference, Results, TestResults
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Difference, Results, TestResults
 
 ABSENT = "–"
 
@@ -26,6 +26,11 @@ def score_text(score: float) -> str:
     return f"{score:.4f}"
 
 
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Returns " (0.7900 to 0.8400)", or nothing."""
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
 def share_text(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f} %"
 
@@ -41,10 +46,30 @@ def rows_text(results: Results, *, of_test: bool = False) -> str:
 def difference_text(difference: Difference, metric_name: str) -> str:
     """Returns how far the student is from its teacher, and between which bounds."""
     way = "above" if difference.value > 0 else "below"
+    apart = f"is {abs(difference.value):.4f} {way}" if difference.value else "scores as high as"
+    doubt = ": these rows do not tell the two apart" if difference.low <= 0 <= difference.high else ""
     return (
-        f"The student is {abs(difference.value):.4f} {way} its teacher in {metric_name}"
-        f" (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f})."
+        f"The student {apart} its teacher in {metric_name}"
+        f" (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}){doubt}."
     )
+
+
+def headline(results: Results, metric: str | None) -> str:
+    """Returns the one line of result, of the split that has chosen nothing if there is one; or ""."""
+    scored = results.test or results
+    where = rows_text(results, of_test=results.test is not None)
+    if metric == HELD_OUT_LOSS and results.student is not None and metric in results.student.metrics:
+        loss = results.student.metrics[metric]
+        return (
+            f"The validation loss is {loss:.4f} on {where}: the losses of the training, weighted as there."
+            " It scores no task, and compares runs with equal weights on equal rows alone."
+        )
+    metric_name = (metric or "score").replace("_", " ")
+    share = retained_share(scored, metric)
+    if share is None:
+        return ""
+    text = f"The student keeps {share_text(share)} of its teacher's {metric_name} on {where}."
+    return text if scored.difference is None else f"{text} {difference_text(scored.difference, metric_name)}"
 
 
 def retained_share(results: Results | TestResults, metric: str | None) -> float | None:
@@ -102,8 +127,17 @@ def _score_rows(
         share = retained_share(scored, name)
         retained = "" if share is None else f"{share_text(share)} retained"
         label = f"{name.replace('_', ' ')}, {split}"
-        rows.append(_row(label, scores, score_text, retained, important=leads and name == metric))
+        row = _row(label, scores, score_text, retained, important=leads and name == metric)
+        if name == metric:
+            row = _with_intervals(row, scored)
+        rows.append(row)
     return rows
+
+
+def _with_intervals(row: TableRow, scored: Results | TestResults) -> TableRow:
+    intervals = (None if model is None else model.interval for model in (scored.teacher, scored.student))
+    teacher, student = map(interval_text, intervals)
+    return replace(row, teacher=row.teacher + teacher, student=row.student + student)
 
 
 def _row(
