@@ -135,26 +135,14 @@ def _millions(values: Sequence[float]) -> str:
 
 def as_text(groups: Sequence[Group]) -> str:
     """Returns the tables and notes for a screen."""
-    parts = [_aligned(comparison_table(groups)), "\n".join(notes(groups))]
+    parts = [tables.aligned(comparison_table(groups)), "\n".join(notes(groups))]
     if lines := differences.difference_table(groups):
         parts.append(
-            f"{differences.title(groups)}\n{_aligned([differences.HEAD, *lines])}\n{differences.NOTE}"
+            f"{differences.title(groups)}\n{tables.aligned([differences.HEAD, *lines])}\n{differences.NOTE}"
         )
     elif len(groups) > 1:
         parts.append(differences.NONE)
     return "\n\n".join(part for part in parts if part)
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> str:
-    """Returns the table, numbers aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in table
-    )
 
 
 def write_comparison(path: Path, groups: Sequence[Group]) -> Path:

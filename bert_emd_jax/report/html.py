@@ -8,7 +8,7 @@ import jinja2
 from bert_emd_jax import layout
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
-from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
+from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
 from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Results, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
@@ -56,7 +56,7 @@ def render(files: RunFiles) -> str:
         rows=[] if results is None else tables.comparison_rows(results, files.primary_metric),
         has_teacher=results is not None and results.teacher is not None,
         has_flops=results is not None and getattr(results.student, "flops_per_sentence", None) is not None,
-        timed_on=_timing_note(results),
+        timed_on=tables.timing_note(results),
         has_intervals=results is not None and getattr((results.test or results).student, "interval", None),
         **_plans(files),
         training=training,
@@ -69,14 +69,6 @@ def render(files: RunFiles) -> str:
         wide=mapping is not None and any(flow.shape[2] > 8 for flow in mapping.flow.values()),
         missing=_missing(files, bool(training), bool(score)),
     )
-
-
-def _timing_note(results: Results | None) -> str:
-    """Returns where the milliseconds of the table were measured; "" without milliseconds."""
-    if results is None or results.student is None or not results.student.milliseconds_per_sentence:
-        return ""
-    where = results.timed_on or "a machine that eval_results.json does not name"
-    return f"Milliseconds are medians over interleaved runs, timed on {where}."
 
 
 def _is_finetune(files: RunFiles) -> bool:
@@ -114,7 +106,9 @@ def _score_tiles(results: Results, metric: str | None) -> list[tuple[str, str]]:
     where = tables.rows_text(results, of_test=results.test is not None)
     share = tables.retained_share(scored, metric)
     if share is not None:
-        tiles.append((tables.share_text(share), f"of the teacher's {name} on {where}"))
+        apart = scored.difference
+        sure = "" if apart is None else f"; difference {apart.low:+.4f} to {apart.high:+.4f}"
+        tiles.append((tables.share_text(share), f"of the teacher's {name} on {where}{sure}"))
     for one, place in ((scored, where), *(((results, tables.rows_text(results)),) if results.test else ())):
         score = None if one.student is None else one.student.metrics.get(metric or "")
         if one.student is None or score is None:
@@ -219,7 +213,7 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
-    """Returns one line for each section that is left out."""
+    """Returns one line for each section that is left out, and for what makes a score worthless."""
     lines = []
     results, metrics, mapping = files.results, files.metrics, files.mapping
     if results is None:
@@ -230,6 +224,7 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
         lines.append("eval_results.json does not have the deciding metric: the score is left out.")
     if files.predictions is None and results is not None and results.labels != ():
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
+    lines += [] if files.predictions is None else constant_models(files.predictions)
     if metrics is None:
         lines.append("There is no metrics.jsonl: the curves over training are left out.")
     else:

@@ -47,11 +47,11 @@ def difference_text(difference: Difference, metric_name: str) -> str:
     """Returns how far the student is from its teacher, and between which bounds."""
     way = "above" if difference.value > 0 else "below"
     apart = f"is {abs(difference.value):.4f} {way}" if difference.value else "scores as high as"
+    how_sure = f"95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}"
+    if difference.low == difference.high:
+        how_sure = "no draw of these rows gives another difference"
     doubt = ": these rows do not tell the two apart" if difference.low <= 0 <= difference.high else ""
-    return (
-        f"The student {apart} its teacher in {metric_name}"
-        f" (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}){doubt}."
-    )
+    return f"The student {apart} its teacher in {metric_name} ({how_sure}){doubt}."
 
 
 def headline(results: Results, metric: str | None) -> str:
@@ -95,9 +95,10 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
     models = results.teacher, results.student
     present = [model for model in models if model is not None]
     rows = []
-    for scored, split in ((results.test, "test"), (results, results.split or "dev")):
+    for scored in (results.test, results):
         if scored is not None:
-            rows += _score_rows(scored, metric, split, leads=scored is (results.test or results))
+            where = rows_text(results, of_test=scored is results.test)
+            rows += _score_rows(scored, metric, where, leads=scored is (results.test or results))
     for label, field, text, words in (
         ("layers", "layers", str, ("fewer", "more")),
         ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
@@ -117,7 +118,7 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
 
 
 def _score_rows(
-    scored: Results | TestResults, metric: str | None, split: str, *, leads: bool
+    scored: Results | TestResults, metric: str | None, where: str, *, leads: bool
 ) -> list[TableRow]:
     models = scored.teacher, scored.student
     rows = []
@@ -126,7 +127,7 @@ def _score_rows(
         scores = [None if model is None else model.metrics.get(name) for model in models]
         share = retained_share(scored, name)
         retained = "" if share is None else f"{share_text(share)} retained"
-        label = f"{name.replace('_', ' ')}, {split}"
+        label = f"{name.replace('_', ' ')}, {where}"
         row = _row(label, scores, score_text, retained, important=leads and name == metric)
         if name == metric:
             row = _with_intervals(row, scored)
@@ -152,7 +153,7 @@ def _row(
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    return f"{value:#.3g}" if value < 99.95 else f"{value:,.0f}"
 
 
 def _megabytes(size: float) -> str:
@@ -161,6 +162,26 @@ def _megabytes(size: float) -> str:
 
 def _operations(count: float) -> str:
     return f"{count / 1e6:,.0f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Returns a table for a screen, numbers aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in table
+    )
+
+
+def timing_note(results: Results | None) -> str:
+    """Returns where the milliseconds of the table were measured; "" without milliseconds."""
+    if results is None or results.student is None or not results.student.milliseconds_per_sentence:
+        return ""
+    where = results.timed_on or "a machine that eval_results.json does not name"
+    return f"Milliseconds are medians over interleaved runs, timed on {where}."
 
 
 def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
