@@ -25,8 +25,8 @@ def test_every_score_says_split_rows_and_interval(tmp_path: Path):
     lines = table(read_results(path)).splitlines()
     assert lines[0] == (
         "The student keeps 100.1 % of its teacher's accuracy on 1,000 test rows. The student is 0.0010 above"
-        " its teacher in accuracy (95 % interval of the difference -0.0200 to +0.0220): these rows do not tell"
-        " the two apart."
+        " its teacher in accuracy (95 % interval of the difference -0.0200 to +0.0220): these rows do not"
+        " tell the two apart."
     )
     found = [" ".join(line.split()) for line in lines]
     of_test = "0.8350 (0.8000 to 0.8500) 0.8360 (0.8100 to 0.8600) 100.1 % retained"
