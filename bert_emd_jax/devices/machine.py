@@ -43,7 +43,7 @@ class Machine:
         if self.load_before is None or self.load_after is None:
             return "load unknown"
         load = f"load {self.load_before:.1f} before, {self.load_after:.1f} after"
-        return f"{load}: busy, if only by the program itself" if self.is_busy else load
+        return f"{load}: busy (the program's own work counts)" if self.is_busy else load
 
     def __str__(self) -> str:
         return f"{self.name}; {self.load_text}"

@@ -116,7 +116,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
         timed = [run for group in groups for run in group.runs if _machine(run) == machine]
         where = [run.results.timed_on.machine for run in timed if run.results.timed_on is not None]
         busy = sum(one.is_busy for one in where)
-        doubt = f"; busy in {busy} of {len(timed)} runs, if only by the program itself" if busy else ""
+        doubt = f"; busy in {busy} of {len(timed)} runs (the program's own work counts)" if busy else ""
         lines.append(f"ms{short}: per sentence, timed on {machine}{doubt}")
     for group in groups:
         for seed, count in Counter(str(run.seed) for run in group.runs if run.seed is not None).items():
@@ -182,22 +182,23 @@ def _run_line(group: Group, run: ComparedRun) -> list[str]:
 
 
 def _score_panels(groups: Sequence[Group]) -> list[Any]:
-    """Returns the dev score of every run over training, one figure per deciding metric."""
+    """Returns the score of every run over training, one figure per task, rows and deciding metric."""
     from bert_emd_jax.report.figures import Series, draw_curves
     from bert_emd_jax.report.sections import Panel
 
     panels = []
-    metrics = dict.fromkeys(run.results.primary_metric for group in groups for run in group.runs)
-    for number, metric in enumerate(name for name in metrics if name is not None):
+    deciding = dict.fromkeys(run.deciding for group in groups for run in group.runs)
+    for number, scored in enumerate(one for one in deciding if one is not None):
+        metric = scored.metric
         series = [
             Series(group.name, _COLORS[index % len(_COLORS)], run.metrics.eval[metric], dots=True)
             for index, group in enumerate(groups)
             for run in group.runs
-            if run.metrics is not None and metric in run.metrics.eval
+            if run.deciding == scored and run.metrics is not None and metric in run.metrics.eval
         ]
         if not series:
             continue
-        title = f"{metric.replace('_', ' ')} on the dev set"
+        title = f"{scored.task}: {scored}"
         svg = draw_curves(f"score-{number}", series, metric.replace("_", " "), title, scale="linear")
         legend = list({one.label: one for one in series}.values())  # one entry for all seeds
         note = "One line per run; runs of one configuration share a colour."

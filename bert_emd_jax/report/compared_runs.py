@@ -86,6 +86,12 @@ class ComparedRun:
         }
 
     @property
+    def deciding(self) -> Scored | None:
+        """What chose the best step, on the rows on which it was measured over the training."""
+        metric = self.results.primary_metric
+        return None if metric is None else self._scored(self.results, metric)
+
+    @property
     def _parts(self) -> list[Results | TestResults]:
         return [part for part in (self.results.test, self.results) if part is not None]
 

@@ -40,8 +40,9 @@ class _Scores:
 
     @property
     def by_seed(self) -> list[float]:
-        """One score of each seed: a repeated seed repeats its result."""
-        return list({str(run.seed): run.scores[self.scored] for run in self.runs}.values())
+        """One score of each seed: a repeated seed repeats its result, and an evaluation has none."""
+        seeded = {str(run.seed): run.scores[self.scored] for run in self.runs if run.seed is not None}
+        return list(seeded.values())
 
     @property
     def chose_step(self) -> bool:

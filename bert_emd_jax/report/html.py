@@ -149,7 +149,7 @@ def _timed_in_short(results: Results) -> str:
     if results.timed_on is None:
         return ""
     machine = results.timed_on.machine
-    return f", on {machine.name}{' while busy' if machine.is_busy else ''}"
+    return f", on {machine.name}{', busy' if machine.is_busy else ''}"
 
 
 def _plans(files: RunFiles) -> dict[str, Any]:

@@ -123,6 +123,11 @@ def test_compare_without_runs(capsys):
     assert "name the output directories" in capsys.readouterr().err
 
 
+def test_a_run_that_is_named_twice_is_no_repetition(runs: list[Path], capsys):
+    assert evaluate.main(["--compare", str(runs[0]), str(runs[0] / ".." / runs[0].name)]) == 2
+    assert f"--compare: {runs[0].resolve()} is named 2 times; name each run once" in capsys.readouterr().err
+
+
 def test_resuming_and_comparing_agree_on_what_changes_a_result(tmp_path: Path):
     """`--resume` refuses other values of just those flags that tell configurations apart, and of the seed."""
     (tmp_path / "run").mkdir()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from report import synthetic_run
+from report.test_report import Page
 from scipy import stats
 
-from bert_emd_jax.report.compare import as_text, notes
+from bert_emd_jax.report.compare import as_text, notes, write_comparison
 from bert_emd_jax.report.compared_runs import group_runs, read_compared_run
 from bert_emd_jax.report.differences import HEAD, difference_table, title
 
@@ -173,9 +174,28 @@ def test_an_evaluation_stands_beside_a_run(pair: list[Path], tmp_path: Path):
     np.testing.assert_allclose(bounds(line["95 % over rows"]), theirs.confidence_interval, atol=0.01)
 
 
+def test_an_evaluation_is_no_seed(pair: list[Path], tmp_path: Path):
+    pair.append(write_run(tmp_path / "again", RIGHT["again"], {"mapping": "emd", "seed": 2}))
+    config = json.loads((pair[1] / "run_config.json").read_text())
+    (pair[1] / "run_config.json").write_text(json.dumps(config | {"flags": config["flags"] | {"seed": None}}))
+    (line,) = differences(*pair)
+    assert line["95 % over seeds"] == "–"
+
+
 def test_the_heading_names_the_baseline(pair: list[Path]):
     groups = group_runs([read_compared_run(run) for run in reversed(pair)])
     assert title(groups) == "Differences to mapping=uniform, the first configuration"
+
+
+def test_tasks_do_not_share_a_figure(pair: list[Path], tmp_path: Path):
+    rows = synthetic_run.metric_rows(40)
+    pair.append(write_run(tmp_path / "mrpc", RIGHT["again"], {"mapping": "none"}, task="mrpc"))
+    for run in pair:
+        synthetic_run.write_rows(run / "metrics.jsonl", rows)
+    groups = group_runs([read_compared_run(run) for run in pair])
+    page = Page(write_comparison(tmp_path / "page.html", groups).read_text())
+    assert page.headings("h3") == ["rotten_tomatoes: accuracy, 200 dev rows", "mrpc: accuracy, 200 dev rows"]
+    assert "mrpc: accuracy, 200 dev rows" in page.tables[0][0]
 
 
 def test_milliseconds_of_two_machines_share_no_column(pair: list[Path], tmp_path: Path):

@@ -193,7 +193,7 @@ def test_the_machine_that_was_timed_is_named(tmp_path: Path):
     page = report(run)
     name = "TPU v4, beside Some Processor, 4 of 8 cores"
     assert f"{name}, 24 tokens per sentence; load 0.5 before, 4.5 after: busy" in page.text
-    assert f"was 8.41, on {name} while busy" in page.text
+    assert f"was 8.41, on {name}, busy" in page.text
 
 
 def test_a_validation_loss_says_what_it_is(tmp_path: Path):
