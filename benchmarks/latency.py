@@ -24,16 +24,16 @@ from measuring import (
     SMALL_TEACHER,
     STUDENT,
     TEACHER,
-    machine,
     median_ratio,
     medians,
     seconds_in_turn,
 )
 
 from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
-from bert_emd_jax.devices.parallel import jit_inference
+from bert_emd_jax.devices.machine import load_average, machine
+from bert_emd_jax.evaluation.model_cost import logits_on_device
 from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import BertForSequenceClassification
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.models.params import Params
 
@@ -41,13 +41,6 @@ BATCH_SIZES = (1, 32)
 LENGTHS = (16, 64, 128)
 
 Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-def our_logits(config: BertConfig, params: Params) -> Logits:
-    module = BertForSequenceClassification(config)
-    on_device = jax.device_put(params)
-    compiled = jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
-    return lambda batch: np.asarray(compiled(on_device, batch))
 
 
 def torch_logits(config: BertConfig, params: Params) -> Logits:
@@ -78,12 +71,15 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     params = initial_params(student, "classifier", 0)
     models = {
-        "student": our_logits(student, params),
-        "teacher": our_logits(teacher, initial_params(teacher, "classifier", 1)),
+        "student": logits_on_device(BertForSequenceClassification(student), params),
+        "teacher": logits_on_device(
+            BertForSequenceClassification(teacher), initial_params(teacher, "classifier", 1)
+        ),
         "student, torch": torch_logits(student, params),
     }
+    load_before = load_average()
     versions = f"jax {jax.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{versions}; {machine()}")
+    print(versions)
     print(f"{'batch':>5}{'length':>8}" + "".join(f"{name + ', ms':>20}" for name in models), end="")
     print(f"{'torch / ours':>15}{'teacher / student':>19}")
     for rows in BATCH_SIZES:
@@ -97,6 +93,7 @@ def main() -> None:
             torch_ratio = median_ratio(times["student, torch"], times["student"])
             teacher_ratio = median_ratio(times["teacher"], times["student"])
             print(f"{rows:>5}{length:>8}{shown}{torch_ratio:>15.2f}{teacher_ratio:>19.1f}", flush=True)
+    print(f"timed on {machine(jax.local_devices()[0].device_kind, load_before)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from comparison.records import processor
 
 from bert_emd_jax.commands import demo, demo_assets
+from bert_emd_jax.evaluation.model_cost import seconds_in_turn as seconds_in_turn
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -41,17 +42,6 @@ def seconds(call: Callable[[], object], clock: Clock = time.perf_counter) -> flo
     start = clock()
     call()
     return clock() - start
-
-
-def seconds_in_turn(
-    calls: Mapping[Any, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
-) -> dict[Any, list[float]]:
-    """Returns the seconds of every call in every round; the calls take turns, so that noise hits them all."""
-    times: dict[Any, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call, clock))
-    return times
 
 
 def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:

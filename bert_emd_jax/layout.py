@@ -10,6 +10,7 @@ METRICS = "metrics.jsonl"
 LAYER_MAPPING = "layer_mapping.npz"
 RESULTS = "eval_results.json"
 DEV_PREDICTIONS = "dev_predictions.jsonl"
+TEST_PREDICTIONS = "test_predictions.jsonl"
 NONFINITE_STEPS = "bad_steps.json"
 TEACHER_OUTPUTS = "teacher_outputs"
 TRACE = "trace"
@@ -19,7 +20,7 @@ REPORT = "report.html"
 
 WRITTEN = (
     *(CONFIG, "vocab.txt", "tokenizer.json", "tokenizer_config.json", PARAMS, PYTORCH),
-    *(CHECKPOINTS, RUN_CONFIG, METRICS, LAYER_MAPPING, RESULTS, DEV_PREDICTIONS, NONFINITE_STEPS),
-    *(TEACHER_OUTPUTS, TRACE, TENSORBOARD, WANDB, REPORT),
+    *(CHECKPOINTS, RUN_CONFIG, METRICS, LAYER_MAPPING, RESULTS, DEV_PREDICTIONS),
+    *(TEST_PREDICTIONS, NONFINITE_STEPS, TEACHER_OUTPUTS, TRACE, TENSORBOARD, WANDB, REPORT),
 )
 """All that a training program writes to its output directory; --overwrite removes these and nothing else."""

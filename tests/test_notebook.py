@@ -42,6 +42,8 @@ def test_it_is_a_clean_notebook():
 
 def test_it_runs(tmp_path, tiny_model_dir, monkeypatch, capsys):
     from bert_emd_jax.commands import demo_assets
+    from bert_emd_jax.devices.machine import machine
+    from bert_emd_jax.evaluation.model_cost import Latency
     from bert_emd_jax.training import dry_run, task_evaluation
 
     model = tiny_model_dir("start", num_hidden_layers=2, id2label=None)
@@ -60,7 +62,9 @@ def test_it_runs(tmp_path, tiny_model_dir, monkeypatch, capsys):
     # Half of the time would go into compiling what is measured; the tests of both do so.
     monkeypatch.setattr(dry_run, "_measured", lambda *_: {"memory": 10**9, "seconds_per_step": {32: 1.0}})
     monkeypatch.setattr(
-        task_evaluation, "milliseconds_per_sentence", lambda models, *_: {name: {"1": 1.0} for name in models}
+        task_evaluation,
+        "measure_latency",
+        lambda models, _: Latency({name: {"1": 1.0} for name in models}, 8, machine("cpu", None)),
     )
     monkeypatch.setenv("BERT_EMD_SMOKE", "1")
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])

@@ -20,7 +20,10 @@ from comparison.tasks import training_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is deleted of a finished run, the weights only of runs that no other run loads.
-_HEAVY = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PYTORCH, layout.DEV_PREDICTIONS)
+_HEAVY = (
+    *(layout.CHECKPOINTS, layout.TENSORBOARD, layout.PYTORCH),
+    *(layout.DEV_PREDICTIONS, layout.TEST_PREDICTIONS),
+)
 _WEIGHTS = (layout.PARAMS, "vocab.txt", "tokenizer_config.json", layout.CONFIG)
 
 

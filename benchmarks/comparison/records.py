@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bert_emd_jax import layout
+from bert_emd_jax.devices.machine import processor_name
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.runs.layer_mapping import read_mapping
@@ -225,7 +225,4 @@ def _environment(config: dict[str, Any]) -> dict[str, Any]:
 
 def processor() -> str:
     """Returns the name of the processor and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+    return f"{processor_name()}, {os.cpu_count()} cores"

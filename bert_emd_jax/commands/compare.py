@@ -1,6 +1,7 @@
 """run_eval.py --compare: finished runs side by side; no model is loaded."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,15 @@ def run(config: CompareConfig) -> None:
     """Prints the table and writes the page."""
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.report import compare
+    from bert_emd_jax.report.compared_runs import group_runs, read_compared_run
 
     if not config.compare:
         raise UserError("--compare: name the output directories of the runs")
-    groups = compare.group_runs([compare.read_compared_run(directory) for directory in config.compare])
-    print(compare.as_text(compare.comparison_table(groups)))
+    for directory, count in Counter(directory.resolve() for directory in config.compare).items():
+        if count > 1:
+            raise UserError(f"--compare: {directory} is named {count} times; name each run once")
+    groups = group_runs([read_compared_run(directory) for directory in config.compare])
+    print(compare.as_text(groups))
     if config.output_dir is not None:
         print(f"page: {compare.write_comparison(config.output_dir / compare.PAGE, groups)}")
 

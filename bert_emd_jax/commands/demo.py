@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from bert_emd_jax.commands import demo_assets, distill, evaluate, finetune
 from bert_emd_jax.commands.cli import run_program
@@ -16,6 +15,8 @@ from bert_emd_jax.configs import Config
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_text
 from bert_emd_jax.layout import REPORT, RESULTS
+from bert_emd_jax.report import tables
+from bert_emd_jax.report.run_reader import Results, read_results
 
 DEV_ROWS = 500
 TEST_ROWS = 1000
@@ -54,7 +55,7 @@ def run(config: DemoConfig) -> None:
         call(evaluate.main, "run_eval.py", [*flags, "--output_dir", str(root / f"evaluation_{name}")])
 
     print()
-    print(table({name: results_of(root, name) for name in ("teacher", "student")}))
+    print(table(read_results(student / RESULTS)))
     if config.smoke:
         print("(a smoke run: some hundred rows show that everything works, and teach next to nothing)")
     print(f"\nopen {student / REPORT}")
@@ -93,22 +94,19 @@ def call(program: Callable[..., int], name: str, flags: list[str]) -> None:
         raise UserError(f"{name} failed, see above")
 
 
-def results_of(root: Path, name: str) -> dict[str, Any]:
-    """Returns what run_eval.py wrote about a model."""
-    return read_json(root / f"evaluation_{name}" / RESULTS)["student"]
-
-
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Returns accuracy, size and latency of the models, one line each."""
-    lines = [
-        f"{'':8} {'accuracy':>9} {'layers':>7} {'parameters':>11} {'ms/sentence':>12} {'at batch 32':>12}"
+def table(results: Results) -> str:
+    """Returns scores, sizes and latency of both models as the report has them: a line each, on which rows."""
+    rows = [
+        [row.label, row.teacher, row.student, row.comparison]
+        for row in tables.comparison_rows(results, results.primary_metric)
     ]
-    for name, result in results.items():
-        latency = result["milliseconds_per_sentence"]
-        lines.append(
-            f"{name:8} {result['metrics']['accuracy']:9.3f} {result['layers']:7d} {result['parameters']:11,d}"
-            f" {latency['1']:12.2f} {latency['32']:12.2f}"
-        )
+    lines = [
+        tables.headline(results, results.primary_metric),
+        "",
+        tables.aligned([["", "teacher", "student", ""], *rows]),
+        "In brackets: 95 % intervals over other rows.",
+        tables.timing_note(results),
+    ]
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bert_emd_jax.commands import compare
 from bert_emd_jax.commands.cli import run_program
+from bert_emd_jax.devices.machine import Machine
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 
 
@@ -22,6 +23,8 @@ def run(config: EvaluationConfig) -> None:
         print(f"{where}; 95 % interval of {results['primary_metric']}: {low:.4f} to {high:.4f}")
     for batch_size, milliseconds in student["milliseconds_per_sentence"].items():
         print(f"milliseconds per sentence, batch {batch_size}: {milliseconds:.2f}")
+    timed_on = results["timed_on"]
+    print(f"timed on {Machine.from_json(timed_on)}; {timed_on['tokens']} tokens per sentence")
     print(f"results and predictions: {config.program.output_dir}")
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from bert_emd_jax.commands.programs import typed_name
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.layout import RESULTS
 from bert_emd_jax.training.training_config import TrainingConfig
 
 
@@ -14,6 +15,8 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
       UserError: the run of which this was the dry one would not start.
     """
     from bert_emd_jax.devices.hosts import is_main
+    from bert_emd_jax.report import tables
+    from bert_emd_jax.report.run_reader import read_results
 
     if not is_main():
         return
@@ -27,13 +30,8 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     for name in ("student", "teacher"):
         if name in results:
             print(f"{name if 'teacher' in results else 'model'}: {_scores(results, name, metric)}")
-    lead = results.get("test", results)
-    if "difference" in lead:
-        above = lead["difference"]
-        print(
-            f"student - teacher: {metric} {above['value']:+.4f}"
-            f" (95 % interval {above['low']:+.4f} to {above['high']:+.4f})"
-        )
+    if headline := tables.headline(read_results(directory / RESULTS), metric):
+        print(headline)
     print(f"model directory: {directory}")
     print(f"for transformers: {directory / 'pytorch'}")
     print(f"report: {directory / 'report.html'}")

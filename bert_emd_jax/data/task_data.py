@@ -27,7 +27,8 @@ class TaskData:
     """Training and dev rows, and the padded lengths of their batches.
 
     `dev_examples` are the texts of `dev`; `more_dev` are further dev sets by the suffix of their metrics'
-    names: `_mismatched`. `test` are test rows, if they have labels: they choose nothing.
+    names: `_mismatched`. `test` are test rows, if they have labels, and `test_examples` their texts: they
+    choose nothing.
     """
 
     task: Task
@@ -37,6 +38,7 @@ class TaskData:
     dev_examples: Examples
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
     test: EncodedDataset | None = None
+    test_examples: Examples | None = None
 
     def check(self, models: Mapping[object, BertConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
@@ -117,15 +119,15 @@ def load_task_data(
         len(dev),
         ", ".join(map(str, buckets)),
     )
-    return TaskData(
-        task, train, dev, buckets, dev_examples, more_dev, _labelled_test_rows(config, task, tokenizer)
-    )
+    test_examples = _labelled_test_rows(config, task)
+    test = None if test_examples is None else encoded(config, tokenizer, test_examples)
+    return TaskData(task, train, dev, buckets, dev_examples, more_dev, test, test_examples)
 
 
-def _labelled_test_rows(config: TaskConfig, task: Task, tokenizer: Tokenizer) -> EncodedDataset | None:
+def _labelled_test_rows(config: TaskConfig, task: Task) -> Examples | None:
     """The test split, if it is there and has labels, as those of own data mostly have and GLUE's have not."""
     file = task.splits.get("test")
     if str(config.data_dir) == TFDS or file is None or file.label is None:
         return None
     examples = read_split(task, config.data_dir, "test")
-    return None if examples.labels is None else encoded(config, tokenizer, examples)
+    return None if examples.labels is None else examples

@@ -132,5 +132,7 @@ class GeneralDistillTrainer(LayerTrainer):
         return {
             "task": "general distillation",
             "split": "held out",
+            "rows": self.config.held_out_rows,
+            "chose_step": True,
             "student": {"metrics": self._validation(params), **size_of(model.config, model.params)},
         }

@@ -23,7 +23,7 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
-from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json
@@ -84,7 +84,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         if config.submission:
             path = write_submission(output_dir, task, split, examples, logits)
             logger.info("for the GLUE benchmark: %s", path)
-    latency = milliseconds_per_sentence({"student": (module, model.params)}, datasets[config.split], buckets)
+    latency = measure_latency({"student": (module, model.params)}, datasets[config.split])
     results = {
         "program": PROGRAM,
         "task": task.name,
@@ -96,8 +96,9 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             **interval,
             **size_of(model.config, model.params),
             "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
-            "milliseconds_per_sentence": latency["student"],
+            "milliseconds_per_sentence": latency.milliseconds["student"],
         },
+        "timed_on": latency.timed_on(),
         "flags": plain_values(config.flags()),
     }
     write_json(output_dir / RESULTS, results)

@@ -1,6 +1,7 @@
-"""How far a score, or a difference of two, may be off: the percentile bootstrap over the rows of a split."""
+"""How far a score, or a difference of two, may be off: over other rows, and over other seeds."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -20,19 +21,38 @@ def score_interval(
 
 def difference_interval(
     metric: str,
-    ours: Float[np.ndarray, "rows labels"],
-    theirs: Float[np.ndarray, "rows labels"],
+    ours: Sequence[Float[np.ndarray, "rows labels"]],
+    theirs: Sequence[Float[np.ndarray, "rows labels"]],
     labels: Num[np.ndarray, " rows"],
 ) -> tuple[float, float]:
-    """The interval of what `ours` scores above `theirs`; both see the same resampled rows."""
-    return _interval(
-        np.concatenate(
-            [
-                _scores(metric, ours, labels, rows) - _scores(metric, theirs, labels, rows)
-                for rows in _draws(len(labels))
-            ]
-        )
-    )
+    """The interval, by a paired percentile bootstrap, of what `ours` score above `theirs` on other rows.
+
+    All see the same resampled rows. Of several models the mean score counts; that other seeds would give
+    other models is not in it: `seeds_interval` has that.
+    """
+
+    def mean(models: Sequence[np.ndarray], rows: np.ndarray) -> Float[np.ndarray, " draws"]:
+        return np.mean([_scores(metric, logits, labels, rows) for logits in models], axis=0)
+
+    return _interval(np.concatenate([mean(ours, rows) - mean(theirs, rows) for rows in _draws(len(labels))]))
+
+
+def seeds_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
+    """The t interval of the difference of two means of scores, one of each seed, on the same rows.
+
+    Takes both to scatter alike, so that one of them may be a single score. None without a second seed, or if
+    equal scores say nothing of the scatter.
+    """
+    freedom = len(ours) + len(theirs) - 2
+    if not ours or not theirs or freedom < 1:
+        return None
+    squares = sum(float(np.sum(np.subtract(scores, np.mean(scores)) ** 2)) for scores in (ours, theirs))
+    if squares < 1e-20:
+        return None
+    error = math.sqrt(squares / freedom * (1 / len(ours) + 1 / len(theirs)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    difference = float(np.mean(ours) - np.mean(theirs))
+    return difference - half, difference + half
 
 
 def _interval(scores: Float[np.ndarray, " draws"]) -> tuple[float, float]:

@@ -1,7 +1,10 @@
 """What a model costs to use: parameters, bytes, operations and milliseconds per sentence."""
 
+import functools
+import math
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.devices.machine import Machine, load_average, machine
 from bert_emd_jax.devices.parallel import jit_inference
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import forward
@@ -45,41 +49,61 @@ def flops_per_sentence(config: BertConfig, lengths: Int[np.ndarray, " rows"]) ->
     return float(np.mean(2 * (layers + pooler_and_classifier)))
 
 
-def milliseconds_per_sentence(
-    modules: dict[str, tuple[nn.Module, Any]],
-    dataset: EncodedDataset,
-    bucket_lengths: tuple[int, ...],
-    repeats: int = 10,
-) -> dict[str, dict[str, float]]:
-    """Median milliseconds per sentence of each model on one device: {model: {batch size: ms}}.
+class Latency(NamedTuple):
+    """Median milliseconds per sentence, {model: {batch size: ms}}, of sentences of `tokens` on `machine`."""
 
-    The models run in turn, so that a noisy moment of the machine hits all of them.
+    milliseconds: dict[str, dict[str, float]]
+    tokens: int
+    machine: Machine
+
+    def timed_on(self) -> dict[str, Any]:
+        """What a results file says beside the milliseconds."""
+        return {"tokens": self.tokens, **self.machine.as_json()}
+
+
+def measure_latency(
+    modules: dict[str, tuple[nn.Module, Any]], dataset: EncodedDataset, rounds: int = 10
+) -> Latency:
+    """Times each model on one device, from token ids in NumPy to logits in NumPy.
+
+    The models run in turn, so that a noisy moment of the machine hits all of them. The sentences are padded
+    to the median length of the dataset's, whatever lengths a program pads to, so that programs agree.
 
     Args:
       modules: name → (module, parameters on the host).
-      bucket_lengths: the sentences are padded to the smallest that holds the median row; longer rows are
-        left out of the sample.
     """
-    length = min(bucket for bucket in bucket_lengths if bucket >= np.median(dataset.lengths))
-    device = jax.local_devices()[0]
+    load_before = load_average()
+    length = min(8 * math.ceil(np.median(dataset.lengths) / 8), int(dataset.lengths.max()))
     fitting = np.flatnonzero(dataset.lengths <= length)
-    on_device = {name: jax.device_put(params, device) for name, (_, params) in modules.items()}
-    compiled = {
-        name: jit_inference(
-            lambda params, batch, module=module: forward(module, params, batch, logits_only=True).logits
-        )
-        for name, (module, _) in modules.items()
-    }
+    models = {name: logits_on_device(module, params) for name, (module, params) in modules.items()}
     result: dict[str, dict[str, float]] = {name: {} for name in modules}
     for batch_size in LATENCY_BATCH_SIZES:
-        batch = jax.device_put(dataset.collate(np.resize(fitting, batch_size), length), device)
-        seconds: dict[str, list[float]] = {name: [] for name in modules}
-        for repeat in range(repeats + 1):
-            for name, compute in compiled.items():
-                start = time.perf_counter()
-                compute(on_device[name], batch).block_until_ready()
-                if repeat:  # the first call compiles
-                    seconds[name].append(time.perf_counter() - start)
-        for name, times in seconds.items():
-            result[name][str(batch_size)] = 1000 * float(np.median(times)) / batch_size
-    return result
+        batch = dataset.collate(np.resize(fitting, batch_size), length)
+        calls = {name: functools.partial(logits, batch) for name, logits in models.items()}
+        seconds_in_turn(calls, 1)  # compiles
+        for name, seconds in seconds_in_turn(calls, rounds).items():
+            result[name][str(batch_size)] = 1000 * float(np.median(seconds)) / batch_size
+    return Latency(result, length, machine(jax.local_devices()[0].device_kind, load_before))
+
+
+def logits_on_device(module: nn.Module, params: Any) -> Callable[[Any], np.ndarray]:
+    """Returns the compiled forward pass of a classifier: a batch in NumPy to logits in NumPy."""
+    on_device = jax.device_put(params, jax.local_devices()[0])
+    compute = jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
+    return lambda batch: np.asarray(compute(on_device, batch))
+
+
+def seconds_in_turn(
+    calls: Mapping[Any, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Any, list[float]]:
+    """Returns the seconds of every call in every round; the calls take turns, so that noise hits them all.
+
+    A call must not return before its work is done.
+    """
+    times: dict[Any, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            times[name].append(clock() - start)
+    return times

@@ -8,8 +8,8 @@ import jinja2
 from bert_emd_jax import layout
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
-from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, RunFiles, read_run
+from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Results, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 
@@ -56,6 +56,8 @@ def render(files: RunFiles) -> str:
         rows=[] if results is None else tables.comparison_rows(results, files.primary_metric),
         has_teacher=results is not None and results.teacher is not None,
         has_flops=results is not None and getattr(results.student, "flops_per_sentence", None) is not None,
+        timed_on=tables.timing_note(results),
+        has_intervals=results is not None and getattr((results.test or results).student, "interval", None),
         **_plans(files),
         training=training,
         score=score,
@@ -91,28 +93,37 @@ def _title(files: RunFiles) -> str:
 def _headline(files: RunFiles) -> dict[str, Any]:
     """Returns the one line of result, and the few numbers under it with their meanings."""
     results, metric = files.results, files.primary_metric
-    headline, tiles = "", []
     if results is None or results.student is None:
-        return {"headline": headline, "tiles": tiles}
-    student, teacher = results.student, results.teacher
-    metric_name = (metric or "score").replace("_", " ")
-    # What has chosen nothing leads.
+        return {"headline": "", "tiles": []}
+    tiles = [*_score_tiles(results, metric), *_cost_tiles(results)]
+    return {"headline": tables.headline(results, metric), "tiles": tiles}
+
+
+def _score_tiles(results: Results, metric: str | None) -> list[tuple[str, str]]:
+    """Returns the share retained and the scores; what has chosen nothing leads."""
+    tiles, name = [], (metric or "score").replace("_", " ")
     scored = results.test or results
-    share = tables.retained_share(scored, metric)
     where = tables.rows_text(results, of_test=results.test is not None)
+    share = tables.retained_share(scored, metric)
     if share is not None:
-        headline = f"The student keeps {tables.share_text(share)} of its teacher's {metric_name} on {where}."
-        if scored.difference is not None:
-            headline += f" {tables.difference_text(scored.difference, metric_name)}"
-        tiles.append((tables.share_text(share), f"of the teacher's {metric_name} on {where}"))
+        apart = scored.difference
+        sure = "" if apart is None else f"; difference {apart.low:+.4f} to {apart.high:+.4f}"
+        tiles.append((tables.share_text(share), f"of the teacher's {name} on {where}{sure}"))
     for one, place in ((scored, where), *(((results, tables.rows_text(results)),) if results.test else ())):
         score = None if one.student is None else one.student.metrics.get(metric or "")
-        if score is None:
+        if one.student is None or score is None:
             continue
         teacher_score = None if one.teacher is None else one.teacher.metrics.get(metric or "")
+        interval = tables.interval_text(one.student.interval)
         beside = "" if teacher_score is None else f"; teacher {tables.score_text(teacher_score)}"
-        on = "" if metric == HELD_OUT_LOSS else f" on {place}"
-        tiles.append((tables.score_text(score), f"{metric_name}{on}{beside}"))
+        tiles.append((tables.score_text(score), f"{name}{interval} on {place}{beside}"))
+    return tiles
+
+
+def _cost_tiles(results: Results) -> list[tuple[str, str]]:
+    """Returns size and latency of the student, beside its teacher's."""
+    tiles, student, teacher = [], results.student, results.teacher
+    assert student is not None
     if student.parameters:
         millions = f"{student.parameters / 1e6:,.1f}"
         if teacher is not None and teacher.parameters:
@@ -124,13 +135,21 @@ def _headline(files: RunFiles) -> dict[str, Any]:
     of_teacher = {} if teacher is None else teacher.milliseconds_per_sentence
     if latency:
         batch = min(latency)
+        meaning, where = f"per sentence at batch {batch}", _timed_in_short(results)
         if batch in of_teacher:
             ratio = tables.times(of_teacher[batch], latency[batch], "faster", "slower")
-            meaning = f"{latency[batch]:.3g} ms per sentence at batch {batch}, was {of_teacher[batch]:.3g}"
-            tiles.append((ratio, meaning))
+            meaning = f"{latency[batch]:.3g} ms {meaning}, was {of_teacher[batch]:.3g}"
+            tiles.append((ratio, f"{meaning}{where}"))
         else:
-            tiles.append((f"{latency[batch]:.3g} ms", f"per sentence at batch {batch}"))
-    return {"headline": headline, "tiles": tiles}
+            tiles.append((f"{latency[batch]:.3g} ms", f"{meaning}{where}"))
+    return tiles
+
+
+def _timed_in_short(results: Results) -> str:
+    if results.timed_on is None:
+        return ""
+    machine = results.timed_on.machine
+    return f", on {machine.name}{', busy' if machine.is_busy else ''}"
 
 
 def _plans(files: RunFiles) -> dict[str, Any]:
@@ -194,7 +213,7 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
-    """Returns one line for each section that is left out."""
+    """Returns one line for each section that is left out, and for what makes a score worthless."""
     lines = []
     results, metrics, mapping = files.results, files.metrics, files.mapping
     if results is None:
@@ -205,6 +224,7 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
         lines.append("eval_results.json does not have the deciding metric: the score is left out.")
     if files.predictions is None and results is not None and results.labels != ():
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
+    lines += [] if files.predictions is None else constant_models(files.predictions)
     if metrics is None:
         lines.append("There is no metrics.jsonl: the curves over training are left out.")
     else:

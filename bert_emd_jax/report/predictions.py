@@ -51,6 +51,19 @@ def agreement(predictions: Predictions) -> str:
     )
 
 
+def constant_models(predictions: Predictions) -> list[str]:
+    """Says which models predict one label, or one value, on every row: their scores are those of guessing."""
+    lines = []
+    for model, values in predictions.by_model.items():
+        found = np.unique(values if predictions.labels is None else values.argmax(axis=1))
+        if len(found) == 1 and len(values) > 1:
+            what = f"{found[0]:.3g}" if predictions.labels is None else predictions.labels[int(found[0])]
+            lines.append(
+                f"The {model} predicts {what} on all {len(values):,} dev rows: its score is that of guessing."
+            )
+    return lines
+
+
 def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]:
     """Returns the rows on which teacher and student differ most; without a teacher, student and label.
 

@@ -1,5 +1,7 @@
 """Reads and checks the files of a run, so that the rest of the report can rely on their content."""
 
+import csv
+import io
 import json
 import math
 import shlex
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from bert_emd_jax import layout
+from bert_emd_jax.devices.machine import Machine
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
@@ -53,6 +56,25 @@ class ModelResult:
     file_bytes: int | None
     flops_per_sentence: float | None
     milliseconds_per_sentence: dict[int, float]
+    interval: tuple[float, float] | None = None
+    """The 95 % interval of the deciding metric over other rows."""
+
+
+@dataclass(frozen=True)
+class TimedOn:
+    """Where the milliseconds were measured, and how long the sentences were."""
+
+    machine: Machine
+    tokens: int | None
+
+    @property
+    def name(self) -> str:
+        """All but the load, which differs from run to run."""
+        tokens = "" if self.tokens is None else f", {self.tokens} tokens per sentence"
+        return f"{self.machine.name}{tokens}"
+
+    def __str__(self) -> str:
+        return f"{self.name}; {self.machine.load_text}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Results:
     chose_step: bool = False
     difference: Difference | None = None
     test: TestResults | None = None
+    timed_on: TimedOn | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +304,7 @@ def read_results(path: Path) -> Results:
         chose_step=content.get("chose_step") is True,
         difference=_difference(path, content.get("difference")),
         test=_test_results(path, content.get("test")),
+        timed_on=_timed_on(path, content.get("timed_on")),
     )
 
 
@@ -306,6 +330,40 @@ def _difference(path: Path, entry: Any) -> Difference | None:
     return None if None in numbers else Difference(*numbers)
 
 
+def _timed_on(path: Path, entry: Any) -> TimedOn | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: timed_on must be an object: restore it, or run again")
+
+    def number(name: str, whole: bool = False) -> Any:
+        return _number(path, f"timed_on.{name}", entry.get(name), whole)
+
+    cores, machine_cores = number("cores", whole=True), number("machine_cores", whole=True)
+    if cores is None or machine_cores is None:
+        return None
+    return TimedOn(
+        Machine(
+            device=str(entry.get("device")),
+            processor=str(entry.get("processor")),
+            cores=cores,
+            machine_cores=machine_cores,
+            load_before=number("load_before"),
+            load_after=number("load_after"),
+        ),
+        tokens=number("tokens", whole=True),
+    )
+
+
+def _interval(path: Path, role: str, entry: Any) -> tuple[float, float] | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, list) or len(entry) != 2:
+        raise UserError(f"{path}: {role}.interval must be two numbers: restore it, or run again")
+    low, high = (_number(path, f"{role}.interval", value) for value in entry)
+    return None if low is None or high is None else (low, high)
+
+
 def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
     if entry is None:
         return None
@@ -329,6 +387,7 @@ def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
         metrics=numbers("metrics"),
         flops_per_sentence=_number(path, f"{role}.flops_per_sentence", entry.get("flops_per_sentence")),
         milliseconds_per_sentence={int(batch): value for batch, value in latency.items()},
+        interval=_interval(path, role, entry.get("interval")),
         **{name: _number(path, f"{role}.{name}", entry.get(name), whole=True) for name in sizes},
     )
 
@@ -384,6 +443,38 @@ def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | 
         texts=texts,
         truth=np.array(truth, float if labels is None else int),
         by_model={model: np.array(values, float) for model, values in by_model.items()},
+    )
+
+
+def read_prediction_table(path: Path) -> Predictions | None:
+    """Reads `predictions_SPLIT.tsv` of run_eval.py; None if it has no labels. Texts are not in it.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter="\t", strict=True)
+        if "label" not in header:
+            return None
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        labels = tuple(
+            name.removeprefix("probability_") for name in header if name.startswith("probability_")
+        )
+        names = [f"probability_{label}" for label in labels] or ["prediction"]
+        values = np.array([columns[name] for name in names]).astype(float).T
+        truth = [labels.index(label) if labels else float(label) for label in columns["label"]]
+        if not np.isfinite(values).all():
+            raise ValueError("a prediction is not a finite number")
+    except (ValueError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"{path}: not a table of predictions ({error}): restore the file, or run again"
+        ) from error
+    return Predictions(
+        labels=labels or None,
+        identifiers=list(columns["index"]),
+        texts=[],
+        truth=np.array(truth, int if labels else float),
+        by_model={"student": values if labels else values[:, 0]},
     )
 
 

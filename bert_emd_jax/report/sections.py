@@ -80,9 +80,13 @@ def score_panels(files: RunFiles) -> list[Panel]:
     ]
     teacher = files.results.teacher if files.results is not None else None
     level = teacher.metrics.get(primary) if teacher is not None and primary is not None else None
+    rows = None if files.results is None else files.results.rows
+    where = "the dev set" if rows is None else f"{rows:,} dev rows"
+    if primary == HELD_OUT_LOSS:
+        where = "the rows held out" if rows is None else f"{rows:,} rows held out"
     return _panels(
         "score",
-        "Loss on the rows held out" if primary == HELD_OUT_LOSS else "Score on the dev set",
+        f"{'Loss' if primary == HELD_OUT_LOSS else 'Score'} on {where}",
         series,
         (primary or "score").replace("_", " ") if len(names) == 1 else "score",
         scale="linear",

@@ -3,10 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bert_emd_jax.report.run_reader import Difference, Results, TestResults
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Difference, Results, TestResults
 
 ABSENT = "–"
 
@@ -26,6 +26,11 @@ def score_text(score: float) -> str:
     return f"{score:.4f}"
 
 
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Returns " (0.7900 to 0.8400)", or nothing."""
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
 def share_text(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f} %"
 
@@ -41,10 +46,30 @@ def rows_text(results: Results, *, of_test: bool = False) -> str:
 def difference_text(difference: Difference, metric_name: str) -> str:
     """Returns how far the student is from its teacher, and between which bounds."""
     way = "above" if difference.value > 0 else "below"
-    return (
-        f"The student is {abs(difference.value):.4f} {way} its teacher in {metric_name}"
-        f" (95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f})."
-    )
+    apart = f"is {abs(difference.value):.4f} {way}" if difference.value else "scores as high as"
+    how_sure = f"95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}"
+    if difference.low == difference.high:
+        how_sure = "no draw of these rows gives another difference"
+    doubt = ": these rows do not tell the two apart" if difference.low <= 0 <= difference.high else ""
+    return f"The student {apart} its teacher in {metric_name} ({how_sure}){doubt}."
+
+
+def headline(results: Results, metric: str | None) -> str:
+    """Returns the one line of result, of the split that has chosen nothing if there is one; or ""."""
+    scored = results.test or results
+    where = rows_text(results, of_test=results.test is not None)
+    if metric == HELD_OUT_LOSS and results.student is not None and metric in results.student.metrics:
+        loss = results.student.metrics[metric]
+        return (
+            f"The validation loss is {loss:.4f} on {where}: the losses of the training, weighted as there."
+            " It scores no task, and compares runs with equal weights on equal rows alone."
+        )
+    metric_name = (metric or "score").replace("_", " ")
+    share = retained_share(scored, metric)
+    if share is None:
+        return ""
+    text = f"The student keeps {share_text(share)} of its teacher's {metric_name} on {where}."
+    return text if scored.difference is None else f"{text} {difference_text(scored.difference, metric_name)}"
 
 
 def retained_share(results: Results | TestResults, metric: str | None) -> float | None:
@@ -70,9 +95,10 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
     models = results.teacher, results.student
     present = [model for model in models if model is not None]
     rows = []
-    for scored, split in ((results.test, "test"), (results, results.split or "dev")):
+    for scored in (results.test, results):
         if scored is not None:
-            rows += _score_rows(scored, metric, split, leads=scored is (results.test or results))
+            where = rows_text(results, of_test=scored is results.test)
+            rows += _score_rows(scored, metric, where, leads=scored is (results.test or results))
     for label, field, text, words in (
         ("layers", "layers", str, ("fewer", "more")),
         ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
@@ -92,7 +118,7 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
 
 
 def _score_rows(
-    scored: Results | TestResults, metric: str | None, split: str, *, leads: bool
+    scored: Results | TestResults, metric: str | None, where: str, *, leads: bool
 ) -> list[TableRow]:
     models = scored.teacher, scored.student
     rows = []
@@ -101,9 +127,18 @@ def _score_rows(
         scores = [None if model is None else model.metrics.get(name) for model in models]
         share = retained_share(scored, name)
         retained = "" if share is None else f"{share_text(share)} retained"
-        label = f"{name.replace('_', ' ')}, {split}"
-        rows.append(_row(label, scores, score_text, retained, important=leads and name == metric))
+        label = f"{name.replace('_', ' ')}, {where}"
+        row = _row(label, scores, score_text, retained, important=leads and name == metric)
+        if name == metric:
+            row = _with_intervals(row, scored)
+        rows.append(row)
     return rows
+
+
+def _with_intervals(row: TableRow, scored: Results | TestResults) -> TableRow:
+    intervals = (None if model is None else model.interval for model in (scored.teacher, scored.student))
+    teacher, student = map(interval_text, intervals)
+    return replace(row, teacher=row.teacher + teacher, student=row.student + student)
 
 
 def _row(
@@ -118,7 +153,7 @@ def _row(
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    return f"{value:#.3g}" if value < 99.95 else f"{value:,.0f}"
 
 
 def _megabytes(size: float) -> str:
@@ -127,6 +162,26 @@ def _megabytes(size: float) -> str:
 
 def _operations(count: float) -> str:
     return f"{count / 1e6:,.0f} M" if count < 1e9 else f"{count / 1e9:,.1f} G"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Returns a table for a screen, numbers aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in table
+    )
+
+
+def timing_note(results: Results | None) -> str:
+    """Returns where the milliseconds of the table were measured; "" without milliseconds."""
+    if results is None or results.student is None or not results.student.milliseconds_per_sentence:
+        return ""
+    where = results.timed_on or "a machine that eval_results.json does not name"
+    return f"Milliseconds are medians over interleaved runs, timed on {where}."
 
 
 def settings(values: dict[str, Any]) -> list[tuple[str, str]]:

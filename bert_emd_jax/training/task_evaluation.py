@@ -16,11 +16,11 @@ from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
-from bert_emd_jax.evaluation.model_cost import flops_per_sentence, milliseconds_per_sentence, size_of
+from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertForSequenceClassification
 from bert_emd_jax.training.row_source import TaskRows
@@ -59,14 +59,12 @@ class TaskEvaluation:
         `test` has the same of a test split with labels, which has chosen nothing. `interval` and `difference`
         (the student's score above its teacher's, with `low` and `high`) are of the deciding metric.
 
-        Writes what they predict on the first dev set to the run's directory.
+        Writes what they predict on the first dev set, and on the test split, to the run's directory.
         """
         data = self._data
         modules = {name: classifier(model.config, self._dtype) for name, model in models.items()}
-        latency = milliseconds_per_sentence(
-            {name: (modules[name], model.params) for name, model in models.items()},
-            data.dev,
-            data.bucket_lengths,
+        latency = measure_latency(
+            {name: (modules[name], model.params) for name, model in models.items()}, data.dev
         )
         measured, predictions, on_test = {}, {}, {}
         for name, model in models.items():
@@ -81,17 +79,20 @@ class TaskEvaluation:
                 "metrics": metrics,
                 **size_of(model.config, model.params),
                 "flops_per_sentence": flops_per_sentence(model.config, data.dev.lengths),
-                "milliseconds_per_sentence": latency[name],
+                "milliseconds_per_sentence": latency.milliseconds[name],
             }
             if data.test is not None:
                 on_test[name] = self._logits(predictor, params, data.test)
         path = self._directory / layout.DEV_PREDICTIONS
-        write_dev_predictions(path, data.task, data.dev_examples, predictions)
+        write_row_predictions(path, data.task, data.dev_examples, predictions)
+        if data.test_examples is not None:
+            path = self._directory / layout.TEST_PREDICTIONS
+            write_row_predictions(path, data.task, data.test_examples, on_test)
         certainty = self._certainty(data.dev, predictions)
         for name, interval in certainty.pop("intervals").items():
             measured[name]["interval"] = interval
         results = {"task": data.task.name, "split": "dev", "rows": len(data.dev), "chose_step": True}
-        results |= {"labels": data.task.labels, **measured, **certainty}
+        results |= {"labels": data.task.labels, **measured, **certainty, "timed_on": latency.timed_on()}
         if data.test is not None:
             of_test = self._certainty(data.test, on_test)
             scores = {
@@ -115,7 +116,7 @@ class TaskEvaluation:
         }
         if len(logits) == 2:
             student, teacher = logits["student"], logits["teacher"]
-            low, high = difference_interval(metric, student, teacher, rows.labels)
+            low, high = difference_interval(metric, [student], [teacher], rows.labels)
             scores = (self._scores(rows, values)[metric] for values in (student, teacher))
             ours, theirs = scores
             result["difference"] = {"value": ours - theirs, "low": low, "high": high}

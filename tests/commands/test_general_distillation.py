@@ -67,6 +67,7 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     assert len(losses) == 3
     assert losses[-1] < 0.9 * losses[0]
     metrics = results["student"]["metrics"]
+    assert (results["rows"], results["chose_step"]) == (12, True)
     assert metrics["held_out_loss"] == pytest.approx(min(losses), rel=1e-5)
 
     # The best student's loss, computed anew on all held-out rows at once.

@@ -37,6 +37,7 @@ def comparable(run: Path) -> dict[str, object]:
     """All that a run leaves but the times in it."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     results = json.loads((run / "eval_results.json").read_text())
+    del results["timed_on"]
     for side in ("student", "teacher"):
         del results[side]["milliseconds_per_sentence"]
     with np.load(run / "layer_mapping.npz") as mapping:

@@ -63,6 +63,17 @@ def test_finetune_distill_evaluate_and_convert(tmp_path, task_dir, tiny_model_di
         ours, theirs = (scored[name]["metrics"]["accuracy"] for name in ("student", "teacher"))
         assert above["low"] <= above["value"] <= above["high"]
         assert above["value"] == pytest.approx(ours - theirs)
+    for split in ("dev", "test"):  # from the rows that were kept, by themselves
+        kept = [
+            json.loads(line) for line in (student / f"{split}_predictions.jsonl").read_text().splitlines()
+        ]
+        right = [results["labels"][int(np.argmax(row["student"]))] == row["label"] for row in kept]
+        scored = results["test"] if split == "test" else results
+        assert np.mean(right) == pytest.approx(scored["student"]["metrics"]["accuracy"])
+    assert results["timed_on"]["cores"] >= 1
+    said = capsys.readouterr().out
+    assert "The student keeps" in said
+    assert f"of its teacher's accuracy on {results['test']['rows']} test rows" in said
     assert results["teacher"]["layers"] == 4
     assert results["student"]["layers"] == 2
     checks = rows(student, "check")

@@ -1,5 +1,6 @@
 """Damaged runs: what a run left behind, read to go on with it, to report it and to compare it."""
 
+import dataclasses
 import io
 import json
 import random
@@ -13,7 +14,8 @@ from mutations.mutators import damaged_bytes, damaged_json, damaged_json_lines, 
 from report import synthetic_run
 
 from bert_emd_jax.configs import plain_values
-from bert_emd_jax.report.compare import group_runs, read_compared_run
+from bert_emd_jax.report.compare import as_text
+from bert_emd_jax.report.compared_runs import group_runs, read_compared_run
 from bert_emd_jax.report.html import render
 from bert_emd_jax.report.run_reader import read_run
 from bert_emd_jax.runs.layer_mapping import COST_KINDS, LayerMappingWriter
@@ -119,11 +121,13 @@ def test_arrays_in_layer_mappings(tmp_path: Path, run: dict[str, bytes], name: s
         ("run_config.json", damaged_object),
         ("eval_results.json", damaged_object),
         ("metrics.jsonl", damaged_lines),
+        ("dev_predictions.jsonl", damaged_lines),
     ],
 )
 def test_runs_to_compare(tmp_path: Path, run: dict[str, bytes], name: str, mutate):
     def read(directory: Path) -> None:
-        group_runs([read_compared_run(directory)] * 2)
+        other = dataclasses.replace(read_compared_run(directory), program="another")
+        as_text(group_runs([read_compared_run(directory), other]))
 
     survives(tmp_path / "run", run, name, read, mutate, 200)
 

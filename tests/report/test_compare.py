@@ -12,13 +12,8 @@ from report.test_report import Page
 from bert_emd_jax.commands import evaluate
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.report.compare import (
-    comparison_table,
-    group_runs,
-    mean_text,
-    read_compared_run,
-    repeated_flags,
-)
+from bert_emd_jax.report.compare import comparison_table, mean_text
+from bert_emd_jax.report.compared_runs import group_runs, read_compared_run, repeated_flags
 from bert_emd_jax.training.run import directory_of
 
 SCORES = {"emd": [0.81, 0.83, 0.82], "uniform": [0.80, 0.78], "none": [0.7]}
@@ -53,7 +48,7 @@ def test_means_and_deviations(runs: list[Path]):
         if len(scores) > 1:
             assert numbers[1] == pytest.approx(np.std(scores, ddof=1), abs=5e-5)
         kept = 100 * np.array(scores) / teacher
-        assert float(cells["% retained"].split(" ± ")[0]) == pytest.approx(kept.mean(), abs=0.05)
+        assert float(cells["% retained, dev"].split(" ± ")[0]) == pytest.approx(kept.mean(), abs=0.05)
         assert (cells["M FLOPs"], cells["ms, batch 32"]) == ("300.2", "1.19")
     assert mean_text([]) == "–"
 
@@ -66,8 +61,13 @@ def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
     assert "mapping=emd         3  0.8200 ± 0.0100" in printed
     assert str(page) in printed
     parsed = Page(page.read_text())
-    assert parsed.headings() == ["Configurations", "Scores over training", "Runs"]
-    assert len(parsed.tables[1]) == 1 + len(runs)
+    assert parsed.headings() == [
+        "Configurations",
+        "Differences to mapping=emd, the first configuration",
+        "Scores over training",
+        "Runs",
+    ]
+    assert len(parsed.tables[-1]) == 1 + len(runs)
     assert "http" not in parsed.source
     assert "script" not in {tag for tag, _ in parsed.tags}
 
@@ -84,9 +84,11 @@ def test_splits_do_not_share_a_column(runs: list[Path]):
     path.write_text(json.dumps(results))
     groups = group_runs([read_compared_run(run) for run in (runs[0], runs[3])])
     head, *lines = comparison_table(groups)
-    assert head[2:4] == ["accuracy, test", "accuracy, dev"]
+    assert head[2:4] == ["accuracy, 1,000 test rows", "accuracy, dev"]
     assert [line[2] for line in lines] == ["0.7900", "–"]
-    assert dict(zip(head, lines[0], strict=True))["% retained"] == "98.8"
+    ours, other = (dict(zip(head, line, strict=True)) for line in lines)
+    assert (ours["% retained, 1,000 test rows"], other["% retained, 1,000 test rows"]) == ("98.8", "–")
+    assert (ours["% retained, dev"], other["% retained, dev"]) == ("98.4", "97.1")
 
 
 def test_programs_are_not_compared_by_flags_of_their_own(runs: list[Path], tmp_path: Path):
@@ -119,6 +121,11 @@ def test_what_is_no_finished_run(tmp_path: Path, content: str | None, message: s
 def test_compare_without_runs(capsys):
     assert evaluate.main(["--compare"]) == 2
     assert "name the output directories" in capsys.readouterr().err
+
+
+def test_a_run_that_is_named_twice_is_no_repetition(runs: list[Path], capsys):
+    assert evaluate.main(["--compare", str(runs[0]), str(runs[0] / ".." / runs[0].name)]) == 2
+    assert f"--compare: {runs[0].resolve()} is named 2 times; name each run once" in capsys.readouterr().err
 
 
 def test_resuming_and_comparing_agree_on_what_changes_a_result(tmp_path: Path):

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.dev_predictions import write_dev_predictions
+from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
 from bert_emd_jax.report.run_reader import read_predictions
 from bert_emd_jax.report.tables import flags_by_source
@@ -121,7 +121,7 @@ def test_what_is_written_is_read(tmp_path: Path, regression: bool):
     logits = {
         name: rng.normal(size=(4, task.num_labels)).astype(np.float32) for name in ("student", "teacher")
     }
-    write_dev_predictions(tmp_path / "dev_predictions.jsonl", task, examples, logits)
+    write_row_predictions(tmp_path / "dev_predictions.jsonl", task, examples, logits)
     read = read_predictions(tmp_path / "dev_predictions.jsonl", task.labels)
     assert read is not None
     assert [text for (text,) in read.texts] == texts

@@ -13,6 +13,8 @@ from report import synthetic_run
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report import write_report
+from bert_emd_jax.report.run_reader import Difference
+from bert_emd_jax.report.tables import difference_text
 
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{0}$"
 VOID = {"meta", "link", "img", "br", "hr", "input", "rect", "path", "use"}
@@ -82,7 +84,7 @@ def test_sections_of_a_distillation(page: Page):
         "The mapping over training",
         "Training",
         "Predictions on the dev set",
-        "Where teacher and student disagree most",
+        "Where teacher and student differ most",
         "The run",
     ]
     assert "left out" not in page.text
@@ -117,7 +119,7 @@ def test_no_color_is_left_that_ignores_the_theme(page: Page):
 
 def test_the_comparison_has_the_files_numbers(page: Page):
     rows = {row[0]: row[1:] for row in page.tables[0]}
-    assert rows["accuracy, dev"] == ["0.8235", "0.8049", f"{100 * 0.8049 / 0.8235:.1f} % retained"]
+    assert rows["accuracy, the dev rows"] == ["0.8235", "0.8049", f"{100 * 0.8049 / 0.8235:.1f} % retained"]
     assert rows["parameters"] == ["22,713,986", "17,389,826", f"{22713986 / 17389826:.2f}× smaller"]
     assert rows["weights file"] == ["90.9 MB", "69.6 MB", f"{90864192 / 69567544:.2f}× smaller"]
     assert rows["ms per sentence, batch 1"] == ["8.41", "4.52", f"{8.41 / 4.52:.2f}× faster"]
@@ -155,8 +157,63 @@ def test_what_has_chosen_nothing_leads(tmp_path: Path):
         in page.text
     )
     assert "accuracy on 500 dev rows, which chose the step; teacher 0.8100" in page.text
-    labels = [row[0] for row in page.tables[0]]
-    assert labels.index("accuracy, test") < labels.index("accuracy, dev")
+    of_test, of_dev = (row for row in page.tables[0] if row[0].startswith("accuracy, "))
+    assert of_test == [
+        "accuracy, 1,000 test rows",
+        *("0.8350 (0.8100 to 0.8600)", "0.8180 (0.7900 to 0.8400)", "98.0 % retained"),
+    ]
+    assert of_dev[0] == "accuracy, 500 dev rows, which chose the step"
+    assert "test rows; difference -0.0310 to -0.0030" in page.text  # beside the share, in its tile
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ((-0.01, -0.02, -0.001), "is 0.0100 below its teacher in f1 (95 % interval"),
+        (
+            (0.01, -0.02, 0.03),
+            "above its teacher in f1 (95 % interval of the difference -0.0200 to +0.0300)",
+        ),
+        ((0.0, -0.02, 0.03), "scores as high as its teacher in f1 (95 %"),
+        ((0.0, 0.0, 0.0), "(no draw of these rows gives another difference): these rows do not tell the two"),
+    ],
+)
+def test_a_difference_says_whether_it_is_one(difference: tuple[float, float, float], words: str):
+    text = difference_text(Difference(*difference), "f1")
+    assert words in text
+    assert ("do not tell" in text) == (difference[1] <= 0 <= difference[2])
+
+
+def test_the_machine_that_was_timed_is_named(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    assert "timed on a machine that eval_results.json does not name" in report(run).text
+    machine = {"device": "TPU v4", "processor": "Some Processor", "cores": 4, "machine_cores": 8}
+    timed_on = machine | {"load_before": 0.5, "load_after": 4.5, "tokens": 24}
+    (run / "eval_results.json").write_text(json.dumps(synthetic_run.results() | {"timed_on": timed_on}))
+    page = report(run)
+    name = "TPU v4, beside Some Processor, 4 of 8 cores"
+    assert f"{name}, 24 tokens per sentence; load 0.5 before, 4.5 after: busy" in page.text
+    assert f"was 8.41, on {name}, busy" in page.text
+
+
+def test_a_validation_loss_says_what_it_is(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    results = {"task": "general distillation", "split": "held out", "primary_metric": "held_out_loss"}
+    results |= {"rows": 1000, "chose_step": True, "student": {"metrics": {"held_out_loss": 1.25}}}
+    (run / "eval_results.json").write_text(json.dumps(results))
+    page = report(run)
+    assert "The validation loss is 1.2500 on 1,000 held out rows, which chose the step" in page.text
+    assert "It scores no task" in page.text
+    assert "retained" not in page.text
+
+
+def test_a_model_that_always_says_the_same_is_named(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path / "run")
+    rows = [row | {"student": [0.7, 0.3]} for row in synthetic_run.predictions()]
+    synthetic_run.write_rows(run / "dev_predictions.jsonl", rows)
+    page = report(run)
+    assert f"The student predicts negative on all {len(rows)} dev rows" in page.text
+    assert "The teacher predicts" not in page.text
 
 
 @pytest.mark.parametrize("kind", ["attention", "hidden"])
@@ -235,13 +292,13 @@ def test_hostile_text_stays_text(tmp_path: Path):
             [
                 "Teacher and student",
                 "Predictions on the dev set",
-                "Where teacher and student disagree most",
+                "Where teacher and student differ most",
             ],
             "no eval_results.json",
         ),
         (
             "dev_predictions.jsonl",
-            ["Predictions on the dev set", "Where teacher and student disagree most"],
+            ["Predictions on the dev set", "Where teacher and student differ most"],
             "no dev_predictions.jsonl",
         ),
         ("layer_mapping.npz", ["Which layer learns from which"], "no layer_mapping.npz"),

@@ -1,4 +1,4 @@
-"""What a trained model and its teacher predict on every dev row, for the report and for tools of your own."""
+"""What a trained model and its teacher predict on every row, for the report, --compare and own tools."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from bert_emd_jax.data.task import Task
 from bert_emd_jax.files import replacing
 
 
-def write_dev_predictions(
+def write_row_predictions(
     path: Path, task: Task, examples: Examples, logits: Mapping[str, Float[np.ndarray, "rows labels"]]
 ) -> None:
     """Writes one JSON object per row: identifier, text or texts, label, predictions.
@@ -21,7 +21,7 @@ def write_dev_predictions(
     `logits` by model, as "student" and "teacher": each becomes the list of the classes' probabilities in the
     order of the task's labels, or the predicted value for regression.
     """
-    assert examples.labels is not None  # read_split refuses dev rows without a label
+    assert examples.labels is not None  # dev rows without are refused, test rows not scored
     values = {
         model: array[:, 0] if task.is_regression else softmax(array.astype(np.float64), axis=1)
         for model, array in logits.items()

@@ -1,0 +1,188 @@
+"""Finished runs to be compared: what each scored, on which rows, and which are repetitions."""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_emd_jax import layout
+from bert_emd_jax.configs import all_flags
+from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
+from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
+from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from bert_emd_jax.report import tables
+from bert_emd_jax.report.run_reader import (
+    HELD_OUT_LOSS,
+    MetricsCurves,
+    ModelResult,
+    Predictions,
+    Results,
+    TestResults,
+    read_metrics,
+    read_object,
+    read_prediction_table,
+    read_predictions,
+    read_results,
+)
+from bert_emd_jax.training.training_config import FinetuneConfig
+
+_TRAINING_PREDICTIONS = {"dev": layout.DEV_PREDICTIONS, "test": layout.TEST_PREDICTIONS}
+_OF_COUNTED_ROWS = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS, HELD_OUT_LOSS)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric on the rows of a split of a task: others do not compare with it. `rows`: None if unknown."""
+
+    task: str
+    split: str
+    rows: int | None
+    metric: str
+
+    @property
+    def place(self) -> str:
+        return self.split if self.rows is None else f"{self.rows:,} {self.split} rows"
+
+    def __str__(self) -> str:
+        return f"{self.metric.replace('_', ' ')}, {self.place}"
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A finished run: its flags and its results. `metrics` is None for those of run_eval.py."""
+
+    directory: Path
+    program: str
+    flags: dict[str, Any]
+    results: Results
+    student: ModelResult
+    metrics: MetricsCurves | None
+
+    @property
+    def seed(self) -> Any:
+        return self.flags.get("seed")
+
+    @functools.cached_property
+    def scores(self) -> dict[Scored, float]:
+        """The student's scores; those on a labelled test split, which has chosen nothing, first."""
+        return {
+            self._scored(part, name): value
+            for part in self._parts
+            if part.student is not None
+            for name, value in part.student.metrics.items()
+        }
+
+    @functools.cached_property
+    def shares(self) -> dict[Scored, float]:
+        """What the student retains of its teacher's score in the deciding metric."""
+        metric = self.results.primary_metric
+        return {
+            self._scored(part, metric): share
+            for part in self._parts
+            if metric is not None and (share := tables.retained_share(part, metric)) is not None
+        }
+
+    @property
+    def deciding(self) -> Scored | None:
+        """What chose the best step, on the rows on which it was measured over the training."""
+        metric = self.results.primary_metric
+        return None if metric is None else self._scored(self.results, metric)
+
+    @property
+    def _parts(self) -> list[Results | TestResults]:
+        return [part for part in (self.results.test, self.results) if part is not None]
+
+    def _scored(self, part: Results | TestResults, metric: str) -> Scored:
+        split = "test" if isinstance(part, TestResults) else part.split or "dev"
+        # A further dev set, whose metrics have a suffix, has rows of its own.
+        rows = part.rows if metric in _OF_COUNTED_ROWS else None
+        return Scored(self.results.task or "run", split, rows, metric)
+
+    def predictions(self, split: str) -> Predictions | None:
+        """Reads what the student predicts on every row of a split; None if the run has not kept it.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if self.program == "run_eval":
+            path = self.directory / f"predictions_{split}.tsv"
+            return read_prediction_table(path) if path.is_file() else None
+        name, labels = _TRAINING_PREDICTIONS.get(split), self.results.labels
+        if name is None or labels == () or not (self.directory / name).is_file():
+            return None
+        return read_predictions(self.directory / name, labels)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Repetitions of one configuration; `name` lists the flags in which it differs from the other groups."""
+
+    name: str
+    runs: list[ComparedRun]
+
+    def values(self, value: Callable[[ComparedRun], float | None]) -> list[float]:
+        """Returns `value` of each run that has it."""
+        return [number for number in map(value, self.runs) if number is not None]
+
+
+def read_compared_run(directory: Path) -> ComparedRun:
+    """Reads a training run, or a directory of run_eval.py.
+
+    Raises:
+      UserError: it is not a finished run, or a file is damaged.
+    """
+    path = directory / layout.RESULTS
+    if not path.is_file():
+        raise UserError(f"{path} is missing: is {directory} the --output_dir of a finished run?")
+    results = read_results(path)
+    if results.student is None:
+        raise UserError(f"{path}: has no results of a student: run again")
+    config_path = directory / layout.RUN_CONFIG
+    config = read_object(config_path if config_path.is_file() else path)
+    flags = config.get("flags")
+    metrics = directory / layout.METRICS
+    return ComparedRun(
+        directory=directory,
+        program=str(config.get("program", "run")),
+        flags=flags if isinstance(flags, dict) else {},
+        results=results,
+        student=results.student,
+        metrics=read_metrics(metrics) if metrics.is_file() else None,
+    )
+
+
+def group_runs(runs: Sequence[ComparedRun]) -> list[Group]:
+    """Returns the runs by configuration, in the order in which they came."""
+    groups: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.program, _settings(run)], sort_keys=True), []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    programs = {run.program for run in firsts}
+
+    def group_name(run: ComparedRun) -> str:
+        # Programs have different flags: only those of one program can be compared.
+        others = [_settings(other) for other in firsts if other.program == run.program]
+        settings = [
+            f"{name}={tables.setting_text(value)}"
+            for name, value in _settings(run).items()
+            if any(other.get(name) != value for other in others)
+        ]
+        name = ", ".join(settings) or run.results.task or "run"
+        return name if len(programs) == 1 else f"{run.program}: {name}"
+
+    return [Group(group_name(group[0]), group) for group in groups.values()]
+
+
+@functools.cache
+def repeated_flags() -> frozenset[str]:
+    """Flags in which repetitions of one run may differ: those that do not change its result, and the seed."""
+    configs = (FinetuneConfig, DistillConfig, GeneralDistillConfig, EvaluationConfig)
+    flags = (flag for config in configs for flag in all_flags(config))
+    return frozenset({"seed"} | {flag.name for flag in flags if not flag.changes_result})
+
+
+def _settings(run: ComparedRun) -> dict[str, Any]:
+    return {name: value for name, value in run.flags.items() if name not in repeated_flags()}

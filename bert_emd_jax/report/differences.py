@@ -1,0 +1,159 @@
+"""How far each configuration is from the first one on the same rows, and how sure that is."""
+
+import functools
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from bert_emd_jax.evaluation.intervals import difference_interval, seeds_interval
+from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.report import tables
+from bert_emd_jax.report.compared_runs import ComparedRun, Group, Scored
+from bert_emd_jax.report.run_reader import Predictions
+
+HEAD = ["configuration", "minus", "score", "difference", "95 % over rows", "95 % over seeds", "note"]
+NOTE = (
+    "Over rows: how far the difference may be off on other rows, by a paired bootstrap. Over seeds: how far"
+    " with other seeds, by a t interval from the second seed on, which takes both configurations to scatter"
+    " alike. Neither has both in it; where an interval holds 0, the difference may be none."
+)
+NONE = "no differences: no two configurations were scored on the same task, split and number of rows"
+_SAME_SCORE = 1e-3  # predictions are kept with six digits
+
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The runs of one configuration that were scored on the same split, with one entry for each run."""
+
+    group: Group
+    runs: list[ComparedRun]
+    scored: Scored
+
+    @property
+    def values(self) -> list[float]:
+        return [run.scores[self.scored] for run in self.runs]
+
+    @property
+    def by_seed(self) -> list[float]:
+        """One score of each seed: a repeated seed repeats its result, and an evaluation has none."""
+        seeded = {str(run.seed): run.scores[self.scored] for run in self.runs if run.seed is not None}
+        return list(seeded.values())
+
+    @property
+    def chose_step(self) -> bool:
+        """Whether the scores are those of the best steps on the same rows."""
+        return any(run.results.chose_step and run.results.split == self.scored.split for run in self.runs)
+
+    @functools.cached_property
+    def predictions(self) -> list[Predictions] | None:
+        """What each run predicts row by row; None if a run has not kept it, or kept that of other scores."""
+        kept = [run.predictions(self.scored.split) for run in self.runs]
+        known = [one for one in kept if one is not None]
+        same = (
+            _gives(one, self.scored.metric, value) for one, value in zip(known, self.values, strict=False)
+        )
+        return known if len(known) == len(kept) and all(same) else None
+
+
+def difference_table(groups: Sequence[Group]) -> list[list[str]]:
+    """Returns the lines below `HEAD`: a line for each score that a configuration shares with an earlier one.
+
+    The first configuration with a score on a split is what later ones are compared with. Intervals are over
+    rows (paired bootstrap, if every run keeps its predictions) and over seeds (t interval, from the second
+    seed on).
+    """
+    return [_line(ours, baseline) for baseline, *others in _scored_alike(groups) for ours in others]
+
+
+def title(groups: Sequence[Group]) -> str:
+    """Returns the heading, which names what the differences are to."""
+    baselines = dict.fromkeys(alike[0].group.name for alike in _scored_alike(groups) if len(alike) > 1)
+    if len(baselines) == 1:
+        return f"Differences to {next(iter(baselines))}, the first configuration"
+    return "Differences to the first configuration with the same task, split and rows"
+
+
+def _scored_alike(groups: Sequence[Group]) -> Iterator[list[_Scores]]:
+    """Yields the configurations with the deciding metric of one task, split and number of rows."""
+    deciding = dict.fromkeys(
+        scored
+        for group in groups
+        for run in group.runs
+        for scored in run.scores
+        if scored.metric == run.results.primary_metric
+    )
+    for scored in sorted(deciding, key=lambda scored: scored.split != "test"):
+        having = [(group, [run for run in group.runs if scored in run.scores]) for group in groups]
+        yield [_Scores(group, runs, scored) for group, runs in having if runs]
+
+
+def _line(ours: _Scores, theirs: _Scores) -> list[str]:
+    scored = ours.scored
+    names = [ours.group.name, theirs.group.name, f"{scored.task}: {scored}"]
+    kept = ours.predictions, theirs.predictions
+    obstacle = _obstacle(ours, theirs, kept)
+    if obstacle:
+        return [*names, tables.ABSENT, tables.ABSENT, tables.ABSENT, obstacle]
+    difference = statistics.fmean(ours.values) - statistics.fmean(theirs.values)
+    over_rows = _over_rows(scored.metric, *kept)
+    over_seeds = seeds_interval(ours.by_seed, theirs.by_seed)
+    doubts = ["the rows chose the step"] if ours.chose_step or theirs.chose_step else []
+    if over_rows is None and over_seeds is None:
+        doubts.append("no interval: not all predictions are kept, and no second seed scores otherwise")
+    return [*names, f"{difference:+.4f}", _text(over_rows), _text(over_seeds), "; ".join(doubts)]
+
+
+def _obstacle(
+    ours: _Scores, theirs: _Scores, kept: tuple[list[Predictions] | None, list[Predictions] | None]
+) -> str:
+    """Says why scores of the same task, split and number of rows do not compare; "" if they do."""
+    if kept[0] and kept[1]:
+        first, *others = [*kept[0], *kept[1]]
+        return "" if all(_same_rows(first, other) for other in others) else "other rows"
+    if ours.scored.rows is None:
+        return "how many rows they are of is not recorded"
+    places = {str(run.flags.get("data_dir")) for scores in (ours, theirs) for run in scores.runs}
+    if ours.scored.task == "custom" and len(places) > 1:
+        return "custom tasks of two directories, without predictions per row"
+    return ""
+
+
+def _same_rows(ours: Predictions, theirs: Predictions) -> bool:
+    return (
+        ours.labels == theirs.labels
+        and ours.identifiers == theirs.identifiers
+        # run_eval.py writes values with six digits, and no texts.
+        and np.allclose(ours.truth, theirs.truth, rtol=1e-5, atol=1e-6)
+        and (not ours.texts or not theirs.texts or ours.texts == theirs.texts)
+    )
+
+
+def _over_rows(metric: str, ours: list[Predictions] | None, theirs: list[Predictions] | None) -> Interval:
+    if not ours or not theirs:
+        return None
+    return difference_interval(
+        metric, [_outputs(one) for one in ours], [_outputs(one) for one in theirs], ours[0].truth
+    )
+
+
+def _outputs(predictions: Predictions) -> Float[np.ndarray, "rows labels"]:
+    values = predictions.by_model["student"]
+    return values.reshape(len(values), -1)
+
+
+def _gives(predictions: Predictions, metric: str, score: float) -> bool:
+    """Whether these are the predictions that the score was computed from."""
+    try:
+        again = compute_metrics([metric], _outputs(predictions), predictions.truth)[metric]
+    except ValueError:  # no metric of such predictions
+        return False
+    return abs(again - score) < _SAME_SCORE
+
+
+def _text(interval: Interval) -> str:
+    return tables.ABSENT if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
