@@ -27,7 +27,8 @@ ROWS = 128
 
 
 def start_python(*args: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, *args], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
