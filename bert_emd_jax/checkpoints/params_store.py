@@ -1,6 +1,8 @@
 """Parameters on disk in Orbax's format, as the `params/` of a model directory."""
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +11,12 @@ from orbax.checkpoint import type_handlers
 
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.models.params import Params
+
+# Orbax copies arrays before it writes them in the background. `save_params` waits for the end of the writing, so
+# the copy, as large as the model, is not needed. Orbax 0.12.4, which Colab has, does not know the option.
+_OPTION = "deepcopy_host_arrays"
+_KNOWN = inspect.signature(type_handlers.NumpyHandler).parameters
+_WITHOUT_COPY: dict[str, Any] = {_OPTION: False} if _OPTION in _KNOWN else {}
 
 
 def _this_process_only() -> ocp.options.MultiprocessingOptions:
@@ -25,10 +33,8 @@ def save_params(directory: Path, params: Params) -> None:
     Raises:
       UserError: it could not be written; the disk may be full.
     """
-    # Orbax copies arrays before it writes them in the background. This waits for the end of the writing, so
-    # the copy, as large as the model, is not needed.
     handlers = type_handlers.create_type_handler_registry(
-        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (np.ndarray, type_handlers.NumpyHandler(**_WITHOUT_COPY)),
         (jax.Array, type_handlers.ArrayHandler()),  # not used, but Orbax warns if it is missing
     )
     handler = ocp.PyTreeCheckpointHandler(
