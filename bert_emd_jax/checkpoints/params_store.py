@@ -12,8 +12,8 @@ from orbax.checkpoint import type_handlers
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.models.params import Params
 
-# Orbax copies arrays before it writes them in the background. `save_params` waits for the end of the writing, so
-# the copy, as large as the model, is not needed. Orbax 0.12.4, which Colab has, does not know the option.
+# Orbax copies arrays before it writes them in the background. `save_params` waits for the end of the writing,
+# so the copy, as large as the model, is not needed. Orbax 0.12.4, which Colab has, does not know the option.
 _OPTION = "deepcopy_host_arrays"
 _KNOWN = inspect.signature(type_handlers.NumpyHandler).parameters
 _WITHOUT_COPY: dict[str, Any] = {_OPTION: False} if _OPTION in _KNOWN else {}

@@ -43,10 +43,7 @@ def hidden_cost_sums(
     """
     student, teacher = _comparable(student_hidden, teacher_hidden)
     _same("hidden", student.shape[1:], teacher.shape[1:])
-    mask, examples = _masks(attention_mask, example_weights, padding)
-    tokens = (
-        mask & examples[:, None] if padding == "mask" else jnp.broadcast_to(examples[:, None], mask.shape)
-    )
+    tokens = _kept_tokens(attention_mask, example_weights, padding)
     count = _count(tokens) * student.shape[-1]
     return _squared_differences(student, teacher, tokens[:, :, None]), count
 
@@ -114,14 +111,11 @@ def embedding_cost_sums(
     example_weights: Num[ArrayLike, " B"] | Bool[ArrayLike, " B"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum of squared differences of the embedding outputs, and how many they are."""
-    sums, count = hidden_cost_sums(
-        jnp.asarray(student_embeddings)[None],
-        jnp.asarray(teacher_embeddings)[None],
-        attention_mask,
-        padding,
-        example_weights,
-    )
-    return sums[0, 0], count
+    student, teacher = _wide(jnp.asarray(student_embeddings)), _wide(jnp.asarray(teacher_embeddings))
+    _same("embedding", student.shape, teacher.shape)
+    tokens = _kept_tokens(attention_mask, example_weights, padding)
+    differences = jnp.where(tokens[:, :, None], student - teacher, 0)
+    return jnp.sum(jnp.square(differences)), _count(tokens) * student.shape[-1]
 
 
 def match_heads(
@@ -224,6 +218,13 @@ def _masks(
     mask = jnp.asarray(attention_mask) != 0
     examples = jnp.ones(mask.shape[0], bool) if example_weights is None else jnp.asarray(example_weights) != 0
     return mask, examples
+
+
+def _kept_tokens(
+    attention_mask: ArrayLike, example_weights: ArrayLike | None, padding: str
+) -> Bool[Array, "B L"]:
+    mask, examples = _masks(attention_mask, example_weights, padding)
+    return mask & examples[:, None] if padding == "mask" else jnp.broadcast_to(examples[:, None], mask.shape)
 
 
 def _count(keep: Bool[Array, "..."]) -> Float[Array, ""]:

@@ -45,9 +45,9 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
 
     def one_device(_, layer_weights, student, teacher, micro):
         projection = initial_projection(width, width, 0)  # the identity: equal widths
-        start = TransportState(layer_weights, (jnp.zeros(students),) * 2)
-        _, terms, solved = layer_losses(projection, student, teacher, micro, start, None, config)
-        stacked = jax.tree.map(lambda leaf: leaf[None], solved.plans)
+        start = TransportState(layer_weights)
+        _, terms, plans = layer_losses(projection, student, teacher, micro, start, None, config)
+        stacked = jax.tree.map(lambda leaf: leaf[None], plans)
         updated = updated_weights(layer_weights, stacked, jnp.ones(1), config)
         return terms, updated
 
