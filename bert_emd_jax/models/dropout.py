@@ -1,31 +1,60 @@
 """Dropout that draws 16 random bits per element, on CPUs from a generator that is fast there."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt16
 
 
-def dropout(x: Float[Array, "..."], rate: float, key: Array | None) -> Float[Array, "..."]:
-    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate); `x` itself without a key.
+def dropout(
+    x: Float[Array, "... rows dim"], rate: float, bits: UInt16[Array, "... rows dim"] | None
+) -> Float[Array, "... rows dim"]:
+    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate); `x` itself without bits.
 
     The rate is rounded to a multiple of 2⁻¹⁶, and the scale uses the rounded rate, so the expectation is
     exact. Half the random bits are noticeably cheaper where drawing them dominates (on a CPU).
+
+    Args:
+      bits: uniform, of the shape of `x`, perhaps with more rows, of which the first are taken.
     """
-    dropped_of_65536 = round(rate * 65536)
-    if key is None or dropped_of_65536 == 0:
+    dropped_of_65536 = _dropped_of_65536(rate)
+    if bits is None or dropped_of_65536 == 0:
         return x
-    kept = random_uint16(key, x.shape) >= jnp.uint16(dropped_of_65536)
+    kept = bits[..., : x.shape[-2], :] >= jnp.uint16(dropped_of_65536)
     return jnp.where(kept, x / (1 - dropped_of_65536 / 65536), jnp.zeros_like(x))
 
 
-def keys_at(key: Array | None, places: Array | int) -> Array | None:
-    """The keys of numbered places where something is drawn, made all at once; None without dropout."""
-    if key is None:
-        return None
-    fold = jax.random.fold_in
-    return fold(key, places) if jnp.ndim(places) == 0 else jax.vmap(keys_at, (None, 0))(key, places)
+class Draw(NamedTuple):
+    """What one place of a layer draws bits for."""
+
+    rate: float
+    shape: tuple[int, ...]
+
+
+def draw_for_layers(
+    key: Array, layers: int, draws: Sequence[Draw]
+) -> tuple[UInt16[Array, "layers ..."] | None, ...]:
+    """Returns the bits for every draw of all layers, made in one go; None where nothing is dropped.
+
+    One call of the generator instead of one for each place of each layer, and again in the backward pass.
+    """
+    needed = [draw for draw in draws if _dropped_of_65536(draw.rate)]
+    sizes = [math.prod(draw.shape) for draw in needed]
+    if not needed:
+        return (None,) * len(draws)
+    bits = random_uint16(key, (layers, sum(sizes)))
+    parts = iter(jnp.split(bits, np.cumsum(sizes)[:-1], axis=1))
+    return tuple(
+        next(parts).reshape(layers, *draw.shape) if _dropped_of_65536(draw.rate) else None for draw in draws
+    )
+
+
+def _dropped_of_65536(rate: float) -> int:
+    return round(rate * 65536)
 
 
 def random_uint16(key: Array, shape: tuple[int, ...]) -> UInt16[Array, "..."]:

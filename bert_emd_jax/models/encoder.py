@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.dropout import dropout, keys_at
+from bert_emd_jax.models.dropout import Draw, draw_for_layers, dropout, random_uint16
 from bert_emd_jax.models.embedding_lookup import take_rows
 from bert_emd_jax.models.params import STACKED_LAYERS
 
@@ -63,6 +63,10 @@ def take_positions(
     return jnp.take_along_axis(values, index, axis=-2)
 
 
+DropoutBits = tuple[Array | None, Array | None, Array | None]
+"""Random bits for the three places of a layer that drop something; None where none does."""
+
+
 class Embeddings(nn.Module):
     """Word + position + segment embeddings, normalised."""
 
@@ -74,7 +78,7 @@ class Embeddings(nn.Module):
         self,
         input_ids: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"],
-        dropout_key: Array | None = None,
+        dropout_bits: Array | None = None,
     ) -> Float[Array, "batch seq dim"]:
         config = self.config
 
@@ -88,7 +92,7 @@ class Embeddings(nn.Module):
         segments = take_rows(table(config.type_vocab_size, "token_type_embeddings"), token_type_ids)
         # In the tables' type, float32: their gradients are sums over a batch.
         normed = layer_norm(config, self.dtype, "layer_norm")(words + segments + positions[None])
-        return dropout(normed, config.hidden_dropout_prob, dropout_key)
+        return dropout(normed, config.hidden_dropout_prob, dropout_bits)
 
 
 class SelfAttention(nn.Module):
@@ -103,7 +107,7 @@ class SelfAttention(nn.Module):
         queries: Float[Array, "batch positions dim"],
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
-        dropout_key: Array | None = None,
+        dropout_bits: Array | None = None,
     ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
         config = self.config
         heads, head_dim = config.num_attention_heads, config.head_dim
@@ -118,20 +122,16 @@ class SelfAttention(nn.Module):
         # The softmax runs in float32 at least: bfloat16 sums over keys lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         probabilities = jax.nn.softmax(scores.astype(wide) + mask_bias, axis=-1).astype(self.dtype)
-        probabilities = dropout(probabilities, config.attention_probs_dropout_prob, dropout_key)
+        probabilities = dropout(probabilities, config.attention_probs_dropout_prob, dropout_bits)
         context = jnp.einsum("bhqv,bvhk->bqhk", probabilities, value).reshape(queries.shape)
         return dense(config.hidden_size, config, self.dtype, "output")(context), scores
-
-
-PLACES = 3
-"""How often a layer draws dropout: for its probabilities, behind its attention, and at its end."""
 
 
 class Layer(nn.Module):
     """One encoder layer: attention and feed-forward, each with a residual and a normalisation after it.
 
-    With `positions` it runs at these alone, attending to the whole sequence. `dropout_keys` are those of
-    its `PLACES`.
+    With `positions` it runs at these alone, attending to the whole sequence. `dropout_bits` are for its
+    attention probabilities, behind its attention, and at its end.
     """
 
     config: BertConfig
@@ -142,25 +142,24 @@ class Layer(nn.Module):
         self,
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
-        dropout_keys: Array | None = None,
+        dropout_bits: DropoutBits = (None, None, None),
         positions: Int[Array, "batch positions"] | None = None,
     ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
         config = self.config
-        keys = [None] * PLACES if dropout_keys is None else list(dropout_keys)
 
-        def add_and_norm(update: Array, residual: Array, name: str, key: Array | None) -> Array:
-            update = dropout(update, config.hidden_dropout_prob, key)
+        def add_and_norm(update: Array, residual: Array, name: str, bits: Array | None) -> Array:
+            update = dropout(update, config.hidden_dropout_prob, bits)
             return layer_norm(config, self.dtype, name)(update + residual)
 
         queries = take_positions(hidden, positions)
         attended, scores = SelfAttention(config, self.dtype, name="attention")(
-            queries, hidden, mask_bias, keys[0]
+            queries, hidden, mask_bias, dropout_bits[0]
         )
-        attended = add_and_norm(attended, queries, "attention_layer_norm", keys[1])
+        attended = add_and_norm(attended, queries, "attention_layer_norm", dropout_bits[1])
         inner = dense(config.intermediate_size, config, self.dtype, "intermediate")(attended)
         inner = activation(config.hidden_act)(inner)
         output = dense(config.hidden_size, config, self.dtype, "output")(inner)
-        return add_and_norm(output, attended, "output_layer_norm", keys[2]), scores
+        return add_and_norm(output, attended, "output_layer_norm", dropout_bits[2]), scores
 
 
 class BertEncoder(nn.Module):
@@ -193,8 +192,7 @@ class BertEncoder(nn.Module):
         Args:
           attention_mask: 1 for tokens, 0 for padding.
           token_type_ids: segment of each token, 0 if None.
-          dropout_key: switches dropout on. A mask is drawn from it, the number of its layer (the embeddings
-            are 0) and its place there.
+          dropout_key: switches dropout on. Masks follow from it, the number of their layer and their place.
           positions: those of each row whose output is wanted, all if None. The last layer runs at these
             alone, which spares most of its work.
         """
@@ -204,18 +202,23 @@ class BertEncoder(nn.Module):
         # The smallest float32 rather than -inf: a row of padding alone stays finite.
         mask_bias = jnp.where(attention_mask[:, None, None, :].astype(bool), 0.0, jnp.finfo(jnp.float32).min)
         depth = config.num_hidden_layers
-        keys = keys_at(dropout_key, jnp.arange((depth + 1) * PLACES))
-        embedded = Embeddings(config, self.dtype, name="embeddings")(
-            input_ids, token_type_ids, None if keys is None else keys[0]
-        )
-        keys = None if keys is None else keys.reshape(depth + 1, PLACES)[1:]
+        states = (*input_ids.shape, config.hidden_size)
+        bits, layer_bits = None, (None, None, None)
+        if dropout_key is not None:
+            of_embeddings, of_layers = jax.random.split(dropout_key)
+            scores = (len(input_ids), config.num_attention_heads, *input_ids.shape[1:] * 2)
+            hidden_draw = Draw(config.hidden_dropout_prob, states)
+            draws = Draw(config.attention_probs_dropout_prob, scores), hidden_draw, hidden_draw
+            bits = random_uint16(of_embeddings, states)
+            layer_bits = draw_for_layers(of_layers, depth, draws)
+        embedded = Embeddings(config, self.dtype, name="embeddings")(input_ids, token_type_ids, bits)
         if self.is_initializing():
             for layer in range(depth):
                 Layer(config, self.dtype, name=f"layer_{layer}")(embedded, mask_bias)
 
-        def run_layer(layer: tuple[Any, Array | None], hidden: Array, during: Array | None) -> LayerOutput:
-            module, (params, keys) = Layer(config, self.dtype, parent=None), layer
-            return module.apply({"params": params}, hidden, mask_bias, keys, during)  # pyright: ignore[reportReturnType]
+        def run_layer(layer: tuple[Any, DropoutBits], hidden: Array, during: Array | None) -> LayerOutput:
+            module, (params, bits) = Layer(config, self.dtype, parent=None), layer
+            return module.apply({"params": params}, hidden, mask_bias, bits, during)  # pyright: ignore[reportReturnType]
 
         stacked, singles = self.variables["params"].get(STACKED_LAYERS), []
         if stacked is None:
@@ -226,9 +229,12 @@ class BertEncoder(nn.Module):
             # Other values than products are cheaper to compute again than to copy to and from their stacks.
             policy = None if self.remat else jax.checkpoint_policies.dots_saveable
             run_layer = jax.checkpoint(run_layer, prevent_cse=False, policy=policy)
-            hidden, outputs = _scan_layers(run_layer, (stacked, keys), embedded, positions)
+            hidden, outputs = _scan_layers(run_layer, (stacked, layer_bits), embedded, positions)
         else:
-            layers = [(params, None if keys is None else keys[n]) for n, params in enumerate(singles)]
+            layers = [
+                (params, jax.tree.map(lambda bits, n=n: bits[n], layer_bits))
+                for n, params in enumerate(singles)
+            ]
             run_layer = jax.checkpoint(run_layer) if self.remat else run_layer
             hidden, outputs = _loop_over_layers(run_layer, layers, embedded, positions)
         pooled = None
@@ -239,8 +245,8 @@ class BertEncoder(nn.Module):
 
 LayerOutput = tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]
 """Hidden states and raw scores of a layer; of all of them with an axis of layers in front."""
-RunLayer = Callable[[tuple[Any, Array | None], Array, Array | None], LayerOutput]
-"""((parameters, dropout keys) of a layer, hidden states, positions where it runs or None) to its output."""
+RunLayer = Callable[[tuple[Any, DropoutBits], Array, Array | None], LayerOutput]
+"""((parameters, dropout bits) of a layer, hidden states, positions where it runs or None) to its output."""
 
 
 def _loop_over_layers(

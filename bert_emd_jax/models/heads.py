@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Int
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.bert_config import BertConfig, Head
-from bert_emd_jax.models.dropout import dropout, keys_at
+from bert_emd_jax.models.dropout import dropout, random_uint16
 from bert_emd_jax.models.encoder import (
-    PLACES,
     BertEncoder,
     EncoderOutput,
     dense,
@@ -98,8 +97,9 @@ class BertForSequenceClassification(nn.Module):
     ) -> BertOutput:
         config = self.config
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
+        encoder_key, head_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         encoded = BertEncoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
-            input_ids, attention_mask, token_type_ids, dropout_key, first_token
+            input_ids, attention_mask, token_type_ids, encoder_key, first_token
         )
         features = encoded.pooled
         assert features is not None  # the encoder has a pooler by default
@@ -107,7 +107,8 @@ class BertForSequenceClassification(nn.Module):
             features = jax.nn.relu(features)
         rate = config.classifier_dropout
         rate = config.hidden_dropout_prob if rate is None else rate
-        features = dropout(features, rate, keys_at(dropout_key, PLACES * (config.num_hidden_layers + 1)))
+        bits = None if head_key is None else random_uint16(head_key, features.shape)
+        features = dropout(features, rate, bits)
         # The head runs in float32 at least: it costs nothing and the losses need the digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         logits = dense(config.num_labels, config, wide, "classifier")(features)

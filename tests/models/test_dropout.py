@@ -12,19 +12,19 @@ from bert_emd_jax.models.dropout import dropout, random_uint16
 def test_drops_the_share_and_keeps_the_mean(rate, generator):
     x = jnp.full((1000, 1000), 2.0)
     key = jax.random.key(0, impl=generator)
-    dropped = np.asarray(dropout(x, rate, key))
+    dropped = np.asarray(dropout(x, rate, random_uint16(key, x.shape)))
     share = np.mean(dropped == 0)
     assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / x.size) + 2**-17
     assert dropped.mean() == pytest.approx(2.0, rel=5e-3)
     assert np.unique(dropped).size == 2
-    again = np.asarray(dropout(x, rate, key))
+    again = np.asarray(dropout(x, rate, random_uint16(key, x.shape)))
     np.testing.assert_array_equal(dropped, again)
 
 
 def test_nothing_happens_without_a_key_or_at_rate_0():
-    x = jnp.arange(4.0)
+    x = jnp.arange(4.0)[None]
     assert dropout(x, 0.5, None) is x
-    assert dropout(x, 0.0, jax.random.key(0)) is x
+    assert dropout(x, 0.0, random_uint16(jax.random.key(0), x.shape)) is x
 
 
 @pytest.mark.parametrize("count", [1, 7, 100_000])

@@ -1,13 +1,12 @@
 """A loop over layers computes what every layer's own code does, dropout included."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.dropout import Draw, draw_for_layers
 from bert_emd_jax.models.heads import (
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -70,19 +69,14 @@ def test_outputs_and_gradients_are_those_of_single_layers(precision, dropout, re
         assert np.abs(ours - theirs).max() <= limit * max(np.abs(theirs).max(), 1e-3)
 
 
-def test_dropout_differs_between_layers_and_places():
-    config = dataclasses.replace(CONFIG, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.5)
-    module = BertForSequenceClassification(config, scan=True)
-    text = jax.jit(lambda p, k: forward(module, p, batch(), k).layer_outputs).lower(
-        initial_params(config, "classifier", 0), jax.random.key(1)
-    )
-    assert "while" in text.as_text()
-    params = jax.tree.map(np.zeros_like, initial_params(config, "classifier", 0))
-    for layer in range(3):  # nothing but the residual passes, times the masks of two places in a layer
-        params["bert"][f"layer_{layer}"]["output_layer_norm"]["bias"] += 1
-    params["bert"]["layer_0"]["attention_layer_norm"]["scale"] += 1
-    scores = forward(module, params, batch(), jax.random.key(1)).layer_outputs
-    assert scores.shape == (3, 4, 8, 16)
+def test_every_layer_and_place_has_bits_of_its_own():
+    draws = Draw(0.1, (2, 3, 4, 4)), Draw(0.0, (5,)), Draw(0.2, (2, 4, 8))
+    bits = draw_for_layers(jax.random.key(0), 3, draws)
+    assert bits[1] is None
+    assert [part.shape for part in bits if part is not None] == [(3, 2, 3, 4, 4), (3, 2, 4, 8)]
+    beginnings = {bytes(np.asarray(bits[place][layer]).ravel()[:8]) for place in (0, 2) for layer in range(3)}
+    assert len(beginnings) == 6
+    assert draw_for_layers(jax.random.key(0), 3, draws[1:2]) == (None,)
 
 
 @pytest.mark.parametrize("head", ["classifier", "masked_lm"])
