@@ -268,11 +268,15 @@ def test_whole_words_are_masked(trained, tmp_path):
     for block, documents in enumerate(corpus_blocks(corpus)):
         for batch in block_examples(corpus, Vocabulary.of(tokenizer), settings, 0, block, documents):
             for ids, masked, length in zip(batch.original_ids, batch.masked, batch.lengths, strict=True):
-                pieces = [library.id_to_piece(int(index)) for index in ids[1 : length - 1]]
-                words = np.cumsum([piece.startswith("▁") for piece in pieces])
+                pieces = [library.id_to_piece(int(index)) for index in ids[:length]]
+                # A separator is a word of its own; a text may begin inside one.
+                special = np.isin(ids[:length], [tokenizer.cls_id, tokenizer.sep_id])
+                after_special = np.append(False, special[:-1])
+                words = np.cumsum(special | after_special | [piece.startswith("▁") for piece in pieces])
                 assert words[-1] < len(words)  # some words have several pieces
                 for word in np.unique(words):
-                    assert len(set(masked[1 : length - 1][words == word])) == 1
+                    assert len(set(masked[:length][words == word])) == 1
+                assert not masked[:length][special].any()
                 masked_any |= bool(masked.any())
     assert masked_any
 
