@@ -58,7 +58,7 @@ class MappingConfig(Config):
     """Keep the weights of attention and hidden layers apart instead of averaging them."""
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
-    epsilon: float = 0.05
+    epsilon: SameResult[float] = 0.05
     """Regularisation of the Sinkhorn plan from which the exact one is made, relative to the costs' scale."""
     use_attention: bool = True
     """Learn from attention scores."""

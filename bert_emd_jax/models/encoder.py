@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -34,8 +35,9 @@ class EncoderOutput(NamedTuple):
 
     @property
     def hidden_states(self) -> Float[Array, "layers+1 batch positions dim"]:
-        """The embedding output, then the output of each layer: a copy of them."""
-        return jnp.concatenate([self.embeddings[None], self.layer_outputs])
+        """The embedding output, then the output of each layer: a copy of them, of the same kind of array."""
+        numpy = np if isinstance(self.embeddings, np.ndarray) else jnp
+        return numpy.concatenate([self.embeddings[None], self.layer_outputs])
 
 
 def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.Dense:

@@ -230,5 +230,5 @@ def test_a_batch_that_brings_the_outputs_is_a_batch_with_the_teacher(teacher, da
         exact = getattr(output, kind)
         np.testing.assert_array_equal(getattr(brought, kind), exact.astype(getattr(brought, kind).dtype))
     logits = teacher_outputs.given_output(batch | {"teacher": {"logits": jnp.zeros((4, 2))}})
-    assert logits.hidden_states is None
+    assert logits.layer_outputs is None
     assert teacher_outputs.given_output(batch) is None
