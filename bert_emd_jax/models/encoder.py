@@ -37,7 +37,7 @@ class EncoderOutput(NamedTuple):
     def hidden_states(self) -> Float[Array, "layers+1 batch positions dim"]:
         """The embedding output, then the output of each layer: a copy of them, of the same kind of array."""
         numpy = np if isinstance(self.embeddings, np.ndarray) else jnp
-        return numpy.concatenate([self.embeddings[None], self.layer_outputs])
+        return numpy.concatenate([self.embeddings[None], self.layer_outputs])  # pyright: ignore[reportReturnType]
 
 
 def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.Dense:
