@@ -100,6 +100,44 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     assert metrics["held_out_loss"] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("mapping", ["nearest", "top", "random"])
+def test_the_held_out_loss_is_that_of_the_mapping(mapping, tmp_path, corpus_dir, tiny_model_dir):
+    """What the student pays for the layers that the mapping pairs, by NumPy, on all held-out rows at once."""
+    from bert_emd_jax.models.heads import BertWithoutHead, forward
+
+    flags = {"mapping": mapping, "masked_lm_weight": 0, "use_embedding": False, "theta": 2.0, "seed": 3}
+    trainer = GeneralDistillTrainer.from_config(
+        config(tiny_model_dir("teacher"), corpus_dir, tmp_path / "student", **flags)
+    )
+    losses = trainer.evaluate()
+    student, teacher = trainer.model, trainer.teacher
+    dataset = PregeneratedData.open(corpus_dir, teacher.tokenizer).epoch(0)
+    batch = dataset.collate(np.arange(len(dataset))[-12:], 24)
+    ours, theirs = (
+        jax.device_get(forward(BertWithoutHead(model.config), {"bert": model.params["bert"]}, batch))
+        for model in (student, teacher)
+    )
+    projected = ours.layer_outputs @ student.projection["kernel"] + student.projection["bias"]
+    real = batch["attention_mask"] > 0
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    pairs = np.broadcast_to(pairs, ours.attention_scores.shape[1:])
+    hidden = [[np.mean((s - t)[real] ** 2) for t in theirs.layer_outputs] for s in projected]
+    scores = [[np.mean((s - t)[pairs] ** 2) for t in theirs.attention_scores] for s in ours.attention_scores]
+
+    def paid(costs) -> float:
+        costs = np.array(costs)
+        if mapping == "nearest":
+            return costs.min(axis=1).mean()
+        layers = np.array([2, 3])  # the last two of four
+        if mapping == "random":
+            layers = np.sort(np.random.default_rng((3, 0)).permutation(4)[:2])  # of seed and epoch
+        return costs[[0, 1], layers].mean()
+
+    assert losses["held_out_hidden_loss"] == pytest.approx(paid(hidden), rel=1e-4)
+    assert losses["held_out_attention_loss"] == pytest.approx(paid(scores), rel=1e-4)
+    assert losses["held_out_loss"] == pytest.approx(2 * (paid(hidden) + paid(scores)), rel=1e-4)
+
+
 def test_the_student_goes_on_to_a_task_and_to_transformers(
     tmp_path, corpus_dir, tiny_model_dir, task_dir, capsys
 ):

@@ -1,4 +1,4 @@
-"""The losses of a whole step against numbers that the published PyTorch code prints for the same tensors."""
+"""The losses of a whole step against the authors' own (tests/transport/fixtures/README.md)."""
 
 from pathlib import Path
 
