@@ -1,11 +1,14 @@
-"""Files of text are UTF-8; a file appears under its name only when it is complete."""
+"""Files of text are UTF-8; a file appears under its name only when it is complete; content by its hash."""
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -46,3 +49,13 @@ def cache_directory() -> Path:
     if given := os.environ.get("BERT_EMD_JAX_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_emd_jax"
+
+
+def content_hash(facts: Any, arrays: Mapping[str, np.ndarray]) -> str:
+    """A sha256 of facts, which JSON must be able to hold, and of named arrays in any order."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for name, values in sorted(arrays.items()):
+        values = np.ascontiguousarray(values)
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 
 import bert_emd_jax
@@ -82,6 +83,8 @@ def test_a_regressor_gives_values(tiny_model_dir):
         ((["good", None],), "texts, row 1: 'None' is NoneType, no text"),
         ((["good", float("nan")],), "texts, row 1: 'nan' is float"),
         (([3],), "texts, row 0: '3' is int"),
+        (({"good", "bad"},), "a list of texts or one column of a table, not set"),
+        ((pyarrow.table({"text": ["good", "bad"]}),), "give a list of texts"),
         (([("a", "b")],), "row 0: .* is tuple, no text; pairs go into two lists"),
         ((["good"], [None]), "pairs, row 0: 'None'"),
         ((["fine", "half \ud83d"],), "texts, row 1: holds half of a surrogate pair"),

@@ -47,6 +47,9 @@ def resolve_model(name_or_path: Path | str) -> Path:
     hub_id = None if name.endswith(_FILE_ENDINGS) else _HUB_ID.fullmatch(name)
     if hub_id is None:
         raise UserError(f"{name}: no such file or directory")
+    if (parent := path.parent) != Path() and parent.is_dir():
+        raise UserError(f"{name}: no such file or directory in {parent}")
+    logger.info("%s: no such file or directory; asking the Hugging Face hub", name)
     try:
         import huggingface_hub
     except ImportError:

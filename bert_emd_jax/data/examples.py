@@ -1,6 +1,6 @@
 """The texts and labels of one split of a task."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,9 @@ class Examples:
 def _texts(name: str, given: Iterable[str]) -> list[str]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise UserError(f"{name}: give a list of texts, as [{str(given)[:20]!r}]")
+    # Of a table only the columns' names would be read, and a set has no order.
+    if isinstance(given, Set) or hasattr(given, "columns"):
+        raise UserError(f"{name}: give a list of texts or one column of a table, not {type(given).__name__}")
     texts = list(given)
     for row, text in enumerate(texts):
         if not isinstance(text, str):

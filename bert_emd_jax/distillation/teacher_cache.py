@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -24,8 +22,9 @@ from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
-from bert_emd_jax.files import cache_directory
+from bert_emd_jax.files import cache_directory, content_hash
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training.row_source import RowSource
 
 logger = logging.getLogger(__name__)
@@ -212,14 +211,6 @@ def _memory_bytes() -> int:
 def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset) -> str:
     """Of everything that the outputs follow from."""
     facts = [_VERSION, config.program.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    parameters = {
-        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(teacher.params)
-    }
     arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
-    arrays["first_lengths"] = dataset.segment_a_lengths
-    for name, values in sorted((parameters | arrays).items()):
-        values = np.ascontiguousarray(values)
-        digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:32]
+    arrays["segment_a_lengths"] = dataset.segment_a_lengths
+    return content_hash(facts, flatten(teacher.params) | arrays)[:32]

@@ -35,7 +35,7 @@ from bert_emd_jax.training.objectives import soft_loss, task_loss
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import directory_of
 from bert_emd_jax.training.state import TrainState, dropout_key
-from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, task_rows
+from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import TrainingConfig
 from bert_emd_jax.transport.layer_weights import (
@@ -272,6 +272,9 @@ class DistillTrainer(LayerTrainer):
         if not self.config.run.dry_run:  # its few steps run the teacher themselves
             self.rows, self.teacher_runs = rows, place == "off"
         return {"teacher_cache": place}
+
+    def inputs(self) -> dict[str, str]:
+        return super().inputs() | rows_hashes(self.data)
 
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
+_INPUTS = {"bert_model", "teacher_model", "student_model", "student_config", "data_dir"}
+"""Flags of what a run is made from, which may have been moved since."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
@@ -142,6 +145,15 @@ class RunDirectory:
                 line += [f"--{name}", text]
         return line
 
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Raises UserError if the run to be resumed was made from models or rows of another content."""
+        before = (self._read_if_resumed(layout.RUN_CONFIG) or {}).get("inputs", {})
+        if changed := [what for what, content in inputs.items() if before.get(what, content) != content]:
+            raise UserError(
+                f"--resume: {' and '.join(changed)} are not what the run in {self.path} was made from; give"
+                " it the same, or start anew with --overwrite"
+            )
+
     def _check_same_run(self, path: Path) -> None:
         try:
             stored = read_json(path)
@@ -159,6 +171,8 @@ class RunDirectory:
         defaults = {flag.name: flag.default for flag in flags if flag.default is not dataclasses.MISSING}
         before = json.loads(json.dumps(plain_values(defaults))) | before
         now = json.loads(json.dumps(self.flags))
+        if "inputs" in stored:  # wherever they are now, `check_inputs` compares what they hold
+            free |= _INPUTS
         changed = [
             f"--{name} was {before.get(name)}, is {now.get(name)}"
             for name in sorted(now.keys() | before.keys())

@@ -16,7 +16,7 @@ from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.training.objectives import task_loss
 from bert_emd_jax.training.state import dropout_key
-from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, task_rows
+from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import FinetuneConfig
 
@@ -67,6 +67,9 @@ class FinetuneTrainer(Trainer):
         losses = task_loss(logits, batch["labels"], self.data.task.is_regression)
         share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
         return share, ({"loss": share}, None)
+
+    def inputs(self) -> dict[str, str]:
+        return super().inputs() | rows_hashes(self.data)
 
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)

@@ -58,7 +58,9 @@ class Run:
         keep_compiled_programs(speed)
         self._costs = RunCosts()
         self._fresh = trainer.initial_state()
-        self._facts = trainer.prepare()
+        inputs = trainer.inputs()
+        on_main(lambda: self._directory.check_inputs(inputs))
+        self._facts = {"inputs": inputs, **trainer.prepare()}
         if is_main():
             self._directory.write_config(self._facts)
         self._checkpoints = Checkpoints(path / layout.CHECKPOINTS)

@@ -21,6 +21,7 @@ from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
+from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.heads import BertForSequenceClassification
 from bert_emd_jax.training.row_source import TaskRows
@@ -36,6 +37,17 @@ def task_rows(data: TaskData, config: OptimizerConfig) -> TaskRows:
     """The training rows of a task in the order of the seed."""
     lengths, batch_size = data.train.lengths, config.train_batch_size
     return TaskRows(data.train, BatchSchedule(lengths, data.bucket_lengths, batch_size, config.seed))
+
+
+def rows_hashes(data: TaskData) -> dict[str, str]:
+    """Hashes of the rows of a task that a run is made from."""
+    return {
+        f"the {name} rows": content_hash(
+            rows.pad_id,
+            {key: values for key, values in vars(rows).items() if isinstance(values, np.ndarray)},
+        )
+        for name, rows in (("training", data.train), ("dev", data.dev))
+    }
 
 
 class TaskEvaluation:

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -12,8 +13,10 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import Model
 from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
+from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
+from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule, make_optimizer
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
@@ -110,6 +113,13 @@ class Trainer(abc.ABC):
     def prepare(self) -> dict[str, Any]:
         """Gets ready for a run; returns what `run_config.json` says of it beside the flags."""
         return {}
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of what a run is made from, by what it is; a resumed run must be made from the same."""
+        return {
+            f"the {name}": content_hash(dataclasses.asdict(model.config), flatten(model.params))
+            for name, model in self.models.items()
+        }
 
     @property
     def models(self) -> dict[str, Model]:

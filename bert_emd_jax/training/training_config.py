@@ -40,6 +40,8 @@ class OptimizerConfig(Config):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_steps", "seed", "weight_decay"):
             self.require(name, getattr(self, name) >= 0, "at least 0")
+        # JAX takes 32 bits of it, and would give other seeds the same numbers.
+        self.require("seed", self.seed < 2**32, "below 4294967296")
         self.require("learning_rate", self.learning_rate > 0, "above 0")
         self.require("max_grad_norm", self.max_grad_norm > 0, "above 0")
         self.require("warmup_proportion", 0 <= self.warmup_proportion < 1, "in [0, 1)")

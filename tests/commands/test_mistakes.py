@@ -85,6 +85,7 @@ def test_values_are_read_by_the_type_of_their_flag(monkeypatch):
         ({"bert_model": 5}, "--bert_model 5: a path is wanted, not int"),
         ({"labels": 5}, "--labels 5: a list is wanted"),
         ({"task_name": Path("cola")}, "--task_name cola: text is wanted"),
+        ({"seed": 2**32}, "--seed 4294967296: must be below 4294967296"),
     ],
 )
 def test_values_of_another_type_are_refused(changes, message):

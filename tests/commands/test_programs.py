@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,33 @@ def test_exported_student_gives_the_same_logits_in_transformers(tmp_path, task_d
     ours = np.array([[float(value) for value in line.split("\t")[3:]] for line in lines])
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
     assert model.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_resume_goes_by_what_is_read_and_not_by_where_it_is(
+    tmp_path, task_dir, tiny_model_dir, monkeypatch, capsys
+):
+    from bert_emd_jax.training import prefetch
+
+    teacher, student = tiny_model_dir("teacher"), tmp_path / "student"
+    more = ("--save_steps", 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(prefetch, "split_for_training", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert distill.main(distill_flags(teacher, task_dir, student, *more)) == 130
+    # Elsewhere, with other content: refused, and what is there stays.
+    moved, task = (
+        shutil.copytree(teacher, tmp_path / "moved"),
+        shutil.copytree(task_dir, tmp_path / "moved_task"),
+    )
+    first, *others = (task / "train.csv").read_text().splitlines(keepends=True)
+    (task / "train.csv").write_text(first + "".join(reversed(others)))
+    capsys.readouterr()
+    assert distill.main(distill_flags(moved, task, student, *more, "--resume")) == 2
+    assert "--resume: the training rows are not what the run in" in capsys.readouterr().err
+    other = tiny_model_dir("other", seed=1)
+    assert distill.main(distill_flags(other, task_dir, student, *more, "--resume")) == 2
+    assert "the teacher" in capsys.readouterr().err
+    (task / "train.csv").write_text(first + "".join(others))
+    assert distill.main(distill_flags(moved, task, student, *more, "--resume")) == 0
 
 
 @pytest.mark.parametrize(
