@@ -148,10 +148,12 @@ class RunDirectory:
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
         """Raises UserError if the run to be resumed was made from models or rows of another content."""
         before = (self._read_if_resumed(layout.RUN_CONFIG) or {}).get("inputs", {})
-        if changed := [what for what, content in inputs.items() if before.get(what, content) != content]:
+        changed = [what for what, content in inputs.items() if before.get(what, content) != content]
+        if changed:
+            named = " and ".join(changed)
             raise UserError(
-                f"--resume: {' and '.join(changed)} are not what the run in {self.path} was made from; give"
-                " it the same, or start anew with --overwrite"
+                f"--resume: {named} are not what the run in {self.path} was made from; give it the same, or"
+                " start anew with --overwrite"
             )
 
     def _check_same_run(self, path: Path) -> None:
