@@ -16,9 +16,7 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 
 # Spaces that are no ASCII, a next line, form feeds, quotes, zero-width and combining characters, right to left.
-ODD = st.sampled_from(
-    ["\u00a0", "\u2028", "\u0085", "\f", '"', "'", "\u200b", "e\u0301", "\u05d0", ",", ";", "|"]
-)
+ODD = st.sampled_from([*"\u00a0\u2028\u0085\f\"'\u200b\u05d0,;|", "e\u0301"])
 WORDS = st.lists(
     st.one_of(ODD, st.text(st.characters(categories=["L", "N", "P", "So"]), min_size=1)), min_size=1
 )
@@ -28,7 +26,7 @@ SPELLINGS = {"yes": ["yes", "Yes ", " YES"], "no": ["no", "NO", "no "], "may be"
 
 
 def table(rows, order: random.Random) -> tuple[list[str], list[list[str]]]:
-    """Columns in any order, one more that nobody reads, and labels in any case and with spaces around them."""
+    """Columns in any order, one more that nobody reads, and labels in any case, with spaces around them."""
     names = ["sentence1", "sentence2", "label", "remark"]
     places = order.sample(range(4), 4)
     cells = [[a, b, order.choice(SPELLINGS[label]), "x"] for a, b, label in rows]
