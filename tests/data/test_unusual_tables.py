@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 
-# Spaces that are no ASCII, a next line, form feeds, quotes, zero-width and combining characters, right to left.
+# Spaces that are no ASCII, a next line, a form feed, quotes, zero-width and combining characters.
 ODD = st.sampled_from([*"\u00a0\u2028\u0085\f\"'\u200b\u05d0,;|", "e\u0301"])
 WORDS = st.lists(
     st.one_of(ODD, st.text(st.characters(categories=["L", "N", "P", "So"]), min_size=1)), min_size=1
