@@ -122,3 +122,31 @@ def test_costs_of_real_layers_are_right_in_float32(minilm, batch):
     ]
     np.testing.assert_allclose(ours, exact, rtol=1e-4)
     np.testing.assert_allclose(exact, 1e-2, rtol=0.05)
+
+
+def test_costs_of_real_layers_in_bfloat16(minilm, batch):
+    """Against float64 on the same bfloat16 values: other layers, the same ones, and nearly the same."""
+    module = BertForSequenceClassification(minilm.config, jnp.bfloat16)
+    teacher = jax.jit(module.apply)({"params": minilm.params}, **batch)
+    mask = batch["attention_mask"].astype(bool)
+    noise = jax.random.normal(jax.random.key(0), teacher.layer_outputs.shape, jnp.bfloat16)
+    cases = {  # of a student cut from the teacher, and of one that has moved a little since
+        "cut": (teacher.layer_outputs[jnp.array([1, 3])], teacher.layer_outputs),
+        "moved": (teacher.layer_outputs + jnp.bfloat16(0.02) * noise, teacher.layer_outputs),
+    }
+    for name, (student, theirs) in cases.items():
+        ours = np.asarray(hidden_cost(student, theirs, mask))
+        wide = [np.asarray(values.astype(jnp.float32), np.float64)[:, mask] for values in (student, theirs)]
+        exact = np.array([[np.mean((s - t) ** 2) for t in wide[1]] for s in wide[0]])
+        squares = [np.mean(values**2, axis=(1, 2)) for values in wide]
+        # Some units in the last place of float32 of what is subtracted from each other.
+        limit = 8 * 2**-24 * (squares[0][:, None] + squares[1])
+        assert (np.abs(ours - exact) <= limit).all(), name
+        assert ((ours == 0) == (exact == 0)).all(), name
+    scores = teacher.attention_scores
+    ours = np.asarray(attention_cost(scores[jnp.array([0, 5])], scores, mask))
+    pairs = np.broadcast_to((mask[:, None, :, None] & mask[:, None, None, :]), scores.shape[1:])
+    wide = np.asarray(scores.astype(jnp.float32), np.float64)[:, pairs]
+    exact = np.array([[np.mean((wide[i] - t) ** 2) for t in wide] for i in (0, 5)])
+    np.testing.assert_allclose(ours, exact, rtol=1e-4)
+    assert ((ours == 0) == (exact == 0)).all()
