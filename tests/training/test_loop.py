@@ -43,6 +43,9 @@ class ToyTrainer(Trainer):
         super().__init__(config, nothing, TaskRows(DATASET, BatchSchedule(DATASET.lengths, (8,), 8, seed=0)))
         self.events, self.bad, self.evaluations = events, bad, []
 
+    def inputs(self) -> dict[str, str]:
+        return {}  # it has no model
+
     def initial_state(self):
         return STATE
 
