@@ -27,7 +27,7 @@ import numpy as np
 
 from bert_emd_jax.augmentation.masked_lm import WordPredictor, load_masked_lm
 from bert_emd_jax.augmentation.words import find_words, proposable_words
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.devices.parallel import jit_inference, replicate
 from bert_emd_jax.models.bert_config import BertConfig
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"batched / {name}: {ratio:.1f} times the rows per second")
 
 
-def random_model(layers: int, hidden_size: int) -> Model:
+def random_model(layers: int, hidden_size: int) -> LoadedModel:
     """A BERT with masked-LM head, random weights and the vocabulary of bert-base-uncased."""
     with tempfile.TemporaryDirectory() as name:
         demo_assets.unpack_minilm(Path(name))
@@ -112,7 +112,7 @@ def random_model(layers: int, hidden_size: int) -> Model:
         num_attention_heads=hidden_size // 32,
         intermediate_size=4 * hidden_size,
     )
-    return Model(config, initial_params(config, "masked_lm", seed=0), tokenizer)
+    return LoadedModel(config, initial_params(config, "masked_lm", seed=0), tokenizer)
 
 
 def one_word(module: BertForMaskedLM, admitted: np.ndarray, *, everywhere: bool) -> Callable[..., jax.Array]:

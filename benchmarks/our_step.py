@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.task_data import TaskData
@@ -36,8 +36,8 @@ class Ours:
         self,
         config: DistillConfig,
         data: TaskData,
-        student: Model,
-        teacher: Model,
+        student: LoadedModel,
+        teacher: LoadedModel,
         kept: "KeptOutputs | None" = None,
     ):
         """With `kept`, batches bring the teacher's outputs along; only those of its rows can be used."""
@@ -64,7 +64,7 @@ class Ours:
 class KeptOutputs:
     """A teacher's outputs for some of the rows of a dataset, in files."""
 
-    def __init__(self, dataset: EncodedDataset, rows: np.ndarray, teacher: Model, directory: Path):
+    def __init__(self, dataset: EncodedDataset, rows: np.ndarray, teacher: LoadedModel, directory: Path):
         self._places = np.full(len(dataset), -1)
         self._places[rows] = np.arange(len(rows))
         self._outputs = TeacherOutputs(teacher.config, rows_of(dataset, rows))

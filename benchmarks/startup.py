@@ -73,13 +73,13 @@ def write_models_and_rows(directory: Path, small: bool) -> None:
     # Not above: this file times what a Python without these imports does.
     from measuring import SMALL_STUDENT, SMALL_TEACHER, STUDENT, TEACHER, uncased_tokenizer
 
-    from bert_emd_jax.checkpoints.model_directory import Model, save_model
+    from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
     from bert_emd_jax.models.initialization import initial_params
 
     tokenizer = uncased_tokenizer(None)
     configs = (SMALL_TEACHER, SMALL_STUDENT) if small else (TEACHER, STUDENT)
     for name, config in zip(("teacher", "student"), configs, strict=True):
-        model = Model(config, initial_params(config, "classifier", 0), tokenizer)
+        model = LoadedModel(config, initial_params(config, "classifier", 0), tokenizer)
         save_model(directory / name, model, with_pytorch=False)
     for split in ("train", "dev"):
         with (directory / f"{split}.csv").open("w", newline="") as file:

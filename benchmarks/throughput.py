@@ -53,7 +53,7 @@ from measuring import (
 )
 from our_step import KeptOutputs, Ours, parts_of_a_step
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.batching import BatchRows, BatchSchedule
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices.device_needs import device_needs
@@ -81,7 +81,7 @@ def batches_by_length(schedule: BatchSchedule) -> dict[int, list[BatchRows]]:
     return dict(sorted(by_length.items()))
 
 
-def random_models(tokenizer: Tokenizer, labels: int, smoke: bool) -> tuple[Model, Model]:
+def random_models(tokenizer: Tokenizer, labels: int, smoke: bool) -> tuple[LoadedModel, LoadedModel]:
     """Student, with a projection, and teacher."""
     student, teacher = (
         dataclasses.replace(sizes, num_labels=labels)
@@ -89,8 +89,8 @@ def random_models(tokenizer: Tokenizer, labels: int, smoke: bool) -> tuple[Model
     )
     projection = initial_projection(student.hidden_size, teacher.hidden_size, 0)
     return (
-        Model(student, initial_params(student, "classifier", 1), tokenizer, projection),
-        Model(teacher, initial_params(teacher, "classifier", 0), tokenizer),
+        LoadedModel(student, initial_params(student, "classifier", 1), tokenizer, projection),
+        LoadedModel(teacher, initial_params(teacher, "classifier", 0), tokenizer),
     )
 
 
@@ -125,7 +125,7 @@ def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tok
         if args.baseline:
             from torch_baseline import Baseline
 
-            baseline = Baseline(student.config, teacher.config, regression=data.task.is_regression)
+            baseline = Baseline(student.config, teacher.config, regression=data.task.labels is None)
             padded = data.train.collate(by_length[heaviest][0].rows, max_seq_length)
             baseline.step(padded)  # allocates
             calls["baseline"] = lambda: baseline.step(padded)
@@ -147,7 +147,7 @@ def compare(args: argparse.Namespace, config: DistillConfig, data: TaskData, tok
 
 
 def keep_outputs(
-    data: TaskData, rows: np.ndarray, teacher: Model, directory: Path, clock: Clock, sample_rows: int
+    data: TaskData, rows: np.ndarray, teacher: LoadedModel, directory: Path, clock: Clock, sample_rows: int
 ) -> tuple[OnceForAll, KeptOutputs]:
     """What it takes to keep outputs, from a sample and from one of twice the rows; and those of `rows`."""
     # As many padded lengths for the samples as all the rows have.

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert_emd_jax.api import (
-        Classifier,
-        Prediction,
+        Model,
         distill,
         evaluate,
         finetune,
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
         plot_layer_weights,
         plot_mapping,
     )
+    from bert_emd_jax.data.kinds import Prediction
     from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
-    **dict.fromkeys(
-        ("Classifier", "Prediction", "distill", "evaluate", "finetune", "general_distill"), "api"
-    ),
-    **dict.fromkeys(("load", "mapping", "plot_layer_weights", "plot_mapping"), "api"),
+    **dict.fromkeys(("Model", "distill", "evaluate", "finetune", "general_distill", "load"), "api"),
+    **dict.fromkeys(("mapping", "plot_layer_weights", "plot_mapping"), "api"),
+    "Prediction": "data.kinds",
     **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
     "FinetuneConfig": "training.training_config",
     "EvaluationConfig": "evaluation.evaluation_config",
@@ -35,11 +34,11 @@ _HOME = {
 }
 
 __all__ = [
-    "Classifier",
     "DistillConfig",
     "EvaluationConfig",
     "FinetuneConfig",
     "GeneralDistillConfig",
+    "Model",
     "Prediction",
     "UserError",
     "__version__",

@@ -4,12 +4,13 @@ import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.configs import Dtype
+from bert_emd_jax.data.kinds import KINDS, Prediction, kind_of
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
@@ -20,7 +21,7 @@ from bert_emd_jax.training.training_config import FinetuneConfig, TrainingConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bert_emd_jax.checkpoints.model_directory import Model
+    from bert_emd_jax.checkpoints.model_directory import LoadedModel
     from bert_emd_jax.runs.layer_mapping import LayerMapping
 
 Results = dict[str, Any]
@@ -147,8 +148,8 @@ def _recorded(run_dir: str | Path) -> "LayerMapping":
 
 def load(
     path: str | Path, *, max_seq_length: int = 128, batch_size: int = 64, dtype: Dtype = "float32"
-) -> "Classifier":
-    """A trained classifier or regressor, ready for texts.
+) -> "Model":
+    """A trained model of any kind, ready for texts.
 
     Args:
       path: a model directory, a Hugging Face directory, a weights file beside its config, or a hub id.
@@ -160,21 +161,26 @@ def load(
     """
     from bert_emd_jax.checkpoints.model_directory import load_model
 
-    return Classifier(load_model(Path(path).expanduser()), max_seq_length, batch_size, dtype)
+    return Model(load_model(Path(path).expanduser()), max_seq_length, batch_size, dtype, source=path)
 
 
-class Prediction(NamedTuple):
-    """The most probable label of a text, and its probability."""
+class Model:
+    """A model with its tokenizer, of one kind of task. Methods of other kinds raise a UserError.
 
-    label: str
-    probability: float
-
-
-class Classifier:
-    """A model with its tokenizer. `labels` is None for a regressor."""
+    Attributes:
+      loaded: its config, parameters and tokenizer.
+      kind: "classification", "regression" or "multi_label".
+      labels: their names in the order of the logits, numbers if the model has no names; None of a regressor.
+    """
 
     def __init__(
-        self, model: "Model", max_seq_length: int = 128, batch_size: int = 64, dtype: str = "float32"
+        self,
+        loaded: "LoadedModel",
+        max_seq_length: int = 128,
+        batch_size: int = 64,
+        dtype: str = "float32",
+        *,
+        source: object = "the model",
     ):
         import jax.numpy as jnp
 
@@ -184,17 +190,29 @@ class Classifier:
         from bert_emd_jax.evaluation.prediction import Predictor
         from bert_emd_jax.models.heads import BertForSequenceClassification
 
-        self.model = model
-        self._max_length = min(max_seq_length, model.config.max_position_embeddings)
+        self.loaded = loaded
+        self._kind = kind_of(loaded.config, source)
+        self._max_length = min(max_seq_length, loaded.config.max_position_embeddings)
         self._batch_size = batch_size
-        self._params = replicate(model.params)
-        self._predictor = Predictor(BertForSequenceClassification(model.config, jnp.dtype(dtype)))
+        self._params = replicate(loaded.params)
+        self._predictor = Predictor(BertForSequenceClassification(loaded.config, jnp.dtype(dtype)))
+
+    def __repr__(self) -> str:
+        from bert_emd_jax.evaluation.model_cost import size_of
+
+        size = size_of(self.loaded.config, self.loaded.params)
+        what = f"{size['layers']} layers of width {size['hidden_size']}, {size['parameters']:,} parameters"
+        labels = "" if self.labels is None else f"; labels: {', '.join(self.labels)}"
+        return f"<Model {self.kind}: {what}{labels}>"
+
+    @property
+    def kind(self) -> str:
+        return self._kind.name
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Names in the order of the logits; numbers where the model has no names."""
-        config = self.model.config
-        if config.num_labels == 1:
+        config = self.loaded.config
+        if self._kind.fewest_labels is None:
             return None
         return config.id2label or tuple(str(index) for index in range(config.num_labels))
 
@@ -207,9 +225,9 @@ class Classifier:
 
         examples = Examples.from_texts(texts, pairs)
         if not len(examples):
-            return np.zeros((0, self.model.config.num_labels), np.float32)
-        dataset = encode_examples(self.model.tokenizer, examples, self._max_length)
-        check_rows(dataset, self.model.config, "the model")
+            return np.zeros((0, self.loaded.config.num_labels), np.float32)
+        dataset = encode_examples(self.loaded.tokenizer, examples, self._max_length)
+        check_rows(dataset, self.loaded.config, "the model")
         # Few shapes, so that calls with other texts seldom compile anew.
         lengths = _doublings(_SHORTEST_BUCKET, int(dataset.lengths.max()), self._max_length)
         rows = _doublings(1, len(dataset), self._batch_size)[-1]
@@ -218,23 +236,28 @@ class Classifier:
     def predict(
         self, texts: Iterable[str], pairs: Iterable[str] | None = None
     ) -> Float[np.ndarray, "rows ..."]:
-        """Probabilities [rows, labels]; of a regressor the predicted values [rows]."""
-        from scipy.special import softmax
+        """Probabilities [rows, labels], each by itself in a multi-label model; values [rows]."""
+        self._require("predict")
+        return self._kind.predictions(self.logits(texts, pairs)).astype(np.float32)
 
-        logits = self.logits(texts, pairs)
-        return logits[:, 0] if self.labels is None else softmax(logits, axis=1)
-
-    def classify(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Prediction]:
-        """The most probable label of every text.
+    def classify(
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """The most probable label of every text; of a multi-label model a list of those above one half.
 
         Raises:
-          UserError: the model is a regressor.
+          UserError: the model is of a kind without classes.
         """
-        if self.labels is None:
-            raise UserError("this model is a regressor: call predict for its values")
-        return [
-            Prediction(self.labels[int(row.argmax())], float(row.max())) for row in self.predict(texts, pairs)
-        ]
+        self._require("classify")
+        return [self._kind.decided(row, self.labels) for row in self.predict(texts, pairs)]
+
+    def _require(self, method: str) -> None:
+        if method not in self._kind.methods:
+            having = " or ".join(kind.name for kind in KINDS.values() if method in kind.methods)
+            raise UserError(
+                f"{method}: is for models of kind {having}; this one is of kind {self.kind}, and has"
+                f" {', '.join(self._kind.methods)}"
+            )
 
 
 @contextlib.contextmanager

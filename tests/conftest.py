@@ -107,7 +107,7 @@ def task_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
     """`tiny_model_dir(name, num_hidden_layers=4, …)` writes a random model directory."""
-    from bert_emd_jax.checkpoints.model_directory import Model, save_model
+    from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
     from bert_emd_jax.models.bert_config import BertConfig
     from bert_emd_jax.models.initialization import initial_params
     from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -125,7 +125,9 @@ def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
             "id2label": ("bad", "good"),
         }
         config = BertConfig(**(values | changes))
-        save_model(tmp_path / name, Model(config, initial_params(config, "classifier", seed), tokenizer))
+        save_model(
+            tmp_path / name, LoadedModel(config, initial_params(config, "classifier", seed), tokenizer)
+        )
         return tmp_path / name
 
     return make

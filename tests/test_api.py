@@ -69,7 +69,7 @@ def test_a_regressor_gives_values(tiny_model_dir):
     model = bert_emd_jax.load(str(tiny_model_dir("model", num_hidden_layers=1, num_labels=1, id2label=None)))
     assert model.labels is None
     assert model.predict(["good"]).shape == (1,)
-    with pytest.raises(UserError, match="call predict"):
+    with pytest.raises(UserError, match="classify: is for models of kind classification or multi_label"):
         model.classify(["good"])
 
 

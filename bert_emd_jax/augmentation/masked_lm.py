@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bert_emd_jax.checkpoints.hub import resolve_model
-from bert_emd_jax.checkpoints.model_directory import Model, load_model, read_stored
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, read_stored
 from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
@@ -22,7 +22,7 @@ _MOST_BUCKETS = 8
 _BATCHES_PER_COMPILATION = 8
 
 
-def load_masked_lm(path: Path, do_lower_case: bool | None = None) -> Model:
+def load_masked_lm(path: Path, do_lower_case: bool | None = None) -> LoadedModel:
     """Loads a masked-language model. Raises UserError if the path holds no such model."""
     path = resolve_model(path)
     if "lm_transform/kernel" not in read_stored(path).arrays:

@@ -10,7 +10,7 @@ import numpy as np
 from bert_emd_jax.augmentation.masked_lm import WordPredictor
 from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.augmentation.words import Replacement, find_words, proposable_words, usable_candidates
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.models.heads import BertForMaskedLM
 
@@ -35,7 +35,7 @@ class WordReplacements:
     def __init__(
         self,
         texts: Sequence[str],
-        model: Model,
+        model: LoadedModel,
         vectors: WordVectors | None,
         count: int,
         batch_size: int,

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A BERT with its head.
 
     Attributes:
@@ -52,7 +52,7 @@ def load_model(
     head: Head = "classifier",
     new_head: NewHead | None = None,
     do_lower_case: bool | None = None,
-) -> Model:
+) -> LoadedModel:
     """Loads a model to use it with a head.
 
     Args:
@@ -68,14 +68,12 @@ def load_model(
     path = resolve_model(path)
     stored = read_stored(path)
     plan = plan_loading(stored, head, new_head=new_head)
-    if plan.head == "classifier":
-        plan.config.check_kind(str(path))
     return _load(path, stored, plan, "none" if new_head else None, do_lower_case)
 
 
 def load_whole_model(
     path: Path, *, head: Head | None = None, classifier_activation: Literal["none", "relu"] | None = None
-) -> Model:
+) -> LoadedModel:
     """Loads everything that a path holds, to convert it: the encoder, the pooler if there is one, a head.
 
     Args:
@@ -121,7 +119,7 @@ def _load(
     plan: LoadPlan,
     classifier_activation: Literal["none", "relu"] | None,
     do_lower_case: bool | None = None,
-) -> Model:
+) -> LoadedModel:
     config = plan.config
     if classifier_activation is not None:
         config = dataclasses.replace(config, classifier_activation=classifier_activation)
@@ -139,10 +137,10 @@ def _load(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
             f" the model only {config.vocab_size} embeddings; take the tokenizer that belongs to the weights"
         )
-    return Model(config, params, tokenizer, stored.projection)
+    return LoadedModel(config, params, tokenizer, stored.projection)
 
 
-def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> None:
+def save_model(directory: Path, model: LoadedModel, *, with_pytorch: bool = True) -> None:
     """Writes a model directory, with its `pytorch/` or without, replacing these files and nothing else.
 
     Each part is written aside and renamed, so that a reader never sees half of one.
@@ -167,7 +165,7 @@ def save_model(directory: Path, model: Model, *, with_pytorch: bool = True) -> N
             part.replace(target)
 
 
-def save_huggingface(directory: Path, model: Model) -> None:
+def save_huggingface(directory: Path, model: LoadedModel) -> None:
     """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
     write_huggingface_weights(directory, model.params, model.config)
     model.tokenizer.save(directory)

@@ -11,7 +11,7 @@ import safetensors.numpy
 from jax import export
 
 from bert_emd_jax.checkpoints.huggingface import write_safetensors
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
@@ -23,7 +23,7 @@ PARAMETERS = "classifier.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def write_stablehlo(directory: Path, model: Model) -> None:
+def write_stablehlo(directory: Path, model: LoadedModel) -> None:
     """Writes the exported classifier, its parameters, `config.json` and the tokenizer.
 
     The artefact is a function `(params, input_ids, attention_mask, token_type_ids) -> logits` of a

@@ -11,7 +11,7 @@ from bert_emd_jax.configs import Config
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from bert_emd_jax.checkpoints.model_directory import Model
+    from bert_emd_jax.checkpoints.model_directory import LoadedModel
     from bert_emd_jax.models.bert_config import Head
 
 
@@ -90,7 +90,7 @@ def _inspect(config: ConvertConfig, path: Path) -> None:
         raise UserError(f"{path} cannot be converted; {'; '.join(problems)}")
 
 
-def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
+def _write(config: ConvertConfig, output_dir: Path, model: "LoadedModel") -> None:
     from bert_emd_jax.checkpoints.model_directory import save_huggingface, save_model
 
     if config.to_pytorch:
@@ -106,7 +106,7 @@ def _write(config: ConvertConfig, output_dir: Path, model: "Model") -> None:
         print(f"model directory: {output_dir}")
 
 
-def _verify(config: ConvertConfig, path: Path, model: "Model") -> None:
+def _verify(config: ConvertConfig, path: Path, model: "LoadedModel") -> None:
     """Compares what was written, as it is read back, or the model in memory if nothing was written."""
     from bert_emd_jax.checkpoints.model_directory import load_whole_model
     from bert_emd_jax.checkpoints.verification import TOLERANCE, differences_from_torch

@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS, Kind, LabelCells, Labels
 from bert_emd_jax.data.parquet import class_names
-from bert_emd_jax.data.rows import column_names, label_cell, read_rows
+from bert_emd_jax.data.rows import column_names, read_rows
 from bert_emd_jax.data.task import SplitFile, Task
+from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError
 
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -16,24 +18,32 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 _STEMS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 
-def custom_task(
-    directory: Path,
-    text_column: str | None,
-    text_pair_column: str | None,
-    label_column: str,
-    labels: Sequence[str] | None,
-    regression: bool,
-) -> Task:
-    """Returns the task of a directory of files. Raises UserError if they do not fit together."""
+def custom_task(directory: Path, config: CustomTaskConfig, model_kind: Kind | None = None) -> Task:
+    """Returns the task of a directory of files.
+
+    Args:
+      model_kind: that of a trained model, if there is one.
+
+    Raises:
+      UserError: the files, or the flags, do not fit together.
+    """
+    kind = KINDS[config.given_kind] if config.given_kind else model_kind or CLASSIFICATION
+    if model_kind not in (None, kind):
+        raise UserError(f"--kind {kind.name}: the model is of kind {model_kind.name}; leave it out")
+    _check_flags(config, kind)
     if not directory.is_dir():
         raise UserError(f"--data_dir {directory}: no such directory")
     splits: dict[str, SplitFile] = {}
     for split, stems in _STEMS.items():
         names = _find_files(directory, stems)
         if names:
-            column = text_column or _guess_text_column(directory / names[0])
+            column = config.text_column or _guess_text_column(directory / names[0])
             splits[split] = SplitFile(
-                names[0], column, text_pair_column, label_column, more_names=tuple(names[1:])
+                names[0],
+                column,
+                config.text_pair_column,
+                config.label_columns or config.label_column,
+                more_names=tuple(names[1:]),
             )
     if not splits:
         kinds = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
@@ -42,12 +52,22 @@ def custom_task(
         raise UserError(
             f"--data_dir {directory}: no train, dev (or validation) or test file among {kinds} here{hint}"
         )
-    if not regression:
-        names = _check_labels(labels) if labels else _infer_labels(directory, splits)
-        return Task("custom", names, ("accuracy",), splits)
-    if labels:
-        raise UserError("a regression task has no labels: give either --labels or --regression")
-    return Task("custom", None, ("pearson_and_spearman", "pearson", "spearman"), splits)
+    labels: Labels = None
+    if kind.fewest_labels is not None:
+        given = config.label_columns or config.labels
+        names = given or _infer_labels(directory, splits, kind, config.label_separator)
+        labels = _check_labels(names, kind, kind.fewest_labels)
+    return Task("custom", labels, kind.metrics, splits, kind=kind, label_separator=config.label_separator)
+
+
+def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
+    if config.labels and kind.fewest_labels is None:
+        raise UserError(f"--labels: the labels of kind {kind.name} have no names; leave it out")
+    if config.label_columns and not kind.has_column_per_label:
+        having = ", ".join(one.name for one in KINDS.values() if one.has_column_per_label)
+        raise UserError(f"--label_columns: not for kind {kind.name}; add --kind {having}, or leave it out")
+    if config.label_columns and config.labels:
+        raise UserError("--labels and --label_columns: the columns are the labels; leave --labels out")
 
 
 def _has_train_file(directory: Path) -> bool:
@@ -92,15 +112,16 @@ def _guess_text_column(path: Path) -> str:
     raise UserError(f"{path}:1: no column 'text' or 'sentence'; name the column with --text_column")
 
 
-def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise UserError(
-            f"labels {','.join(labels)}: a classification task needs two or more different labels"
-        )
+def _check_labels(labels: Sequence[str], kind: Kind, fewest: int) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels) or len(labels) < fewest:
+        many = "two or more" if fewest > 1 else "one or more"
+        raise UserError(f"labels {','.join(labels)}: a {kind.name} task needs {many} different labels")
     return tuple(labels)
 
 
-def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str, ...]:
+def _infer_labels(
+    directory: Path, splits: Mapping[str, SplitFile], kind: Kind, separator: str
+) -> tuple[str, ...]:
     """Returns the classes that the train file declares, else the labels that occur in it, sorted.
 
     They are sorted as numbers if all are integers.
@@ -108,28 +129,30 @@ def _infer_labels(directory: Path, splits: Mapping[str, SplitFile]) -> tuple[str
     if "train" not in splits:
         raise UserError(f"{directory}: no train file to take the labels from; name them with --labels")
     file = splits["train"]
-    path, column = directory / file.name, str(file.label)
-    if path.suffix == ".parquet" and (declared := class_names(path, column)) is not None:
-        return _check_labels(declared)
+    path, (column,) = directory / file.name, file.label_columns
+    if path.suffix == ".parquet" and (declared := class_names(path, str(column))) is not None:
+        return declared
     paths = [directory / name for name in file.names]
     names: dict[str, str] = {}  # without case and spaces → as it is written first
     for path_of_part in paths:
         for line, cells in read_rows(path_of_part, [column]):
-            name = label_cell(path_of_part, line, column, cells[0])
-            names.setdefault("".join(name.split()).casefold(), name)
+            label = LabelCells(path_of_part, line, (column,), tuple(cells))
+            for name in kind.names(label, separator):
+                names.setdefault("".join(name.split()).casefold(), name)
     names.pop("", None)  # an error, with its line, when the rows are read
     found = names.values()
     if all(re.fullmatch(r"-?[0-9]{1,100}", label) for label in found):
         ordered = sorted(found, key=int)
     else:
         ordered = sorted(found)
-        if all(re.fullmatch(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?", label) for label in found):
+        if found and all(re.fullmatch(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?", label) for label in found):
             raise UserError(
-                f"{path}: the labels of {column!r} are fractions; ask for --regression, or name the "
+                f"{path}: the labels of {column!r} are fractions; ask for --kind regression, or name the "
                 f"classes with --labels"
             )
-    if len(ordered) < 2:
+    if len(ordered) < (kind.fewest_labels or 0):
+        many = "two or more" if kind.fewest_labels != 1 else "one or more"
         raise UserError(
-            f"{path}: {len(ordered)} different labels in {column!r}; a classification task needs two or more"
+            f"{path}: {len(ordered)} different labels in {column!r}; a {kind.name} task needs {many}"
         )
     return tuple(ordered)

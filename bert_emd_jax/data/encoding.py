@@ -32,13 +32,13 @@ class EncodedDataset:
     """Rows of token ids, special tokens included, concatenated.
 
     Row r is `token_ids[offsets[r]:offsets[r + 1]]`, and its first `segment_a_lengths[r]` tokens are
-    segment 0. Labels are int32 or float32.
+    segment 0. Labels are the truths of the task's kind.
     """
 
     token_ids: Int[np.ndarray, " tokens"]
     offsets: Int[np.ndarray, " rows+1"]
     segment_a_lengths: Int[np.ndarray, " rows"]
-    labels: Shaped[np.ndarray, " rows"] | None
+    labels: Shaped[np.ndarray, "rows ..."] | None
     pad_id: int
 
     def __len__(self) -> int:
@@ -54,14 +54,15 @@ class EncodedDataset:
     ) -> Batch:
         """Returns a batch of the given rows, padded to `length` tokens and `rows_padded_to` rows.
 
-        It has the arrays of `padded_batch` and `labels [R]`, zeros if there are none.
+        It has the arrays of `padded_batch` and `labels [R, …]`, zeros if there are none.
         """
         rows = np.asarray(rows, np.int64)
         starts, ends = self.offsets[rows], self.offsets[rows + 1]
         batch = padded_batch(ends - starts, self.segment_a_lengths[rows], length, rows_padded_to, self.pad_id)
         row, position = np.nonzero(batch["attention_mask"])
         batch["input_ids"][row, position] = self.token_ids[starts[row] + position]
-        labels = np.zeros(len(batch["weights"]), np.int32 if self.labels is None else self.labels.dtype)
+        known = np.zeros(0, np.int32) if self.labels is None else self.labels
+        labels = np.zeros((len(batch["weights"]), *known.shape[1:]), known.dtype)
         if self.labels is not None:
             labels[: len(rows)] = self.labels[rows]
         return {**batch, "labels": labels}

@@ -14,14 +14,14 @@ from bert_emd_jax.errors import UserError
 class Examples:
     """Texts and labels of one split of a task, one entry per row.
 
-    `labels` are indices into the task's labels (int32), values (float32) for regression, or None.
+    `labels` are the truths of the task's kind, one entry per row, or None.
     `identifiers` are the file's own if it has a column for them, else the row numbers from 0.
     `lines` are line numbers of the file, or row numbers if it has no lines; `path` is the (first) file.
     """
 
     texts_a: list[str]
     texts_b: list[str] | None
-    labels: Shaped[np.ndarray, " rows"] | None
+    labels: Shaped[np.ndarray, "rows ..."] | None
     lines: Int[np.ndarray, " rows"]
     identifiers: list[str]
     path: Path
@@ -35,7 +35,7 @@ class Examples:
         cls,
         texts: Iterable[str],
         pairs: Iterable[str] | None = None,
-        labels: Shaped[np.ndarray, " rows"] | None = None,
+        labels: Shaped[np.ndarray, "rows ..."] | None = None,
     ) -> "Examples":
         """Makes rows of lists, or of what else gives one text after the other: `texts[k]` and `pairs[k]`.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bert_emd_jax.data.kinds import REGRESSION
 from bert_emd_jax.data.task import SplitFile, Task
 
 
@@ -45,7 +46,7 @@ GLUE_TASKS = (
     ),
     Task("SST-2", _BINARY, _ACCURACY, _glue_splits("sentence", None, "label"), _POSITIVE),
     Task("MRPC", _BINARY, _ACCURACY_AND_F1, _glue_splits("#1 String", "#2 String", "Quality"), _EQUIVALENT),
-    Task("STS-B", None, _CORRELATION, _glue_splits("sentence1", "sentence2", "score")),
+    Task("STS-B", None, _CORRELATION, _glue_splits("sentence1", "sentence2", "score"), kind=REGRESSION),
     Task(
         "QQP",
         _BINARY,

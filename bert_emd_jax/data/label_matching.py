@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bert_emd_jax.data.kinds import kind_of
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from bert_emd_jax.checkpoints.model_directory import Model
+    from bert_emd_jax.checkpoints.model_directory import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 
-def match_labels(model: "Model", task: Task, source: str, *, in_order: bool = False) -> "Model":
+def match_labels(model: "LoadedModel", task: Task, source: str, *, in_order: bool = False) -> "LoadedModel":
     """Returns the model with its classifier reordered, so that output k is label k of the task.
 
     Labels are matched by name. If the model has none, or only numbers, output k is taken as label k.
@@ -26,13 +27,18 @@ def match_labels(model: "Model", task: Task, source: str, *, in_order: bool = Fa
       in_order: the user says that output k is label k, although the names differ.
 
     Raises:
-      UserError: another number of labels, or names that do not match.
+      UserError: another kind, another number of labels, or names that do not match.
     """
     config = model.config
     if config.num_labels != task.num_labels:
         raise UserError(
             f"{source}: it has {config.num_labels} labels, task {task.name} has {task.num_labels};"
             " give a model that was trained on this task, or another --task_name"
+        )
+    if (kind := kind_of(config, source)) is not task.kind:
+        raise UserError(
+            f"{source}: is of kind {kind.name}, task {task.name} of kind {task.kind.name};"
+            " give a model that was trained on this task, or another --task_name or --kind"
         )
     theirs, ours = config.id2label, task.labels
     if ours is None:

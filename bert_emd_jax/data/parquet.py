@@ -18,12 +18,14 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...] | None:
-    """Reads the names of a column of class numbers, in their order; None if the file gives none."""
+    """Reads the names of a column of class numbers, or of lists of them; None if the file gives none."""
     with _opened(path) as file:
         metadata = file.schema_arrow.metadata or {}
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        names = feature["names"]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) else None
 
@@ -58,14 +60,18 @@ def _values(path: Path, first: int, column: str, array: Any, names: tuple[str, .
         raise
     if names is None:
         return values
-    for row, value in enumerate(values, start=first):
-        # -1 means an unknown label, as in test sets.
-        if not (value is None or (isinstance(value, int) and -1 <= value < len(names))):
-            raise UserError(
-                f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes;"
-                " correct the row"
-            )
-    return ["" if value is None or value < 0 else names[value] for value in values]
+    return [_named(path, row, column, value, names) for row, value in enumerate(values, start=first)]
+
+
+def _named(path: Path, row: int, column: str, value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_named(path, row, column, item, names) for item in value]
+    # -1 means an unknown label, as in test sets.
+    if not (value is None or (isinstance(value, int) and -1 <= value < len(names))):
+        raise UserError(
+            f"{path}: row {row}: {column!r} is {value!r}, but there are {len(names)} classes; correct the row"
+        )
+    return value if value is None else "" if value < 0 else names[value]
 
 
 @contextlib.contextmanager

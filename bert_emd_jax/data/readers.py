@@ -1,14 +1,14 @@
 """Reads the splits of a task from its files and checks every row."""
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.rows import Column, label_cell, read_rows, text_cell
+from bert_emd_jax.data.kinds import LabelCells
+from bert_emd_jax.data.rows import read_rows, text_cell
 from bert_emd_jax.data.task import TFDS, SplitFile, Task, augmented, plain_name
 from bert_emd_jax.data.tfds_source import read_tfds_split, tfds_splits
 from bert_emd_jax.errors import UserError
@@ -59,16 +59,16 @@ def read_split(
             raise UserError("--aug_train reads a file: name the directory of the task's files in --data_dir")
         return read_tfds_split(task, split, tfds_data_dir)
     paths, file = _locate(task, Path(data_dir), split, aug_train)
-    wanted = [
-        column for column in (file.text_a, file.text_b, file.label, file.identifier) if column is not None
-    ]
+    of_label, is_test = file.label_columns, split.startswith("test")
+    texts = [column for column in (file.text_a, file.text_b) if column is not None]
     optional = [column for column in (file.identifier,) if column is not None]
-    if split.startswith("test") and file.label is not None:
-        optional.append(file.label)
+    wanted = [*texts, *of_label, *optional]
+    if is_test:
+        optional += of_label
     skipped: list[int] = []
     texts_a: list[str] = []
     texts_b: list[str] = []
-    labels: list[float | None] = []
+    labels: list[Any] = []
     lines: list[int] = []
     identifiers: list[str] = []
     for path in paths:
@@ -84,9 +84,11 @@ def read_split(
             texts_a.append(text_cell(path, line, file.text_a, next(remaining)))
             if file.text_b is not None:
                 texts_b.append(text_cell(path, line, file.text_b, next(remaining)))
-            if file.label is not None:
-                name = _label_name(task, split, path, line, file.label, next(remaining))
-                labels.append(None if name is None else _label_value(task, path, line, name))
+            if of_label:
+                values = tuple(next(remaining) for _ in of_label)
+                label = LabelCells(path, line, of_label, values, one_each=isinstance(file.label, tuple))
+                is_missing = is_test and task.kind.is_missing(label, task.labels)
+                labels.append(None if is_missing else task.kind.truth(label, task))
             identifier = next(remaining, None)
             identifiers.append(str(len(lines)) if identifier is None else str(identifier))
             lines.append(line)
@@ -135,49 +137,18 @@ def _below(directory: Path, task: Task, name: str) -> str:
     return ""
 
 
-def _label_name(task: Task, split: str, path: Path, line: int, column: Column, value: Any) -> str | None:
-    """Returns a row's label; None if a test row has none: no column, an empty cell, or -1 as in GLUE."""
-    if not split.startswith("test"):
-        return label_cell(path, line, column, value)
-    if value is None:
-        return None
-    name = label_cell(path, line, column, value)
-    is_missing = name == "" or (name == "-1" and "-1" not in (task.labels or ("-1",)))
-    return None if is_missing else name
-
-
-def _label_value(task: Task, path: Path, line: int, name: str) -> float:
-    if task.labels is None:
-        return _number(path, line, name)
-    if name in task.labels:
-        return task.labels.index(name)
-    if (index := task.index_by_name.get(plain_name(name))) is not None:
-        return index  # the same name in another spelling
-    known = ", ".join(task.labels[:12]) + (", …" if len(task.labels) > 12 else "")
-    raise UserError(f"{path}:{line}: unknown label {name[:80]!r}; {task.name} has {known}; correct the row")
-
-
 def _label_array(
-    task: Task, split: str, path: Path, lines: list[int], labels: list[float | None]
+    task: Task, split: str, path: Path, lines: list[int], labels: list[Any]
 ) -> np.ndarray | None:
     """Returns the labels as an array; None if no row has one, as in a test split."""
     missing = [line for line, label in zip(lines, labels, strict=False) if label is None]
-    all_unknown = task.is_regression and split.startswith("test") and set(labels) == {-1.0}
-    if all_unknown or len(missing) == len(labels):
+    if len(missing) == len(labels):
         return None
     if missing:
         raise UserError(
             f"{path}:{missing[0]}: no label here, but {len(labels) - len(missing)} other rows have one;"
             " give all of them a label, or none"
         )
-    return np.asarray(labels, np.float32 if task.is_regression else np.int32)
-
-
-def _number(path: Path, line: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= float(np.finfo(np.float32).max):  # true for nan as well
-        raise UserError(f"{path}:{line}: the value {text[:80]!r} is no finite number; regression needs one")
-    return value
+    if split.startswith("test") and task.kind.are_fillers(labels):
+        return None
+    return task.kind.truths(labels)

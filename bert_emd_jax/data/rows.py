@@ -17,7 +17,10 @@ Column = str | int
 
 # Not of endless digits, which are no number for Python.
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
-_NAME_IT = "a custom task's columns are named with --text_column, --text_pair_column and --label_column"
+_NAME_IT = (
+    "a custom task's columns are named with --text_column, --text_pair_column and --label_column or"
+    " --label_columns"
+)
 
 
 class TableRow(NamedTuple):
@@ -164,7 +167,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON ({error}); a line holds one object") from None
         if not isinstance(value, dict):
-            raise UserError(f"{path}:{number}: a JSON {_json_type(value)} where an object should be")
+            raise UserError(f"{path}:{number}: a JSON {json_type(value)} where an object should be")
         yield number, value
 
 
@@ -191,7 +194,7 @@ def _read_parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Colum
 def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
     """Returns a cell as text. Raises UserError if a JSON value is no string or not valid Unicode."""
     if not isinstance(value, str):
-        raise UserError(f"{path}:{line}: {column!r} should be a string, it is {_json_type(value)}")
+        raise UserError(f"{path}:{line}: {column!r} should be a string, it is {json_type(value)}")
     if not value.isascii():
         try:
             value.encode()
@@ -218,7 +221,7 @@ def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
         is_float = isinstance(value, float)
         raise UserError(
             f"{path}:{line}: the label {column!r} should be a string or number, it is"
-            f" {value if is_float else _json_type(value)}; correct the row"
+            f" {value if is_float else json_type(value)}; correct the row"
         )
     return plain_number(str(value).strip())
 
@@ -228,7 +231,8 @@ def plain_number(text: str) -> str:
     return str(int(text.split(".")[0])) if _WHOLE_NUMBER.fullmatch(text) else text
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """What JSON calls a value, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 

@@ -1,4 +1,4 @@
-"""A task: its labels, metrics, and the files and columns of its splits."""
+"""A task: its kind, labels, metrics, and the files and columns of its splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from bert_emd_jax.data.kinds import CLASSIFICATION, Kind, Labels
 from bert_emd_jax.data.rows import Column, plain_number
-from bert_emd_jax.errors import UserError
+from bert_emd_jax.errors import UserError, did_you_mean
 
 TFDS = "tfds"
 """A `data_dir` of this name stands for TensorFlow Datasets."""
@@ -17,13 +18,14 @@ TFDS = "tfds"
 class SplitFile:
     """The file of a split and its columns; `columns` is their number in a file without header.
 
-    `more_names` are the further files of a split that is stored in several.
+    `label` is the column of the label, or one for each. `more_names` are the further files of a split that is
+    stored in several.
     """
 
     name: str
     text_a: Column
     text_b: Column | None = None
-    label: Column | None = None
+    label: Column | tuple[Column, ...] | None = None
     identifier: Column | None = None
     columns: int | None = None
     more_names: tuple[str, ...] = ()
@@ -32,20 +34,32 @@ class SplitFile:
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.more_names)
 
+    @property
+    def label_columns(self) -> tuple[Column, ...]:
+        if self.label is None:
+            return ()
+        return self.label if isinstance(self.label, tuple) else (self.label,)
+
 
 @dataclass(frozen=True)
 class Task:
-    """A task on sentences or pairs. `labels` is None for regression; the first metric is the primary one.
+    """A task on sentences or pairs.
 
-    `label_names` has, for every label, its names in models and other editions of the data.
+    Attributes:
+      labels: in the order of the classifier's outputs; None if labels are numbers.
+      metrics: the scores of its models; the first chooses the best step.
+      label_names: for every label, its names in models and other editions of the data.
+      label_separator: between the labels in a cell.
     """
 
     name: str
-    labels: tuple[str, ...] | None
+    labels: Labels
     metrics: tuple[str, ...]
     splits: Mapping[str, SplitFile]
     label_names: tuple[tuple[str, ...], ...] = ()
     skips_malformed_rows: bool = False
+    kind: Kind = CLASSIFICATION
+    label_separator: str = ","
 
     @property
     def pair(self) -> bool:
@@ -53,13 +67,34 @@ class Task:
         return any(file.text_b is not None for file in self.splits.values())
 
     @property
-    def is_regression(self) -> bool:
-        return self.labels is None
+    def num_labels(self) -> int:
+        """Outputs of the classifier."""
+        return self.kind.outputs(self.labels)
 
     @property
-    def num_labels(self) -> int:
-        """Outputs of the classifier: one for regression."""
-        return 1 if self.labels is None else len(self.labels)
+    def primary_metric(self) -> str:
+        return self.metrics[0]
+
+    def with_metric(self, name: str) -> "Task":
+        """Returns the task with a score that chooses the best step.
+
+        Raises:
+          UserError: it is none of the kind's, or of no label.
+        """
+        of_label = [f"{metric}_{label}" for metric in self.kind.label_metrics for label in self.labels or ()]
+        whole = dict.fromkeys((*self.metrics, *self.kind.metrics))
+        known = (*whole, *of_label)
+        if name not in known:
+            listed = ", ".join((*whole, *(f"{metric}_LABEL" for metric in self.kind.label_metrics)))
+            hint = did_you_mean(name, known)
+            raise UserError(f"--metric {name}: no score of {self.name}, which has {listed}{hint}")
+        return replace(self, metrics=tuple(dict.fromkeys((name, *self.metrics))))
+
+    def label_index(self, name: str) -> int | None:
+        """Returns the index of a label by its name, or by another spelling of it; None if there is none."""
+        if name in (self.labels or ()):
+            return (self.labels or ()).index(name)
+        return self.index_by_name.get(plain_name(name))
 
     @cached_property
     def index_by_name(self) -> dict[str, int]:

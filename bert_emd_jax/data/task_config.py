@@ -2,8 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from bert_emd_jax.configs import Config, Names, OptionalBool, SameResult
+from bert_emd_jax.data.kinds import KINDS, REGRESSION
+from bert_emd_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -15,11 +18,28 @@ class CustomTaskConfig(Config):
     text_pair_column: str | None = None
     """Column of the second text, for pairs."""
     label_column: str = "label"
-    """Column of the label."""
+    """Column of the label, or of a list of labels."""
+    label_columns: Names = ()
+    """Instead, with --kind multi_label: a column of 0 and 1 for each label, in this order."""
+    label_separator: str = ","
+    """Between labels in one cell, with --kind multi_label; JSON lists are read too."""
     labels: Names = ()
     """The labels in order; not given: those of the training file, sorted."""
+    kind: Literal[tuple(KINDS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    """What labels are: one class per text, a number, or any number of labels. Not given: as the model that is
+    evaluated or the teacher says, else classification."""
     regression: bool = False
-    """Labels are numbers to predict, not classes."""
+    """The same as --kind regression."""
+
+    def check(self) -> None:
+        if self.regression and self.kind not in (None, REGRESSION.name):
+            raise UserError(f"--regression and --kind {self.kind}: choose one")
+        self.require("label_separator", bool(self.label_separator), "one or more characters")
+
+    @property
+    def given_kind(self) -> str | None:
+        """The kind that the flags name."""
+        return REGRESSION.name if self.regression else self.kind
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -33,6 +53,8 @@ class TaskConfig(Config):
     """Where TensorFlow Datasets are kept, for --data_dir tfds; not given: the library's usual place."""
     task_name: str
     """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
+    metric: str | None = None
+    """The score that chooses the best step and leads, as f1_macro or f1_LABEL; not given: the task's own."""
     max_seq_length: int = 128
     """Longest input in tokens, with [CLS] and [SEP]; longer ones are cut."""
     cache_dir: SameResult[Path | None] = None

@@ -10,6 +10,7 @@ import numpy as np
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.kinds import Kind
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.task import TFDS, Task
 from bert_emd_jax.data.task_config import TaskConfig
@@ -47,16 +48,25 @@ class TaskData:
                 check_rows(rows, config, source)
 
 
-def task_of(config: TaskConfig, known_labels: tuple[str, ...] | None = None) -> Task:
+def task_of(
+    config: TaskConfig, *, model_kind: Kind | None = None, model_labels: tuple[str, ...] | None = None
+) -> Task:
     """Returns the task that the flags name.
 
     Args:
-      known_labels: labels of a trained model; a custom task has these if the flags name none.
+      model_kind: that of a trained model; a custom task is of this kind, and other flags are refused.
+      model_labels: labels of a trained model; a custom task has these if the flags name none.
     """
     columns = config.columns
-    if known_labels and not (columns.labels or columns.regression):
-        columns = columns.replace(labels=known_labels)
-    return get_task(config.task_name, data_dir=config.data_dir, **columns.flags())
+    if model_labels and not (columns.labels or columns.label_columns):
+        columns = columns.replace(labels=model_labels)
+    return get_task(
+        config.task_name,
+        data_dir=config.data_dir,
+        metric=config.metric,
+        model_kind=model_kind,
+        **columns.flags(),
+    )
 
 
 def encoded_split(

@@ -146,7 +146,7 @@ def _labels(
     """Returns values, or indices into the task's own labels, which the dataset orders differently."""
     if split.startswith("test"):
         return None  # -1 throughout
-    if task.is_regression:
+    if task.labels is None:
         values = np.array([row["label"] for row in rows], np.float32)
         if not np.isfinite(values).all():
             raise UserError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.corpus.dataset import PregeneratedData
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import check_rows
@@ -25,7 +25,7 @@ from bert_emd_jax.evaluation.model_cost import size_of
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import BertForMaskedLM, BertOutput, BertWithoutHead
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.training.objectives import masked_lm_sums
+from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.training.row_source import CorpusRows
 from bert_emd_jax.training.run import directory_of
 from bert_emd_jax.training.trainer import Measurements
@@ -46,7 +46,7 @@ class GeneralDistillTrainer(LayerTrainer):
     evaluates_at_start = True
 
     def __init__(
-        self, config: GeneralDistillConfig, student: Model, teacher: Model, data: PregeneratedData
+        self, config: GeneralDistillConfig, student: LoadedModel, teacher: LoadedModel, data: PregeneratedData
     ) -> None:
         """Takes a teacher without a head, and a student with the head that the config asks for."""
         first_epoch = data.epoch(0)
@@ -127,7 +127,7 @@ class GeneralDistillTrainer(LayerTrainer):
     def evaluate(self) -> dict[str, float]:
         return self._validation(self.state.params)
 
-    def results(self, model: Model) -> dict[str, Any]:
+    def results(self, model: LoadedModel) -> dict[str, Any]:
         params = replicate(dict(model.params) | {PROJECTION: model.projection})
         return {
             "task": "general distillation",

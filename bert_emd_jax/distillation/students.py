@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.checkpoints.names import Head
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 
 def initial_student(
     config: TeacherAndStudentConfig,
-    teacher: Model,
+    teacher: LoadedModel,
     head: Head,
     seed: int,
     do_lower_case: bool | None = None,
-) -> Model:
+) -> LoadedModel:
     """The student before training, with the projection to the teacher's width, as the flags say."""
-    new_head = NewHead(teacher.config.num_labels, seed, teacher.config.id2label)
+    head_config = teacher.config
+    new_head = NewHead(head_config.num_labels, seed, head_config.id2label, head_config.problem_type)
     if config.student_model is not None:
         student = load_model(
             Path(config.student_model), head=head, new_head=new_head, do_lower_case=do_lower_case
@@ -38,17 +39,14 @@ def initial_student(
         student_config, params = student_from_layers(
             teacher.config, teacher.params, config.student_init_layers, head, seed
         )
-        student = Model(student_config, params, teacher.tokenizer)
+        student = LoadedModel(student_config, params, teacher.tokenizer)
     else:
         assert config.student_config is not None  # one of the three is given: the config checks
         student_config = dataclasses.replace(
-            load_bert_config(Path(config.student_config)),
-            num_labels=new_head.num_labels,
-            id2label=new_head.id2label,
-            classifier_activation="none",
+            new_head.on(load_bert_config(Path(config.student_config))), classifier_activation="none"
         )
         params = initial_params(student_config, head, seed)
-        student = Model(student_config, params, teacher.tokenizer)
+        student = LoadedModel(student_config, params, teacher.tokenizer)
 
     widths = student.config.hidden_size, teacher.config.hidden_size
     if student.projection is None or student.projection["kernel"].shape != widths:
@@ -57,7 +55,7 @@ def initial_student(
 
 
 def check_pair(
-    mapping: str, teacher: Model, student: Model, longest: int, flag: str = "--max_seq_length"
+    mapping: str, teacher: LoadedModel, student: LoadedModel, longest: int, flag: str = "--max_seq_length"
 ) -> None:
     """Raises UserError if the student cannot learn from this teacher, and says once what is adapted.
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bert_emd_jax import layout
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.distill_config import DistillConfig
@@ -86,7 +86,7 @@ def rows_with_teacher(
     config: DistillConfig,
     rows: RowSource,
     dataset: EncodedDataset,
-    teacher: Model,
+    teacher: LoadedModel,
     module: nn.Module,
     place_before: Place | None,
 ) -> tuple[RowSource, Place]:
@@ -164,7 +164,7 @@ def _check_resumed(before: Place | None, place: Place) -> None:
 def _automatic_place(
     config: DistillConfig,
     outputs: TeacherOutputs,
-    teacher: Model,
+    teacher: LoadedModel,
     dataset: EncodedDataset,
 ) -> Place:
     """Where it pays: a CPU computes more slowly than it reads, an accelerator does not."""
@@ -208,7 +208,7 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _content_hash(config: DistillConfig, teacher: Model, dataset: EncodedDataset) -> str:
+def _content_hash(config: DistillConfig, teacher: LoadedModel, dataset: EncodedDataset) -> str:
     """Of everything that the outputs follow from."""
     facts = [_VERSION, config.program.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
     arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
+from bert_emd_jax.data.kinds import kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
@@ -31,7 +32,6 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import BertOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
-from bert_emd_jax.training.objectives import soft_loss, task_loss
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import directory_of
 from bert_emd_jax.training.state import TrainState, dropout_key
@@ -72,8 +72,8 @@ class LayerTrainer(Trainer):
         self,
         config: TrainingConfig,
         layers: MappingConfig,
-        student: Model,
-        teacher: Model,
+        student: LoadedModel,
+        teacher: LoadedModel,
         modules: tuple[nn.Module, nn.Module],
         rows: RowSource,
         *,
@@ -160,7 +160,7 @@ class LayerTrainer(Trainer):
         return Constants(self._replicated_teacher if self.teacher_runs else None, flow)
 
     @property
-    def models(self) -> dict[str, Model]:
+    def models(self) -> dict[str, LoadedModel]:
         return {"student": self.model, "teacher": self.teacher}
 
     def mapping_facts(self) -> dict[str, Any]:
@@ -206,7 +206,9 @@ class DistillTrainer(LayerTrainer):
 
     config: DistillConfig
 
-    def __init__(self, config: DistillConfig, student: Model, teacher: Model, data: TaskData) -> None:
+    def __init__(
+        self, config: DistillConfig, student: LoadedModel, teacher: LoadedModel, data: TaskData
+    ) -> None:
         """Takes models whose labels are those of the task, in its order."""
         dtype = config.program.dtype
         modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
@@ -220,7 +222,7 @@ class DistillTrainer(LayerTrainer):
             layer_factor=config.prediction.beta,
         )
         self.data = data
-        self.primary_metric = data.task.metrics[0]
+        self.primary_metric = data.task.primary_metric
         self._evaluation = TaskEvaluation(
             data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
         )
@@ -233,10 +235,10 @@ class DistillTrainer(LayerTrainer):
           UserError: a flag, file or row that the user can put right, or models that do not go together.
         """
         hosts.initialize(config.hosts)
-        task, lower = task_of(config.task), config.task.do_lower_case
-        teacher_source = config.pair.teacher_model
+        teacher_source, lower = config.pair.teacher_model, config.task.do_lower_case
         teacher = load_model(Path(teacher_source), do_lower_case=lower)
         source = f"--teacher_model {teacher_source}"
+        task = task_of(config.task, model_kind=kind_of(teacher.config, source))
         teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
         student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
@@ -250,15 +252,15 @@ class DistillTrainer(LayerTrainer):
         self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
-        prediction, regression = self.config.prediction, self.data.task.is_regression
+        prediction, kind = self.config.prediction, self.data.task.kind
         if not prediction.learns_predictions:
             return jnp.zeros(()), {}
 
         def share(per_example: Array) -> Array:
             return jnp.sum(per_example * batch["weights"]) / rows
 
-        soft = soft_loss(student.logits, teacher.logits, prediction.temperature, regression)
-        hard = task_loss(student.logits, batch["labels"], regression)
+        soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
+        hard = kind.hard_loss(student.logits, batch["labels"])
         terms = {"soft_loss": share(soft), "hard_loss": share(hard)}
         loss = prediction.alpha * terms["soft_loss"] + (1 - prediction.alpha) * terms["hard_loss"]
         return loss, terms | {"prediction_loss": loss}
@@ -279,5 +281,5 @@ class DistillTrainer(LayerTrainer):
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)
 
-    def results(self, model: Model) -> dict[str, Any]:
+    def results(self, model: LoadedModel) -> dict[str, Any]:
         return self._evaluation.results({"student": model, "teacher": self.teacher})

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.corpus.dataset import PretrainingDataset
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.devices.parallel import (
@@ -20,7 +20,7 @@ from bert_emd_jax.distillation.layer_losses import cost_sums
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
-from bert_emd_jax.training.objectives import masked_lm_sums
+from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.transport.mappings import mapped_cost
 
 VALIDATION_LOSS = "held_out_loss"
@@ -40,7 +40,7 @@ class ValidationLoss:
         layers: MappingConfig,
         masked_lm_weight: float,
         modules: tuple[nn.Module, nn.Module],
-        teacher: Model,
+        teacher: LoadedModel,
         dataset: PretrainingDataset,
         rows: np.ndarray,
         bucket_lengths: tuple[int, ...],

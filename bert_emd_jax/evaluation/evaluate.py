@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.configs import plain_values
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import check_length, check_rows
+from bert_emd_jax.data.kinds import kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
 from bert_emd_jax.data.task import Task
@@ -22,7 +22,7 @@ from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
-from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
@@ -46,10 +46,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     output_dir, dtype, texts = config.program.output_dir, config.program.dtype, config.task
     check_results_are_ours(output_dir)
     model = load_model(config.student_model, do_lower_case=texts.do_lower_case)
-    task = task_of(texts, known_labels=model.config.id2label)
+    source = f"--student_model {config.student_model}"
+    task = task_of(texts, model_kind=kind_of(model.config, source), model_labels=model.config.id2label)
     if config.submission:
         check_can_submit(task)
-    source = f"--student_model {config.student_model}"
     model = match_labels(model, task, source, in_order=config.labels_in_order)
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
     splits = scored_splits(task, texts.data_dir, config.split, texts.tfds_data_dir)
@@ -67,7 +67,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     module = BertForSequenceClassification(model.config, jnp.dtype(dtype))
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
-    interval: dict[str, Any] = {}
+    of_split: dict[str, Any] = {}
     output_dir.mkdir(parents=True, exist_ok=True)
     for split, examples in sets.items():
         logger.info("%s %s: %d rows", task.name, split, len(examples))
@@ -76,10 +76,12 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             raise UserError(f"{source}: its predictions are not finite; take another checkpoint")
         if examples.labels is not None:
             suffix = split.removeprefix(config.split)
-            scores = compute_metrics(task.metrics, logits, examples.labels)
+            scored = ScoredRows(task.kind, task.kind.predictions(logits), examples.labels)
+            scores = compute_metrics(task.metrics, scored, task.labels)
             metrics |= {name + suffix: score for name, score in scores.items()}
             if split == config.split:
-                interval = {"interval": score_interval(task.metrics[0], logits, examples.labels)}
+                of_split = {"interval": score_interval(task.primary_metric, scored, task.labels)}
+                of_split |= {"by_label": scores_by_label(scored, task.labels)}
         write_predictions(output_dir / f"predictions_{split}.tsv", task, examples, logits)
         if config.submission:
             path = write_submission(output_dir, task, split, examples, logits)
@@ -88,12 +90,14 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     results = {
         "program": PROGRAM,
         "task": task.name,
+        "kind": task.kind.name,
+        "labels": task.labels,
         "split": config.split,
         "rows": len(sets[config.split]),
-        "primary_metric": task.metrics[0],
+        "primary_metric": task.primary_metric,
         "student": {
             "metrics": metrics,
-            **interval,
+            **of_split,
             **size_of(model.config, model.params),
             "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
             "milliseconds_per_sentence": latency.milliseconds["student"],
@@ -126,21 +130,15 @@ def write_predictions(
     path: Path, task: Task, examples: Examples, logits: Float[np.ndarray, "rows labels"]
 ) -> None:
     """One row per example: identifier, prediction, the true label where known, probability of each label."""
-    names: tuple[str, ...] = task.labels or ()
+    kind, labels = task.kind, task.labels
+    predictions = kind.predictions(logits)
     header = ["index", "prediction"]
     columns: list[list[str]] = [list(examples.identifiers)]
-    if task.is_regression:
-        columns.append([f"{value:.6g}" for value in logits[:, 0]])
-    else:
-        columns.append([names[int(index)] for index in logits.argmax(axis=1)])
+    columns.append([kind.text(answer, labels) for answer in kind.answers(predictions)])
     if examples.labels is not None:
         header.append("label")
-        columns.append(
-            [f"{label:g}" if task.is_regression else names[int(label)] for label in examples.labels]
-        )
-    if not task.is_regression:
-        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
-        for index, name in enumerate(names):
-            header.append(f"probability_{name}")
-            columns.append([f"{value:.6f}" for value in probabilities[:, index]])
+        columns.append([kind.text(label, labels) for label in examples.labels])
+    for index, name in enumerate(labels or ()):
+        header.append(f"probability_{name}")
+        columns.append([f"{value:.6f}" for value in predictions[:, index]])
     write_table(path, header, columns)

@@ -1,86 +1,243 @@
-"""The scores of the GLUE tasks, by scikit-learn and scipy."""
+"""The scores of predictions. One definition of each serves the score and a thousand resampled splits at once.
 
+They are those of scikit-learn and SciPy (their defaults; 0 where a score is undefined), which tests compare.
+"""
+
+import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from bert_emd_jax.data.kinds import Kind, Labels
+
+Draws = Int[np.ndarray, "draws rows"]
+"""Indices of rows: of every resampled split, or of the split itself as the only draw."""
+PerDraw = Float[np.ndarray, " draws"]
 
 
-def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    if not np.any((predictions == 1) & (labels == 1)):
-        return 0.0  # scikit-learn warns where neither side has a 1
-    return float(f1_score(labels, predictions, pos_label=1, average="binary"))
+class Counts(NamedTuple):
+    """Counts of rows in every draw.
+
+    Attributes:
+      rows: all of them.
+      right: those whose answer is right as a whole.
+      true, predicted, both: those that have a label, that are given it, and both.
+    """
+
+    rows: PerDraw
+    right: PerDraw
+    true: Float[np.ndarray, "draws labels"]
+    predicted: Float[np.ndarray, "draws labels"]
+    both: Float[np.ndarray, "draws labels"]
 
 
-def _accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    return float(accuracy_score(labels, predictions))
+class ScoredRows:
+    """Predictions of one model beside the truth.
+
+    predictions: of the kind, [rows, …]. truths: [rows, …].
+    """
+
+    def __init__(
+        self, kind: Kind, predictions: Float[np.ndarray, "rows ..."], truths: Num[np.ndarray, "rows ..."]
+    ) -> None:
+        """Raises ValueError for shapes that do not match, no rows, or values that are not finite."""
+        self.kind = kind
+        self.predictions, self.truths = np.asarray(predictions, np.float64), np.asarray(truths)
+        shape = self.predictions.shape
+        if not shape or 0 in shape or self.truths.shape not in (shape, shape[:1]):
+            raise ValueError(f"expected predictions and truths of as many rows, got {shape}, {truths.shape}")
+        if not (np.isfinite(self.predictions).all() and np.isfinite(self.truths).all()):
+            # argmax would quietly name a class for a row of NaN, and a diverged model would get a score.
+            raise ValueError(
+                "predictions and truths must be finite: the model has diverged, or a label is missing"
+            )
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def all_rows(self) -> Draws:
+        return np.arange(len(self))[None]
+
+    @functools.cached_property
+    def _countable(self) -> Float[np.ndarray, "rows 1+3*labels"]:
+        """What is counted of a row: whether it is right, and of every label what `Counts` says."""
+        answers, truths = self.kind.answers(self.predictions), self.truths
+        right = np.asarray(self.kind.correct(self.predictions, truths))
+        if answers.ndim == 1:  # classes
+            one_hot = np.eye(self.predictions.shape[1])
+            answers, truths = one_hot[answers], one_hot[truths]
+        return np.concatenate([right[:, None], truths, answers, truths * answers], axis=1, dtype=np.float64)
+
+    def counts(self, draws: Draws) -> Counts:
+        """Counts of labels and answers, of a kind whose labels have names."""
+        times = np.stack([np.bincount(rows, minlength=len(self)) for rows in draws]).astype(np.float64)
+        counts = times @ self._countable
+        true, predicted, both = np.split(counts[:, 1:], 3, axis=1)
+        return Counts(times.sum(axis=1), counts[:, 0], true, predicted, both)
 
 
-def _is_constant(values: np.ndarray) -> bool:
-    # A hair above exact equality: below this spread a correlation is rounding noise.
-    return bool(np.ptp(values) <= 1e-12 * np.max(np.abs(values)))
+def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.where(below > 0, above / np.where(below > 0, below, 1), 0)
 
 
-def _matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
-    if _is_constant(predictions) or _is_constant(labels):
-        return 0.0
-    return float(matthews_corrcoef(labels, predictions))
+def _precision(counts: Counts) -> Float[np.ndarray, "draws labels"]:
+    return _quotient(counts.both, counts.predicted)
 
 
-def _pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    if _is_constant(predictions) or _is_constant(labels):
-        return 0.0
-    return float(np.asarray(stats.pearsonr(predictions, labels))[0])
+def _recall(counts: Counts) -> Float[np.ndarray, "draws labels"]:
+    return _quotient(counts.both, counts.true)
 
 
-def _spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
-    if _is_constant(predictions) or _is_constant(labels):
-        return 0.0
-    return float(np.asarray(stats.spearmanr(predictions, labels))[0])
+def _f1(counts: Counts) -> Float[np.ndarray, "draws labels"]:
+    return _quotient(2 * counts.both, counts.true + counts.predicted)
 
 
-CLASSIFICATION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+def _mean_where(values: np.ndarray, counted: np.ndarray) -> PerDraw:
+    return _quotient((values * counted).sum(axis=1), counted.sum(axis=1))
+
+
+def _accuracy(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return counts.right / counts.rows
+
+
+def _balanced_accuracy(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return _mean_where(_recall(counts), counts.true > 0)
+
+
+def _f1_macro(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    # Of classes those that occur in the draw; of labels all.
+    occurs = counts.true + counts.predicted > 0
+    return _mean_where(_f1(counts), occurs if scored.truths.ndim == 1 else np.ones_like(occurs))
+
+
+def _f1_weighted(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return _mean_where(_f1(counts), counts.true)
+
+
+def _f1_micro(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return _quotient(2 * counts.both.sum(axis=1), (counts.true + counts.predicted).sum(axis=1))
+
+
+def _matthews_correlation(scored: ScoredRows, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    total = counts.rows
+    spread = np.prod([total**2 - (side**2).sum(axis=1) for side in (counts.true, counts.predicted)], axis=0)
+    covariance = counts.right * total - (counts.true * counts.predicted).sum(axis=1)
+    return _quotient(covariance, np.sqrt(spread))
+
+
+def _f1_of_second(scored: ScoredRows, draws: Draws) -> PerDraw:
+    """GLUE's F1: that of label 1 of two."""
+    if scored.predictions.shape[1] != 2:
+        raise ValueError(f"f1 is for two classes, these are {scored.predictions.shape[1]}: use f1_macro")
+    return _f1(scored.counts(draws))[:, 1]
+
+
+def _mean_average_precision(scored: ScoredRows, draws: Draws) -> PerDraw:
+    labels = scored.predictions.shape[1]
+    times = np.stack([np.bincount(rows, minlength=len(scored)) for rows in draws]).astype(np.float64)
+    return np.mean(
+        [_average_precision(scored.predictions[:, k], scored.truths[:, k], times) for k in range(labels)],
+        axis=0,
+    )
+
+
+def _average_precision(
+    probabilities: Float[np.ndarray, " rows"],
+    truths: Num[np.ndarray, " rows"],
+    times: Float[np.ndarray, "draws rows"],
+) -> PerDraw:
+    """The precision at every threshold, weighed by how much recall it adds."""
+    order = np.argsort(-probabilities, kind="stable")
+    # Rows of one probability pass a threshold together.
+    last_of_equals = np.flatnonzero(np.diff(probabilities[order], append=np.nan) != 0)
+    above = np.cumsum(times[:, order], axis=1)[:, last_of_equals]
+    true = np.cumsum(times[:, order] * truths[order], axis=1)[:, last_of_equals]
+    gained = np.diff(true, axis=1, prepend=0)
+    return _quotient((gained * _quotient(true, above)).sum(axis=1), true[:, -1])
+
+
+def _pearson(scored: ScoredRows, draws: Draws) -> PerDraw:
+    return _correlation(scored.predictions[draws], scored.truths[draws].astype(np.float64))
+
+
+def _spearman(scored: ScoredRows, draws: Draws) -> PerDraw:
+    return _correlation(
+        *(stats.rankdata(side[draws], axis=1) for side in (scored.predictions, scored.truths))
+    )
+
+
+def _correlation(a: Float[np.ndarray, "draws rows"], b: Float[np.ndarray, "draws rows"]) -> PerDraw:
+    # What varies by rounding alone is constant: below this spread a correlation is noise.
+    varies = [np.ptp(values, axis=1) > 1e-12 * np.abs(values).max(axis=1) for values in (a, b)]
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    correlation = _quotient((a * b).sum(axis=1), np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))
+    return np.where(varies[0] & varies[1], correlation, 0)
+
+
+Metric = Callable[[ScoredRows, Draws], PerDraw]
+
+
+def _mean_of(*metrics: Metric) -> Metric:
+    return lambda scored, draws: np.mean([metric(scored, draws) for metric in metrics], axis=0)
+
+
+METRICS: dict[str, Metric] = {
     "accuracy": _accuracy,
-    "f1": _f1,
-    "accuracy_and_f1": lambda predictions, labels: (
-        (_accuracy(predictions, labels) + _f1(predictions, labels)) / 2
-    ),
-    "matthews_correlation": _matthews,
-}
-REGRESSION_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "f1": _f1_of_second,
+    "accuracy_and_f1": _mean_of(_accuracy, _f1_of_second),
+    "balanced_accuracy": _balanced_accuracy,
+    "f1_macro": _f1_macro,
+    "f1_weighted": _f1_weighted,
+    "f1_micro": _f1_micro,
+    "matthews_correlation": _matthews_correlation,
+    "mean_average_precision": _mean_average_precision,
+    "subset_accuracy": _accuracy,
     "pearson": _pearson,
     "spearman": _spearman,
-    "pearson_and_spearman": lambda predictions, labels: (
-        (_pearson(predictions, labels) + _spearman(predictions, labels)) / 2
-    ),
+    "pearson_and_spearman": _mean_of(_pearson, _spearman),
 }
+LABEL_METRICS: dict[str, Callable[[Counts], Float[np.ndarray, "draws labels"]]] = {
+    "precision": _precision,
+    "recall": _recall,
+    "f1": _f1,
+}
+"""Scores of one label: `f1_LABEL`."""
 
 
-def compute_metrics(metric_names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The named scores of `logits` [rows, classes], or [rows, 1] for regression, against `labels` [rows].
+def drawn_scores(name: str, scored: ScoredRows, labels: Labels, draws: Draws) -> PerDraw:
+    """Returns a score of every draw, each at most 1. Raises ValueError if there is none of this name."""
+    if name in METRICS:
+        return METRICS[name](scored, draws)
+    metric, _, label = name.partition("_")
+    if metric in scored.kind.label_metrics and label in (labels or ()):
+        return LABEL_METRICS[metric](scored.counts(draws))[:, (labels or ()).index(label)]
+    raise ValueError(f"no metric {name!r} of kind {scored.kind.name}; there are {', '.join(METRICS)}")
 
-    Each score is at most 1. A correlation with a constant is 0. Raises ValueError for an unknown name,
-    a metric that does not suit the task (f1 of more than two classes, a correlation of classes), shapes
-    that do not match, no rows, or values that are not finite.
-    """
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or 0 in logits.shape:
-        raise ValueError(
-            f"expected logits [rows, classes] and labels [rows], got {logits.shape} and {labels.shape}"
-        )
-    if not (np.isfinite(logits).all() and np.isfinite(labels).all()):
-        # argmax would quietly name a class for a row of NaN, and a diverged model would get a score.
-        raise ValueError("logits and labels must be finite: the model has diverged, or a label is missing")
-    classes = logits.shape[1]
-    suitable = REGRESSION_METRICS if classes == 1 else CLASSIFICATION_METRICS
-    scores = {}
-    for name in metric_names:
-        if name not in suitable:
-            task = "regression" if classes == 1 else "classification"
-            raise ValueError(f"no metric {name!r} for {task}: choose from {', '.join(suitable)}")
-        if classes > 2 and name in ("f1", "accuracy_and_f1"):
-            raise ValueError(f"{name} is for two classes, these logits have {classes}: use accuracy")
-        predictions = logits[:, 0] if classes == 1 else logits.argmax(axis=1)
-        scores[name] = suitable[name](predictions, labels)
-    return scores
+
+def compute_metrics(names: Sequence[str], scored: ScoredRows, labels: Labels) -> dict[str, float]:
+    """Returns the named scores. Raises ValueError if there is none of a name, or it suits other tasks."""
+    return {name: float(drawn_scores(name, scored, labels, scored.all_rows)[0]) for name in names}
+
+
+def scores_by_label(scored: ScoredRows, labels: Labels) -> dict[str, dict[str, float]]:
+    """Returns label → its scores, its rows ("true") and those given it ("predicted"); {} without labels."""
+    names = scored.kind.label_metrics
+    if not names or labels is None:
+        return {}
+    counts = scored.counts(scored.all_rows)
+    columns = {name: LABEL_METRICS[name](counts)[0].tolist() for name in names}
+    columns |= {
+        "true": counts.true[0].astype(int).tolist(),
+        "predicted": counts.predicted[0].astype(int).tolist(),
+    }
+    return {label: {name: column[k] for name, column in columns.items()} for k, label in enumerate(labels)}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import softmax
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task
@@ -14,23 +13,19 @@ from bert_emd_jax.files import replacing
 
 
 def write_row_predictions(
-    path: Path, task: Task, examples: Examples, logits: Mapping[str, Float[np.ndarray, "rows labels"]]
+    path: Path, task: Task, examples: Examples, predictions: Mapping[str, Float[np.ndarray, "rows ..."]]
 ) -> None:
     """Writes one JSON object per row: identifier, text or texts, label, predictions.
 
-    `logits` by model, as "student" and "teacher": each becomes the list of the classes' probabilities in the
-    order of the task's labels, or the predicted value for regression.
+    `predictions` by model, as "student" and "teacher": of each row the probabilities of the task's
+    labels in their order, or a value.
     """
     assert examples.labels is not None  # dev rows without are refused, test rows not scored
-    values = {
-        model: array[:, 0] if task.is_regression else softmax(array.astype(np.float64), axis=1)
-        for model, array in logits.items()
-    }
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row, label in enumerate(examples.labels):
             content: dict[str, object] = {"id": examples.identifiers[row], "text": examples.texts_a[row]}
             if examples.texts_b is not None:
                 content["text_pair"] = examples.texts_b[row]
-            content["label"] = float(label) if task.labels is None else task.labels[int(label)]
-            content |= {model: np.round(array[row], 6).tolist() for model, array in values.items()}
+            content["label"] = task.kind.json(label, task.labels)
+            content |= {model: np.round(array[row], 6).tolist() for model, array in predictions.items()}
             file.write(json.dumps(content, ensure_ascii=False) + "\n")

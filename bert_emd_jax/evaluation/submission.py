@@ -49,10 +49,11 @@ def write_submission(
             f"{examples.path}:{examples.skipped_lines[0]}: malformed, so there is no prediction for it;"
             " the benchmark wants one for every row: correct the file"
         )
-    if task.labels is None:
-        predictions = [f"{value:.3f}" for value in np.clip(logits[:, 0], 0, 5)]
+    answers = task.kind.answers(task.kind.predictions(logits))
+    if task.name == "STS-B":
+        predictions = [f"{value:.3f}" for value in np.clip(answers, 0, 5)]
     else:
-        predictions = [task.labels[int(index)] for index in logits.argmax(axis=1)]
+        predictions = [task.kind.text(answer, task.labels) for answer in answers]
     path = directory / _FILES[task.name, split]
     write_table(path, ["index", "prediction"], [examples.identifiers, predictions])
     return path

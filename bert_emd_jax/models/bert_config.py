@@ -32,7 +32,7 @@ class BertConfig:
     `id2label` holds the label names in the order of the classifier's rows; None means unnamed.
     `classifier_activation` is applied to the pooled output before the classifier: "none" in
     BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's logits mean
-    where their number does not: None is a softmax over several labels, and the value of a regression for one.
+    if it is not the usual: a softmax over several labels, a value if there is one. The usual is kept as None.
     """
 
     vocab_size: int = 30522
@@ -80,6 +80,8 @@ class BertConfig:
             raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
+        if self.problem_type == _usual_problem_type(self.num_labels):
+            object.__setattr__(self, "problem_type", None)  # so that equal configs compare as equal
         if self.id2label is not None and len(self.id2label) != self.num_labels:
             raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
 
@@ -88,13 +90,10 @@ class BertConfig:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
-    def check_kind(self, source: str) -> None:
-        """Raises UserError if the classifier's logits mean something else than its number of labels says."""
-        if self.problem_type is not None:
-            raise UserError(
-                f"{source}: problem_type {self.problem_type!r} with {self.num_labels} labels: not supported;"
-                " classifiers give one label per text, or one value; a conversion keeps it as it is"
-            )
+    @property
+    def resolved_problem_type(self) -> str:
+        """What a classifier's logits mean."""
+        return self.problem_type or _usual_problem_type(self.num_labels)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "BertConfig":
@@ -122,8 +121,6 @@ class BertConfig:
             chosen |= {"num_labels": len(labels), "id2label": names}
         elif values.get("num_labels") is not None:
             chosen["num_labels"] = values["num_labels"]
-        if chosen.get("problem_type") == _usual_problem_type(chosen.get("num_labels", cls.num_labels)):
-            del chosen["problem_type"]
         try:
             return cls(**chosen)
         except UserError as error:
@@ -133,7 +130,7 @@ class BertConfig:
         """Returns the config under Hugging Face's keys, ready for `config.json`."""
         values = dataclasses.asdict(self)
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
-        values["problem_type"] = self.problem_type or _usual_problem_type(num_labels)
+        values["problem_type"] = self.resolved_problem_type
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
         return {

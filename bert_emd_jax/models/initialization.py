@@ -22,11 +22,19 @@ PROJECTION = "fit_dense"
 
 @dataclasses.dataclass(frozen=True)
 class NewHead:
-    """The classifier to be trained: its number of labels, their names, and the seed of its first weights."""
+    """The classifier to be trained: its number of labels, their names, the meaning of its logits (see
+    `BertConfig`), and the seed of its first weights."""
 
     num_labels: int
     seed: int
     id2label: tuple[str, ...] | None = None
+    problem_type: str | None = None
+
+    def on(self, config: BertConfig) -> BertConfig:
+        """Returns a model's config with this head."""
+        return dataclasses.replace(
+            config, num_labels=self.num_labels, id2label=self.id2label, problem_type=self.problem_type
+        )
 
 
 def parameter_shapes(config: BertConfig, head: Head) -> dict[str, tuple[int, ...]]:
@@ -77,9 +85,7 @@ def config_with_labels(
                 rows,
                 new_head.num_labels,
             )
-        return dataclasses.replace(
-            config, num_labels=new_head.num_labels, id2label=new_head.id2label, problem_type=None
-        )
+        return new_head.on(config)
     if rows is None or rows == config.num_labels:
         return config
     logger.warning("%s: the classifier has %d rows, the config %d labels", source, rows, config.num_labels)

@@ -12,7 +12,7 @@ from bert_emd_jax.configs import all_flags
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
-from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report import tables
 from bert_emd_jax.report.run_reader import (
     HELD_OUT_LOSS,
@@ -30,7 +30,6 @@ from bert_emd_jax.report.run_reader import (
 from bert_emd_jax.training.training_config import FinetuneConfig
 
 _TRAINING_PREDICTIONS = {"dev": layout.DEV_PREDICTIONS, "test": layout.TEST_PREDICTIONS}
-_OF_COUNTED_ROWS = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS, HELD_OUT_LOSS)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class ComparedRun:
             self._scored(part, name): value
             for part in self._parts
             if part.student is not None
-            for name, value in part.student.metrics.items()
+            for name, value in tables.leading_metrics(part.student, self.results.primary_metric).items()
         }
 
     @functools.cached_property
@@ -98,7 +97,8 @@ class ComparedRun:
     def _scored(self, part: Results | TestResults, metric: str) -> Scored:
         split = "test" if isinstance(part, TestResults) else part.split or "dev"
         # A further dev set, whose metrics have a suffix, has rows of its own.
-        rows = part.rows if metric in _OF_COUNTED_ROWS else None
+        of_labels = {f"{name}_{label}" for name in LABEL_METRICS for label in self.results.labels or ()}
+        rows = part.rows if metric in {*METRICS, *of_labels, HELD_OUT_LOSS} else None
         return Scored(self.results.task or "run", split, rows, metric)
 
     def predictions(self, split: str) -> Predictions | None:
@@ -109,11 +109,11 @@ class ComparedRun:
         """
         if self.program == "run_eval":
             path = self.directory / f"predictions_{split}.tsv"
-            return read_prediction_table(path) if path.is_file() else None
-        name, labels = _TRAINING_PREDICTIONS.get(split), self.results.labels
-        if name is None or labels == () or not (self.directory / name).is_file():
+            return read_prediction_table(path, self.results.kind) if path.is_file() else None
+        name, kind = _TRAINING_PREDICTIONS.get(split), self.results.kind
+        if name is None or kind is None or not (self.directory / name).is_file():
             return None
-        return read_predictions(self.directory / name, labels)
+        return read_predictions(self.directory / name, kind, self.results.labels)
 
 
 @dataclass(frozen=True)

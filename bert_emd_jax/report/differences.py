@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from bert_emd_jax.evaluation.intervals import difference_interval, seeds_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
@@ -125,7 +124,8 @@ def _obstacle(
 
 def _same_rows(ours: Predictions, theirs: Predictions) -> bool:
     return (
-        ours.labels == theirs.labels
+        ours.kind is theirs.kind
+        and ours.labels == theirs.labels
         and ours.identifiers == theirs.identifiers
         # run_eval.py writes values with six digits, and no texts.
         and np.allclose(ours.truth, theirs.truth, rtol=1e-5, atol=1e-6)
@@ -136,20 +136,14 @@ def _same_rows(ours: Predictions, theirs: Predictions) -> bool:
 def _over_rows(metric: str, ours: list[Predictions] | None, theirs: list[Predictions] | None) -> Interval:
     if not ours or not theirs:
         return None
-    return difference_interval(
-        metric, [_outputs(one) for one in ours], [_outputs(one) for one in theirs], ours[0].truth
-    )
-
-
-def _outputs(predictions: Predictions) -> Float[np.ndarray, "rows labels"]:
-    values = predictions.by_model["student"]
-    return values.reshape(len(values), -1)
+    our_rows, their_rows = ([one.scored("student") for one in side] for side in (ours, theirs))
+    return difference_interval(metric, our_rows, their_rows, ours[0].labels)
 
 
 def _gives(predictions: Predictions, metric: str, score: float) -> bool:
     """Whether these are the predictions that the score was computed from."""
     try:
-        again = compute_metrics([metric], _outputs(predictions), predictions.truth)[metric]
+        again = compute_metrics([metric], predictions.scored("student"), predictions.labels)[metric]
     except ValueError:  # no metric of such predictions
         return False
     return abs(again - score) < _SAME_SCORE

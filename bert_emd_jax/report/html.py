@@ -9,7 +9,7 @@ from bert_emd_jax import layout
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Results, RunFiles, read_run
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Predictions, Results, RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 
@@ -54,6 +54,7 @@ def render(files: RunFiles) -> str:
         is_finetune=_is_finetune(files),
         **_headline(files),
         rows=[] if results is None else tables.comparison_rows(results, files.primary_metric),
+        by_label=None if results is None else tables.label_table(results),
         has_teacher=results is not None and results.teacher is not None,
         has_flops=results is not None and getattr(results.student, "flops_per_sentence", None) is not None,
         timed_on=tables.timing_note(results),
@@ -171,23 +172,27 @@ def _plans(files: RunFiles) -> dict[str, Any]:
 
 
 def _predictions(files: RunFiles) -> dict[str, Any]:
-    """Returns confusion matrices or scatter plots, and the rows to look at."""
+    """Returns the figures of the task's kind, and the rows to look at."""
     from bert_emd_jax.report.sections import scatter_panels
 
+    figures = {"agreement": agreement, "confusion": _confusion_grids, "scatter": scatter_panels}
     predictions = files.predictions
     if predictions is None:
-        return dict.fromkeys(("agreement", "confusion", "scatter", "examples"))
-    labels, models = predictions.labels, predictions.by_model
-    grids = {
-        model: heatmaps.confusion_grid(confusion(predictions, model), labels) for model in models if labels
-    }
+        return dict.fromkeys((*figures, "examples"))
+    drawn = predictions.kind.figures
     return {
-        "agreement": agreement(predictions),
-        "confusion": [(model, grid) for model, grid in grids.items() if grid is not None],
-        "scatter": scatter_panels(predictions) if labels is None else [],
+        **{name: draw(predictions) if name in drawn else None for name, draw in figures.items()},
         "examples": notable_examples(predictions),
-        "compares_models": "teacher" in models,
+        "compares_models": "teacher" in predictions.by_model,
     }
+
+
+def _confusion_grids(predictions: Predictions) -> list[tuple[str, heatmaps.Grid]]:
+    grids = {
+        model: heatmaps.confusion_grid(confusion(predictions, model), predictions.labels or ())
+        for model in predictions.by_model
+    }
+    return [(model, grid) for model, grid in grids.items() if grid is not None]
 
 
 def _settings(files: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Num
 
 from bert_emd_jax.report.run_reader import Predictions
 
@@ -12,7 +12,7 @@ _LONGEST_TEXT = 400  # characters
 
 @dataclass(frozen=True)
 class ModelPrediction:
-    """The prediction of one model for a row; `is_right` is None for regression."""
+    """The prediction of one model for a row; `is_right` is None if it is more or less right."""
 
     model: str
     text: str
@@ -33,17 +33,15 @@ def confusion(predictions: Predictions, model: str) -> Int[np.ndarray, "labels l
     """Returns how many rows of each label (first axis) the model gave each label (second axis)."""
     count = len(predictions.labels or ())
     counts = np.zeros((count, count), int)
-    np.add.at(counts, (predictions.truth, predictions.by_model[model].argmax(axis=1)), 1)
+    np.add.at(counts, (predictions.truth, _answers(predictions, model)), 1)
     return counts
 
 
 def agreement(predictions: Predictions) -> str:
-    """Says on how many rows both models are right, or one of them; "" for one model and for regression."""
-    if predictions.labels is None or len(predictions.by_model) < 2:
+    """Says on how many rows both models are right, or one of them; "" for one model."""
+    if len(predictions.by_model) < 2:
         return ""
-    teacher, student = (
-        predictions.by_model[model].argmax(axis=1) == predictions.truth for model in ("teacher", "student")
-    )
+    teacher, student = (np.asarray(_correct(predictions, model)) for model in ("teacher", "student"))
     return (
         f"Of {len(teacher):,} rows both are right on {np.sum(teacher & student):,}, both wrong on "
         f"{np.sum(~teacher & ~student):,}, the teacher alone is right on {np.sum(teacher & ~student):,} and "
@@ -52,12 +50,12 @@ def agreement(predictions: Predictions) -> str:
 
 
 def constant_models(predictions: Predictions) -> list[str]:
-    """Says which models predict one label, or one value, on every row: their scores are those of guessing."""
+    """Says which models answer the same on every row: their scores are those of guessing."""
     lines = []
     for model, values in predictions.by_model.items():
-        found = np.unique(values if predictions.labels is None else values.argmax(axis=1))
-        if len(found) == 1 and len(values) > 1:
-            what = f"{found[0]:.3g}" if predictions.labels is None else predictions.labels[int(found[0])]
+        answers = _answers(predictions, model)
+        if len(values) > 1 and len(np.unique(answers, axis=0)) == 1:
+            what = predictions.kind.text(answers[0], predictions.labels) or "no label"
             lines.append(
                 f"The {model} predicts {what} on all {len(values):,} dev rows: its score is that of guessing."
             )
@@ -65,36 +63,39 @@ def constant_models(predictions: Predictions) -> list[str]:
 
 
 def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]:
-    """Returns the rows on which teacher and student differ most; without a teacher, student and label.
-
-    The distance is half the sum of the differences of the probabilities, or the difference of the values.
-    """
-    student = predictions.by_model["student"]
-    if predictions.labels is None:
-        reference = predictions.by_model.get("teacher", predictions.truth)
-        distance = np.abs(student - reference)
-    else:
-        one_hot = np.eye(len(predictions.labels))[predictions.truth]
-        distance = np.abs(student - predictions.by_model.get("teacher", one_hot)).sum(axis=1) / 2
+    """Returns the rows on which teacher and student differ most; without a teacher, student and label."""
+    kind = predictions.kind
+    reference = predictions.by_model.get("teacher")
+    if reference is None:
+        reference = kind.certain(predictions.truth, predictions.labels)
+    distance = kind.distances(predictions.by_model["student"], reference)
     order = np.argsort(-distance, kind="stable")
     return [_example(predictions, row) for row in order[:count].tolist() if distance[row] > 0]
 
 
+def _answers(predictions: Predictions, model: str) -> Num[np.ndarray, "rows ..."]:
+    return predictions.kind.answers(predictions.by_model[model])
+
+
+def _correct(predictions: Predictions, model: str) -> Bool[np.ndarray, " rows"] | None:
+    return predictions.kind.correct(predictions.by_model[model], predictions.truth)
+
+
 def _example(predictions: Predictions, row: int) -> Example:
-    labels, truth = predictions.labels, predictions.truth[row]
+    kind, labels = predictions.kind, predictions.labels
 
     def of_model(model: str) -> ModelPrediction:
-        values = predictions.by_model[model][row]
-        if labels is None:
-            return ModelPrediction(model, f"{values:.3g}", None)
-        best = int(values.argmax())
-        text = f"{labels[best]} {100 * values[best]:.0f}\N{NO-BREAK SPACE}%"
-        return ModelPrediction(model, text, best == truth)
+        one = slice(row, row + 1)
+        values = predictions.by_model[model][one]
+        is_right = kind.correct(values, predictions.truth[one])
+        return ModelPrediction(
+            model, kind.shown(values[0], labels), None if is_right is None else bool(is_right[0])
+        )
 
     return Example(
         predictions.identifiers[row],
         tuple(_shortened(text) for text in predictions.texts[row]),
-        f"{truth:g}" if labels is None else labels[int(truth)],
+        kind.text(predictions.truth[row], labels) or "no label",
         [of_model(model) for model in predictions.by_model],
     )
 

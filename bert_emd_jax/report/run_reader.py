@@ -5,8 +5,8 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from bert_emd_jax import layout
+from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS, REGRESSION, Kind, Labels
 from bert_emd_jax.devices.machine import Machine
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.metrics import ScoredRows
 from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
 HELD_OUT_LOSS = "held_out_loss"
@@ -58,6 +60,8 @@ class ModelResult:
     milliseconds_per_sentence: dict[int, float]
     interval: tuple[float, float] | None = None
     """The 95 % interval of the deciding metric over other rows."""
+    by_label: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Label → its scores, and how many rows have it ("true") and are given it ("predicted")."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class TestResults:
 
 @dataclass(frozen=True)
 class Results:
-    """`eval_results.json`. `labels` is None for regression, and () if the file does not say.
+    """`eval_results.json`. `labels` is None if they have no names, and () if the file does not say. `kind` is
+    None if it does not say that, for general distillation too.
 
     `rows` are those of the split, which `chose_step` if the step with the best score on it was kept.
     """
@@ -108,7 +113,8 @@ class Results:
     task: str | None
     split: str | None
     primary_metric: str | None
-    labels: tuple[str, ...] | None
+    kind: Kind | None
+    labels: Labels
     best_step: int | None
     student: ModelResult | None
     teacher: ModelResult | None
@@ -123,15 +129,20 @@ class Results:
 class Predictions:
     """`dev_predictions.jsonl`, row for row.
 
-    `truth`: indices into `labels`, or values if `labels` is None (regression). `by_model`: "teacher" and
-    "student", or "student" alone, to probabilities [rows, labels] or values [rows].
+    `truth` as the kind has it. `by_model`: "teacher" and "student", or "student" alone, to probabilities
+    [rows, labels] or values [rows].
     """
 
-    labels: tuple[str, ...] | None
+    kind: Kind
+    labels: Labels
     identifiers: list[str]
     texts: list[tuple[str, ...]]
-    truth: Num[np.ndarray, " rows"]
+    truth: Num[np.ndarray, "rows ..."]
     by_model: dict[str, Float[np.ndarray, "rows ..."]]
+
+    def scored(self, model: str) -> ScoredRows:
+        """Returns what a model predicts beside the truth, to be scored."""
+        return ScoredRows(self.kind, self.by_model[model], self.truth)
 
 
 @dataclass(frozen=True)
@@ -175,8 +186,8 @@ def read_run(run_dir: Path) -> RunFiles:
 
     results = read_if_there(layout.RESULTS, read_results)
     predictions = None
-    if results is not None and results.labels != ():
-        predictions = read_if_there(layout.DEV_PREDICTIONS, read_predictions, results.labels)
+    if results is not None and results.kind is not None:
+        predictions = read_if_there(layout.DEV_PREDICTIONS, read_predictions, results.kind, results.labels)
     return RunFiles(
         config=config,
         command_line=_command_line(config.get("command_line")),
@@ -294,8 +305,14 @@ def read_results(path: Path) -> Results:
     labels = content.get("labels", [])
     if labels is not None and not isinstance(labels, list):
         raise UserError(f"{path}: labels must be a list or null: restore it, or run again")
+    # Runs of 0.1.0 do not name their kind, and their evaluations no labels either.
+    of_labels = REGRESSION if labels is None else CLASSIFICATION if labels else None
+    kind = content.get("kind", of_labels.name if of_labels else None)
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"{path}: kind {kind!r} is none of {', '.join(KINDS)}: restore it, or run again")
     return Results(
         **{name: None if text is None else str(text) for name, text in texts.items()},
+        kind=None if kind is None else KINDS[kind],
         labels=None if labels is None else tuple(map(str, labels)),
         best_step=_number(path, "best_step", content.get("best_step"), whole=True),
         student=_model_result(path, "student", content.get("student")),
@@ -377,6 +394,9 @@ def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
         checked = {key: _number(path, f"{role}.{name}.{key}", value) for key, value in content.items()}
         return {key: value for key, value in checked.items() if value is not None}
 
+    by_label = entry.get("by_label") or {}
+    if not isinstance(by_label, dict) or not all(isinstance(scores, dict) for scores in by_label.values()):
+        raise UserError(f"{path}: {role}.by_label must be an object of objects: restore it, or run again")
     sizes = ("parameters", "layers", "hidden_size", "heads", "intermediate_size", "file_bytes")
     latency = numbers("milliseconds_per_sentence")
     if not all(batch.isdecimal() for batch in latency):
@@ -388,6 +408,10 @@ def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
         flops_per_sentence=_number(path, f"{role}.flops_per_sentence", entry.get("flops_per_sentence")),
         milliseconds_per_sentence={int(batch): value for batch, value in latency.items()},
         interval=_interval(path, role, entry.get("interval")),
+        by_label={
+            label: {name: _number(path, f"{role}.by_label.{label}", value) for name, value in scores.items()}
+            for label, scores in by_label.items()
+        },
         **{name: _number(path, f"{role}.{name}", entry.get(name), whole=True) for name in sizes},
     )
 
@@ -403,18 +427,18 @@ def _number(path: Path, name: str, value: Any, whole: bool = False) -> Any:
 # dev_predictions.jsonl
 
 
-def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | None:
+def read_predictions(path: Path, kind: Kind, labels: Labels) -> Predictions | None:
     """Reads `dev_predictions.jsonl`; None if it has no rows.
 
     Args:
-      labels: of the task, in the order of the probabilities; None for regression.
+      labels: of the task, in the order of the probabilities.
 
     Raises:
       UserError: the file is damaged; the message names the line.
     """
     identifiers: list[str] = []
     texts: list[tuple[str, ...]] = []
-    truth: list[float] = []
+    truth: list[Any] = []
     by_model: dict[str, list[Any]] = {}
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line:
@@ -422,7 +446,7 @@ def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | 
         try:
             row = json.loads(line)
             pair = (row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)
-            label = float(row["label"]) if labels is None else labels.index(row["label"])
+            label = kind.read(row["label"], labels)
             models = [model for model in ("teacher", "student") if model in row]
             if "student" not in models or (by_model and list(by_model) != models):
                 raise ValueError("other models than in the rows before")
@@ -438,16 +462,20 @@ def read_predictions(path: Path, labels: Sequence[str] | None) -> Predictions | 
     if not truth:
         return None
     return Predictions(
-        labels=None if labels is None else tuple(labels),
+        kind=kind,
+        labels=labels,
         identifiers=identifiers,
         texts=texts,
-        truth=np.array(truth, float if labels is None else int),
+        truth=kind.truths(truth),
         by_model={model: np.array(values, float) for model, values in by_model.items()},
     )
 
 
-def read_prediction_table(path: Path) -> Predictions | None:
+def read_prediction_table(path: Path, kind: Kind | None) -> Predictions | None:
     """Reads `predictions_SPLIT.tsv` of run_eval.py; None if it has no labels. Texts are not in it.
+
+    Args:
+      kind: None if `eval_results.json` does not say.
 
     Raises:
       UserError: the file is damaged.
@@ -457,28 +485,28 @@ def read_prediction_table(path: Path) -> Predictions | None:
         if "label" not in header:
             return None
         columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-        labels = tuple(
-            name.removeprefix("probability_") for name in header if name.startswith("probability_")
-        )
-        names = [f"probability_{label}" for label in labels] or ["prediction"]
-        values = np.array([columns[name] for name in names]).astype(float).T
-        truth = [labels.index(label) if labels else float(label) for label in columns["label"]]
+        names = [name for name in header if name.startswith("probability_")]
+        labels = tuple(name.removeprefix("probability_") for name in names) or None
+        values = np.array([columns[name] for name in names or ["prediction"]]).astype(float).T
+        kind = kind or (CLASSIFICATION if labels else REGRESSION)
+        truth = [kind.read(label, labels) for label in columns["label"]]
         if not np.isfinite(values).all():
             raise ValueError("a prediction is not a finite number")
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path}: not a table of predictions ({error}): restore the file, or run again"
         ) from error
     return Predictions(
-        labels=labels or None,
+        kind=kind,
+        labels=labels,
         identifiers=list(columns["index"]),
         texts=[],
-        truth=np.array(truth, int if labels else float),
+        truth=kind.truths(truth),
         by_model={"student": values if labels else values[:, 0]},
     )
 
 
-def _prediction(value: Any, labels: Sequence[str] | None) -> Any:
+def _prediction(value: Any, labels: Labels) -> Any:
     numbers = [value] if labels is None else value
     if labels is not None and len(numbers) != len(labels):
         raise ValueError(f"{len(numbers)} probabilities for {len(labels)} labels")

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
-from bert_emd_jax.evaluation.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter, finite
 from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Curve, Predictions, RunFiles
 from bert_emd_jax.runs.layer_mapping import LayerMapping, entropy
@@ -69,7 +69,7 @@ def score_panels(files: RunFiles) -> list[Panel]:
     """Returns the metrics of the task on the dev set, the best step and the teacher's score marked."""
     if files.metrics is None:
         return []
-    known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+    known = (*METRICS, *LABEL_METRICS)
     primary = files.primary_metric
     # A prefix is enough: "accuracy_mm".
     names = [name for name in files.metrics.eval if name == primary or name.startswith(known)]
@@ -157,7 +157,7 @@ def _gap_panels(files: RunFiles) -> list[Panel]:
 
 
 def scatter_panels(predictions: Predictions) -> list[Panel]:
-    """Returns the predicted over the true values of a regression, for each model."""
+    """Returns the predicted over the true values, for each model."""
     drawn = [predictions.truth, *predictions.by_model.values()]
     limits = float(min(map(np.min, drawn))), float(max(map(np.max, drawn)))
     panels = []

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Difference, Results, TestResults
+from bert_emd_jax.evaluation.metrics import LABEL_METRICS
+from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Difference, ModelResult, Results, TestResults
 
 ABSENT = "–"
 
@@ -117,12 +118,54 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
     return [row for row in rows if (row.teacher, row.student) != (ABSENT, ABSENT)]
 
 
+_SHOWN = 3
+
+
+def leading_metrics(model: ModelResult, primary: str | None) -> dict[str, float]:
+    """Returns the scores that tables have room for: the deciding one, and those named next to it."""
+    names = sorted(model.metrics, key=lambda name: name != primary)
+    return {name: model.metrics[name] for name in names[:_SHOWN]}
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Scores by label: each of `rows` has a label, its rows, those predicted, and what `head` names."""
+
+    head: list[str]
+    rows: list[list[str]]
+    where: str
+
+
+def label_table(results: Results) -> LabelTable | None:
+    """Returns the scores by label on the split that has chosen nothing if there is one; None without any."""
+    scored = results.test or results
+    models = {
+        name: model.by_label
+        for name, model in (("teacher", scored.teacher), ("student", scored.student))
+        if model is not None and model.by_label
+    }
+    if "student" not in models:
+        return None
+    columns = [(name, metric) for name in models for metric in LABEL_METRICS]
+    rows = []
+    for label, scores in models["student"].items():
+        values = [models[name].get(label, {}).get(metric) for name, metric in columns]
+        counts = [scores.get("true"), scores.get("predicted")]
+        texts = [ABSENT if count is None else f"{count:,.0f}" for count in counts]
+        texts += [ABSENT if value is None else score_text(value) for value in values]
+        rows.append([label, *texts])
+    head = [f"{name} {metric}" if len(models) > 1 else metric for name, metric in columns]
+    return LabelTable(head, rows, rows_text(results, of_test=results.test is not None))
+
+
 def _score_rows(
     scored: Results | TestResults, metric: str | None, where: str, *, leads: bool
 ) -> list[TableRow]:
     models = scored.teacher, scored.student
     rows = []
-    names = dict.fromkeys(name for model in reversed(models) if model is not None for name in model.metrics)
+    names = dict.fromkeys(
+        name for model in reversed(models) if model is not None for name in leading_metrics(model, metric)
+    )
     for name in sorted(names, key=lambda name: name != metric):
         scores = [None if model is None else model.metrics.get(name) for model in models]
         share = retained_share(scored, name)

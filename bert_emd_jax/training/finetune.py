@@ -6,7 +6,7 @@ from typing import Any, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bert_emd_jax.checkpoints.model_directory import Model, load_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
@@ -14,7 +14,6 @@ from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
-from bert_emd_jax.training.objectives import task_loss
 from bert_emd_jax.training.state import dropout_key
 from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
@@ -22,15 +21,15 @@ from bert_emd_jax.training.training_config import FinetuneConfig
 
 
 class FinetuneTrainer(Trainer):
-    """Trains a classifier (or regressor) on the labels of a task."""
+    """Trains a model on the labels of a task."""
 
     program = "run_finetune"
 
-    def __init__(self, config: FinetuneConfig, model: Model, data: TaskData) -> None:
+    def __init__(self, config: FinetuneConfig, model: LoadedModel, data: TaskData) -> None:
         """Takes a model with a head for the task's labels."""
         super().__init__(config, model, task_rows(data, config.optimizer))
         self.data = data
-        self.primary_metric = data.task.metrics[0]
+        self.primary_metric = data.task.primary_metric
         dtype = config.program.dtype
         self._module = classifier(model.config, dtype, config.speed.remat)
         self._evaluation = TaskEvaluation(
@@ -46,7 +45,7 @@ class FinetuneTrainer(Trainer):
         """
         hosts.initialize(config.hosts)
         task = task_of(config.task)
-        head = NewHead(task.num_labels, config.optimizer.seed, task.labels)
+        head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
         lower = config.task.do_lower_case
         model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)
         positions = model.config.max_position_embeddings
@@ -64,7 +63,7 @@ class FinetuneTrainer(Trainer):
         """The mean over the real rows of the global batch, whatever devices and micro-batches they lie on."""
         key = dropout_key(step.state, step.index)
         logits = forward(self._module, params, batch, key, logits_only=True).logits
-        losses = task_loss(logits, batch["labels"], self.data.task.is_regression)
+        losses = self.data.task.kind.hard_loss(logits, batch["labels"])
         share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
         return share, ({"loss": share}, None)
 
@@ -74,5 +73,5 @@ class FinetuneTrainer(Trainer):
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)
 
-    def results(self, model: Model) -> dict[str, Any]:
+    def results(self, model: LoadedModel) -> dict[str, Any]:
         return self._evaluation.results({"student": model})

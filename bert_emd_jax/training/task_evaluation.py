@@ -7,17 +7,17 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from bert_emd_jax import layout
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
-from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
@@ -63,13 +63,13 @@ class TaskEvaluation:
 
     def metrics(self, params: Any) -> dict[str, float]:
         """The task's metrics on the first dev set, for replicated parameters."""
-        return self._scores(self._data.dev, self._logits(self._predictor, params, self._data.dev))
+        return self._scores(self._scored(self._predictor, params, self._data.dev))
 
-    def results(self, models: Mapping[str, Model]) -> dict[str, Any]:
+    def results(self, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
         """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
 
         `test` has the same of a test split with labels, which has chosen nothing. `interval` and `difference`
-        (the student's score above its teacher's, with `low` and `high`) are of the deciding metric.
+        (student minus teacher) are of the deciding metric, `by_label` of every label.
 
         Writes what they predict on the first dev set, and on the test split, to the run's directory.
         """
@@ -78,15 +78,16 @@ class TaskEvaluation:
         latency = measure_latency(
             {name: (modules[name], model.params) for name, model in models.items()}, data.dev
         )
-        measured, predictions, on_test = {}, {}, {}
+        measured: dict[str, Any] = {}
+        on_dev: dict[str, ScoredRows] = {}
+        on_test: dict[str, ScoredRows] = {}
         for name, model in models.items():
             predictor, params = Predictor(modules[name]), replicate(model.params)
-            metrics = {}
-            for suffix, dev in {"": data.dev, **data.more_dev}.items():
-                logits = self._logits(predictor, params, dev)
-                metrics |= {metric + suffix: score for metric, score in self._scores(dev, logits).items()}
-                if dev is data.dev:
-                    predictions[name] = logits
+            on_dev[name] = self._scored(predictor, params, data.dev)
+            metrics = self._scores(on_dev[name])
+            for suffix, dev in data.more_dev.items():
+                scores = self._scores(self._scored(predictor, params, dev))
+                metrics |= {metric + suffix: score for metric, score in scores.items()}
             measured[name] = {
                 "metrics": metrics,
                 **size_of(model.config, model.params),
@@ -94,56 +95,52 @@ class TaskEvaluation:
                 "milliseconds_per_sentence": latency.milliseconds[name],
             }
             if data.test is not None:
-                on_test[name] = self._logits(predictor, params, data.test)
-        path = self._directory / layout.DEV_PREDICTIONS
-        write_row_predictions(path, data.task, data.dev_examples, predictions)
-        if data.test_examples is not None:
-            path = self._directory / layout.TEST_PREDICTIONS
-            write_row_predictions(path, data.task, data.test_examples, on_test)
-        certainty = self._certainty(data.dev, predictions)
-        for name, interval in certainty.pop("intervals").items():
-            measured[name]["interval"] = interval
-        results = {"task": data.task.name, "split": "dev", "rows": len(data.dev), "chose_step": True}
-        results |= {"labels": data.task.labels, **measured, **certainty, "timed_on": latency.timed_on()}
-        if data.test is not None:
-            of_test = self._certainty(data.test, on_test)
-            scores = {
-                name: {"metrics": self._scores(data.test, logits), "interval": of_test["intervals"][name]}
-                for name, logits in on_test.items()
-            }
-            difference = {key: value for key, value in of_test.items() if key == "difference"}
+                on_test[name] = self._scored(predictor, params, data.test)
+        of_dev, difference = self._certainty(on_dev)
+        self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, on_dev)
+        results = {"task": data.task.name, "kind": data.task.kind.name, "labels": data.task.labels}
+        results |= {"split": "dev", "rows": len(data.dev), "chose_step": True}
+        results |= {name: measured[name] | of_dev[name] for name in models}
+        results |= {**difference, "timed_on": latency.timed_on()}
+        if data.test is not None and data.test_examples is not None:
+            of_test, difference = self._certainty(on_test)
+            self._write_predictions(layout.TEST_PREDICTIONS, data.test_examples, on_test)
+            scores = {name: {"metrics": self._scores(on_test[name]), **of_test[name]} for name in models}
             results["test"] = {"rows": len(data.test), **scores, **difference}
         return results
 
     def _certainty(
-        self, rows: EncodedDataset, logits: Mapping[str, Float[np.ndarray, "rows labels"]]
-    ) -> dict[str, Any]:
-        """Intervals of the deciding metric by model, and that of the difference between both."""
-        assert rows.labels is not None
-        metric = self._data.task.metrics[0]
-        result: dict[str, Any] = {
-            "intervals": {
-                name: score_interval(metric, values, rows.labels) for name, values in logits.items()
-            }
+        self, scored: Mapping[str, ScoredRows]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """By model the interval of the deciding metric and scores by label; and how far two are apart."""
+        task = self._data.task
+        metric, labels = task.primary_metric, task.labels
+        by_model = {
+            name: {"interval": score_interval(metric, one, labels), "by_label": scores_by_label(one, labels)}
+            for name, one in scored.items()
         }
-        if len(logits) == 2:
-            student, teacher = logits["student"], logits["teacher"]
-            low, high = difference_interval(metric, [student], [teacher], rows.labels)
-            scores = (self._scores(rows, values)[metric] for values in (student, teacher))
-            ours, theirs = scores
-            result["difference"] = {"value": ours - theirs, "low": low, "high": high}
-        return result
+        if len(scored) < 2:
+            return by_model, {}
+        student, teacher = scored["student"], scored["teacher"]
+        low, high = difference_interval(metric, [student], [teacher], labels)
+        ours, theirs = (compute_metrics([metric], one, labels)[metric] for one in (student, teacher))
+        return by_model, {"difference": {"value": ours - theirs, "low": low, "high": high}}
 
-    def _logits(
-        self, predictor: Predictor, params: Any, dev: EncodedDataset
-    ) -> Float[np.ndarray, "rows labels"]:
-        lengths, longest = self._data.bucket_lengths, int(dev.lengths.max())
+    def _scored(self, predictor: Predictor, params: Any, rows: EncodedDataset) -> ScoredRows:
+        """Predicts rows, which have labels."""
+        assert rows.labels is not None  # read_split refuses train and dev rows without a label
+        lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())
         # The test rows had no part in choosing the lengths.
         lengths = lengths if longest <= max(lengths) else (*lengths, longest)
-        return predictor.logits(params, dev, lengths, self._batch_size)
-
-    def _scores(self, dev: EncodedDataset, logits: Float[np.ndarray, "rows labels"]) -> dict[str, float]:
-        assert dev.labels is not None  # read_split refuses train and dev rows without a label
+        logits = predictor.logits(params, rows, lengths, self._batch_size)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
-        return compute_metrics(self._data.task.metrics, logits, dev.labels)
+        kind = self._data.task.kind
+        return ScoredRows(kind, kind.predictions(logits), rows.labels)
+
+    def _scores(self, scored: ScoredRows) -> dict[str, float]:
+        return compute_metrics(self._data.task.metrics, scored, self._data.task.labels)
+
+    def _write_predictions(self, name: str, examples: Examples, scored: Mapping[str, ScoredRows]) -> None:
+        predictions = {model: one.predictions for model, one in scored.items()}
+        write_row_predictions(self._directory / name, self._data.task, examples, predictions)

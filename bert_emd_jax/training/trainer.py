@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
@@ -58,7 +58,7 @@ class Trainer(abc.ABC):
     def __init__(
         self,
         config: TrainingConfig,
-        model: Model,
+        model: LoadedModel,
         rows: RowSource,
         *,
         extra_params: Mapping[str, Any] | None = None,
@@ -97,7 +97,7 @@ class Trainer(abc.ABC):
         """The metrics of the parameters as they are."""
 
     @abc.abstractmethod
-    def results(self, model: Model) -> dict[str, Any]:
+    def results(self, model: LoadedModel) -> dict[str, Any]:
         """What `eval_results.json` says of the best model; called in the main process."""
 
     def constants(self, epoch: int) -> Any:
@@ -122,7 +122,7 @@ class Trainer(abc.ABC):
         }
 
     @property
-    def models(self) -> dict[str, Model]:
+    def models(self) -> dict[str, LoadedModel]:
         """The "student", which is trained, and perhaps its "teacher"."""
         return {"student": self.model}
 
@@ -232,11 +232,11 @@ class Trainer(abc.ABC):
                 run.after_step(self.step(batch, epoch))
             return run.finish()
 
-    def best_model(self, state: TrainState) -> Model:
+    def best_model(self, state: TrainState) -> LoadedModel:
         """The model that a state on the host holds, as it is saved."""
         params = {name: values for name, values in state.params.items() if name not in self._extra_params}
         projection = params.pop(PROJECTION, None)
-        return Model(self.model.config, params, self.model.tokenizer, projection)
+        return LoadedModel(self.model.config, params, self.model.tokenizer, projection)
 
 
 def _micro_batch(batch: Batch, index: Any) -> Batch:

@@ -7,7 +7,8 @@ import pytest
 from comparison.intervals import bootstrap_interval, metric_of_counts, pooled_interval
 from scipy import stats
 
-from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.data.kinds import KINDS
+from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics
 
 RNG = np.random.default_rng(0)
 
@@ -54,7 +55,9 @@ def test_a_metric_of_counts(metric: str, classes: int):
         ]
     )
     expected = [
-        compute_metrics([metric], np.eye(classes)[found], true)[metric]
+        compute_metrics([metric], ScoredRows(KINDS["classification"], np.eye(classes)[found], true), None)[
+            metric
+        ]
         for true, found in zip(labels, predictions, strict=True)
     ]
     np.testing.assert_allclose(metric_of_counts(metric, counts.astype(float)), expected, atol=1e-12)

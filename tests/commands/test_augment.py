@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_emd_jax.checkpoints.model_directory import Model, save_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
 from bert_emd_jax.commands import augment
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
@@ -44,7 +44,7 @@ def masked_lm(tmp_path_factory, vocabulary) -> Path:
     order = ["##ing", "[SEP]", ".", *LIKELIEST]
     bias[[vocabulary.index(token) for token in order]] = 100.0 * np.arange(len(order), 0, -1)
     params["lm_bias"] = bias
-    save_model(directory / "model", Model(config, params, Tokenizer.from_directory(directory)))
+    save_model(directory / "model", LoadedModel(config, params, Tokenizer.from_directory(directory)))
     return directory / "model"
 
 
@@ -217,3 +217,25 @@ def test_wrong_input_is_one_line(tmp_path, masked_lm, mrpc, capsys):
 def test_aug_train_without_the_file_is_refused(mrpc):
     with pytest.raises(UserError, match=r"train_aug\.tsv: no such file"):
         read_split(get_task("mrpc"), mrpc, "train", aug_train=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ('text,label\nthe movie is good,"b,a"\ndull hating,\n', {}),
+        ("text,a,b\nthe movie is good,1,1\ndull hating,0,0\n", {"label_columns": ("a", "b")}),
+    ],
+)
+def test_copies_keep_their_sets_of_labels(tmp_path, masked_lm, text, columns):
+    (tmp_path / "train.csv").write_text(text)
+    named = [word for name, labels in columns.items() for word in (f"--{name}", ",".join(labels))]
+    flags = ("--data_dir", tmp_path, "--task_name", "custom", "--kind", "multi_label", *named)
+    assert run(masked_lm, *flags, "--samples", 3, "--p", 1) == 0
+    task = get_task("custom", data_dir=tmp_path, kind="multi_label", **columns)
+    examples = read_split(task, tmp_path, "train", aug_train=True)
+    assert examples.labels is not None
+    assert len(examples) > 2
+    labels = examples.labels.tolist()
+    of_first = labels.count([1, 1])
+    assert of_first > 1
+    assert labels == [[1, 1]] * of_first + [[0, 0]] * (len(labels) - of_first)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from bert_emd_jax.checkpoints.model_directory import Model, save_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
 from bert_emd_jax.commands import evaluate, finetune
 from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.initialization import initial_params
@@ -61,7 +61,7 @@ def start_model(directory: Path) -> Path:
         num_labels=3,
         pad_token_id=tokenizer.pad_id,
     )
-    save_model(directory / "model", Model(config, initial_params(config, "classifier", 0), tokenizer))
+    save_model(directory / "model", LoadedModel(config, initial_params(config, "classifier", 0), tokenizer))
     return directory / "model"
 
 

@@ -45,7 +45,7 @@ def test_every_glue_task_is_known():
     assert get_task("cola").metrics == ("matthews_correlation",)
     assert get_task("mrpc").metrics == ("accuracy_and_f1", "accuracy", "f1")
     assert get_task("stsb").metrics == ("pearson_and_spearman", "pearson", "spearman")
-    assert get_task("stsb").is_regression
+    assert get_task("stsb").kind.name == "regression"
 
 
 def test_unknown_task_lists_the_known_ones():
@@ -243,7 +243,7 @@ def test_forms_agree(tmp_path, form):
     task = get_task("custom", data_dir=tmp_path, text_pair_column="other")
     assert task.labels == ("9", "10")
     assert task.pair
-    assert task.metrics == ("accuracy",)
+    assert task.primary_metric == "accuracy"
     for split in ("train", "dev"):
         examples = read_split(task, tmp_path, split)
         assert examples.texts_a == [row[0] for row in rows]
@@ -401,7 +401,7 @@ BAD_CUSTOM = {
     ),
     "deep json": ("train.jsonl", "[" * 100_000 + "\n", r"train\.jsonl:1: not valid JSON"),
     "one label": ("train.csv", "text,label\na,1\nb,1\n", "1 different labels"),
-    "fractions": ("train.csv", "text,label\na,1.5\nb,2.5\n", "ask for --regression"),
+    "fractions": ("train.csv", "text,label\na,1.5\nb,2.5\n", "ask for --kind regression"),
     "no text column": ("train.csv", "review,label\na,1\n", "name the column with --text_column"),
     "no label column": ("train.csv", "text,class\na,1\n", r"train\.csv:1: no column 'label' in the header"),
     "empty": ("train.csv", "", r"train\.csv: the file is empty"),
@@ -429,7 +429,7 @@ def test_custom_needs_a_clear_choice(tmp_path):
         get_task("custom", data_dir=tmp_path)
     with pytest.raises(UserError, match="two or more different labels"):
         get_task("custom", data_dir=tmp_path, labels=("1", "1"))
-    with pytest.raises(UserError, match="either --labels or --regression"):
+    with pytest.raises(UserError, match="kind regression have no names"):
         get_task("custom", data_dir=tmp_path, labels=("0", "1"), regression=True)
     write(tmp_path, "validation.csv", "text,label\na,1\n")
     with pytest.raises(UserError, match="same split"):

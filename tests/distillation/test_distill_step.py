@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task
@@ -83,10 +83,10 @@ def trainer_of(flags: DistillConfig) -> DistillTrainer:
     """The trainer of a small student and teacher, whose task nobody reads rows of."""
     student, teacher = bert(STUDENT_LAYERS, 8), bert(TEACHER_LAYERS, 12)
     tokenizer: Any = None
-    student_model = Model(
+    student_model = LoadedModel(
         student, initial_params(student, "classifier", 1), tokenizer, initial_projection(8, 12, 2)
     )
-    teacher_model = Model(teacher, initial_params(teacher, "classifier", 3), tokenizer)
+    teacher_model = LoadedModel(teacher, initial_params(teacher, "classifier", 3), tokenizer)
     task = Task("toy", ("a", "b", "c"), ("accuracy",), {})
     one = np.ones(1, np.int32)
     rows = EncodedDataset(one, np.array([0, 1]), one, one, 0)

@@ -9,7 +9,7 @@ import jax.export
 import numpy as np
 import pytest
 
-from bert_emd_jax.checkpoints.model_directory import Model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task
@@ -42,8 +42,8 @@ def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5) -> 
     """The module of a bfloat16 step with dropout, before the compiler sees it."""
     student, teacher = bert(student_layers, 8), bert(teacher_layers, 12)
     models = (
-        Model(student, initial_params(student, "classifier", 1), None, initial_projection(8, 12, 2)),  # pyright: ignore[reportArgumentType]
-        Model(teacher, initial_params(teacher, "classifier", 3), None),  # pyright: ignore[reportArgumentType]
+        LoadedModel(student, initial_params(student, "classifier", 1), None, initial_projection(8, 12, 2)),  # pyright: ignore[reportArgumentType]
+        LoadedModel(teacher, initial_params(teacher, "classifier", 3), None),  # pyright: ignore[reportArgumentType]
     )
     one = np.ones(1, np.int32)
     rows = EncodedDataset(one, np.array([0, 1]), one, one, 0)

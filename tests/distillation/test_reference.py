@@ -17,7 +17,7 @@ from bert_emd_jax.distillation.layer_losses import (
 )
 from bert_emd_jax.models.heads import BertOutput
 from bert_emd_jax.models.initialization import initial_projection
-from bert_emd_jax.training.objectives import soft_cross_entropy, task_loss
+from bert_emd_jax.models.losses import hard_cross_entropy, soft_cross_entropy
 
 TESTS = Path(__file__).parents[1]
 LAYERS = np.load(TESTS / "transport" / "fixtures" / "reference_losses.npz")
@@ -86,6 +86,6 @@ def test_prediction_loss(temperature, alpha):
     ours_soft = soft_cross_entropy(
         PREDICTION["student_logits"], PREDICTION["teacher_logits"], temperature
     ).mean()
-    ours_hard = task_loss(PREDICTION["student_logits"], PREDICTION["labels"], regression=False).mean()
+    ours_hard = hard_cross_entropy(PREDICTION["student_logits"], PREDICTION["labels"]).mean()
     np.testing.assert_allclose(ours_hard, hard, rtol=1e-5)
     np.testing.assert_allclose(alpha * ours_soft + (1 - alpha) * ours_hard, total, rtol=1e-5)

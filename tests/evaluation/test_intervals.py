@@ -1,33 +1,23 @@
-"""Intervals against scipy's bootstrap and, draw by draw, against the metrics themselves."""
+"""Intervals against scipy's bootstrap; that draws score what the metrics say, test_metrics.py has."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bert_emd_jax.data.kinds import KINDS
 from bert_emd_jax.evaluation import intervals
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval, seeds_interval
-from bert_emd_jax.evaluation.metrics import compute_metrics
+from bert_emd_jax.evaluation.metrics import ScoredRows
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 2, 150)
 BINARY = RNG.normal(size=(150, 2)) + 1.2 * np.eye(2)[CLASSES]
 OF_TEACHER = RNG.normal(size=(150, 2)) + 1.8 * np.eye(2)[CLASSES]
-VALUES = RNG.uniform(0, 5, 150).round(1)
-PREDICTED = (VALUES + RNG.normal(size=150))[:, None]
-CASES = [
-    *((name, BINARY, CLASSES) for name in ("accuracy", "f1", "accuracy_and_f1", "matthews_correlation")),
-    ("accuracy", RNG.normal(size=(150, 4)), RNG.integers(0, 4, 150)),
-    ("matthews_correlation", RNG.normal(size=(150, 3)), RNG.integers(0, 3, 150)),
-    *((name, PREDICTED, VALUES) for name in ("pearson", "spearman", "pearson_and_spearman")),
-]
 
 
-@pytest.mark.parametrize(("metric", "logits", "labels"), CASES)
-def test_every_draw_scores_what_the_metric_says(metric, logits, labels):
-    rows = np.random.default_rng(1).integers(len(labels), size=(20, len(labels)))
-    rows[0] = 3  # one row over and over
-    expected = [compute_metrics([metric], logits[row], labels[row])[metric] for row in rows]
-    np.testing.assert_allclose(intervals._scores(metric, logits, labels, rows), expected, atol=1e-12)
+def scored(logits: np.ndarray) -> ScoredRows:
+    kind = KINDS["classification"]
+    return ScoredRows(kind, kind.predictions(logits), CLASSES)
 
 
 def test_the_intervals_are_those_of_scipy():
@@ -38,8 +28,8 @@ def test_the_intervals_are_those_of_scipy():
         return accuracy(rows) - np.mean(OF_TEACHER[rows].argmax(-1) == CLASSES[rows], axis=-1)
 
     for ours, statistic in (
-        (score_interval("accuracy", BINARY, CLASSES), accuracy),
-        (difference_interval("accuracy", [BINARY], [OF_TEACHER], CLASSES), difference),
+        (score_interval("accuracy", scored(BINARY), None), accuracy),
+        (difference_interval("accuracy", [scored(BINARY)], [scored(OF_TEACHER)], None), difference),
     ):
         theirs = stats.bootstrap(
             (np.arange(150),), statistic, method="percentile", n_resamples=20_000, rng=0
@@ -49,11 +39,11 @@ def test_the_intervals_are_those_of_scipy():
 
 
 def test_large_splits_are_drawn_in_parts(monkeypatch):
-    whole = score_interval("accuracy", BINARY, CLASSES)
+    whole = score_interval("accuracy", scored(BINARY), None)
     monkeypatch.setattr(intervals, "_ROWS_AT_ONCE", 1000)
-    np.testing.assert_allclose(score_interval("accuracy", BINARY, CLASSES), whole, atol=1e-12)
-    with pytest.raises(ValueError, match="no interval"):
-        score_interval("bleu", BINARY, CLASSES)
+    np.testing.assert_allclose(score_interval("accuracy", scored(BINARY), None), whole, atol=1e-12)
+    with pytest.raises(ValueError, match="no metric"):
+        score_interval("bleu", scored(BINARY), None)
 
 
 def test_several_models_count_by_their_mean_score():
@@ -62,7 +52,7 @@ def test_several_models_count_by_their_mean_score():
     right = np.mean([logits.argmax(1) == CLASSES for logits in models], axis=0)
     apart = right - (BINARY.argmax(1) == CLASSES)
     theirs = stats.bootstrap((apart,), np.mean, method="percentile", n_resamples=20_000, rng=0)
-    ours = difference_interval("accuracy", models, [BINARY], CLASSES)
+    ours = difference_interval("accuracy", [scored(model) for model in models], [scored(BINARY)], None)
     np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.015)  # a thousand draws
 
 

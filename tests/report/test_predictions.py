@@ -12,14 +12,17 @@ from report.test_report import Page, report
 from sklearn.metrics import confusion_matrix
 
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.kinds import KINDS
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.evaluate import write_predictions
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
-from bert_emd_jax.report.run_reader import read_predictions
+from bert_emd_jax.report.run_reader import read_prediction_table, read_predictions
 from bert_emd_jax.report.tables import flags_by_source
 
-LABELS = ["negative", "positive"]
+LABELS = ("negative", "positive")
+KIND = KINDS["classification"]
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_counts_and_the_rows_of_most_disagreement(path: Path):
-    predictions = read_predictions(path, LABELS)
+    predictions = read_predictions(path, KIND, LABELS)
     assert predictions is not None
     for model in ("teacher", "student"):
         expected = confusion_matrix(predictions.truth, predictions.by_model[model].argmax(axis=1))
@@ -107,29 +110,44 @@ def test_a_bad_row_is_named(path: Path, change: dict):
     rows[4] = {name: value for name, value in (rows[4] | change).items() if value is not ...}
     synthetic_run.write_rows(path, rows)
     with pytest.raises(UserError, match=r"dev_predictions\.jsonl, line 5: "):
-        read_predictions(path, LABELS)
+        read_predictions(path, KIND, LABELS)
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_what_is_written_is_read(tmp_path: Path, regression: bool):
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("classification", np.array([2, 0, 1, 2], np.int32)),
+        ("regression", np.array([0.1, 2, -3e-4, 1e6], np.float32)),
+        ("multi_label", np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], np.float32)),
+    ],
+)
+def test_what_is_written_is_read(tmp_path: Path, kind: str, labels: np.ndarray):
     rng = np.random.default_rng(0)
     (tmp_path / "train.csv").write_text("text,label\na,0\nb,1\nc,2\n")
-    task = get_task("custom", data_dir=tmp_path, regression=regression)
-    labels = rng.random(4, np.float32) if regression else np.array([2, 0, 1, 2], np.int32)
+    task = get_task("custom", data_dir=tmp_path, kind=kind)
     texts = ["tab\there", "line\nbreak", "\u2028 and \x00", "ünïcode"]
     examples = Examples(texts, None, labels, np.arange(4), [str(row) for row in range(4)], tmp_path)
     logits = {
         name: rng.normal(size=(4, task.num_labels)).astype(np.float32) for name in ("student", "teacher")
     }
-    write_row_predictions(tmp_path / "dev_predictions.jsonl", task, examples, logits)
-    read = read_predictions(tmp_path / "dev_predictions.jsonl", task.labels)
+    predictions = {name: task.kind.predictions(array) for name, array in logits.items()}
+    write_row_predictions(tmp_path / "dev_predictions.jsonl", task, examples, predictions)
+    write_predictions(tmp_path / "predictions_dev.tsv", task, examples, logits["student"])
+    read = read_predictions(tmp_path / "dev_predictions.jsonl", task.kind, task.labels)
+    table = read_prediction_table(tmp_path / "predictions_dev.tsv", task.kind)
     assert read is not None
+    assert table is not None
     assert [text for (text,) in read.texts] == texts
-    np.testing.assert_array_equal(read.truth, labels)
-    for name, array in logits.items():
-        exponentials = np.exp(array.astype(np.float64))
-        expected = array[:, 0] if regression else exponentials / exponentials.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(read.by_model[name], expected, atol=6e-7)
+    for one in (read, table):
+        np.testing.assert_array_equal(one.truth, labels)
+        for name, values in one.by_model.items():
+            exponentials = np.exp(logits[name].astype(np.float64))
+            expected = {
+                "classification": exponentials / exponentials.sum(axis=1, keepdims=True),
+                "regression": logits[name][:, 0],
+                "multi_label": exponentials / (1 + exponentials),
+            }[kind]
+            np.testing.assert_allclose(values, expected, atol=6e-7)
 
 
 def test_flags_without_sources_are_one_list():

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 
 def soft_cross_entropy(
@@ -34,20 +34,25 @@ def masked_lm_sums(
     return jnp.sum(jnp.where(masked, each, 0)), masked.sum()
 
 
-def task_loss(logits: Float[Array, "batch labels"], labels: Num[Array, " batch"], regression: bool) -> Array:
-    """The loss against the true labels: cross-entropy, or squared error for regression; [batch]."""
-    if regression:
-        return optax.squared_error(logits[:, 0], labels)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def hard_cross_entropy(
+    logits: Float[Array, "batch classes"], classes: Int[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """The cross-entropy of the true classes."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, classes)
 
 
-def soft_loss(
+def binary_cross_entropy(
+    logits: Float[Array, "batch labels"], targets: Float[Array, "batch labels"]
+) -> Float[Array, " batch"]:
+    """The mean over labels of the cross-entropy between probabilities `targets` and sigmoid(logits)."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+
+
+def soft_binary_cross_entropy(
     student_logits: Float[Array, "batch labels"],
     teacher_logits: Float[Array, "batch labels"],
     temperature: float,
-    regression: bool,
 ) -> Float[Array, " batch"]:
-    """The loss against the teacher's predictions."""
-    if regression:
-        return optax.squared_error(student_logits[:, 0], teacher_logits[:, 0])
-    return soft_cross_entropy(student_logits, teacher_logits, temperature)
+    """`binary_cross_entropy` of sigmoid(t/τ) and sigmoid(s/τ), times τ² as in `soft_cross_entropy`."""
+    targets = jax.nn.sigmoid(teacher_logits / temperature)
+    return binary_cross_entropy(student_logits / temperature, targets) * temperature**2
