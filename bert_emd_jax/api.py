@@ -188,14 +188,14 @@ class Model:
             raise UserError(f"dtype {dtype}: is none of {', '.join(get_args(Dtype))}")
         from bert_emd_jax.devices.parallel import replicate
         from bert_emd_jax.evaluation.prediction import Predictor
-        from bert_emd_jax.models.heads import BertForSequenceClassification
+        from bert_emd_jax.models.heads import SequenceClassifier
 
         self.loaded = loaded
         self._kind = kind_of(loaded.config, source)
         self._max_length = min(max_seq_length, loaded.config.max_position_embeddings)
         self._batch_size = batch_size
         self._params = replicate(loaded.params)
-        self._predictor = Predictor(BertForSequenceClassification(loaded.config, jnp.dtype(dtype)))
+        self._predictor = Predictor(SequenceClassifier(loaded.config, jnp.dtype(dtype)))
 
     def __repr__(self) -> str:
         from bert_emd_jax.evaluation.model_cost import size_of

@@ -108,7 +108,7 @@ def task_dir(tmp_path: Path) -> Path:
 def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
     """`tiny_model_dir(name, num_hidden_layers=4, …)` writes a random model directory."""
     from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
-    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.encoder_config import EncoderConfig
     from bert_emd_jax.models.initialization import initial_params
     from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -124,7 +124,7 @@ def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
             "initializer_range": 0.3,  # large enough that layers and rows differ visibly
             "id2label": ("bad", "good"),
         }
-        config = BertConfig(**(values | changes))
+        config = EncoderConfig(**(values | changes))
         save_model(
             tmp_path / name, LoadedModel(config, initial_params(config, "classifier", seed), tokenizer)
         )

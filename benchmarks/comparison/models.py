@@ -39,11 +39,11 @@ def config_of(student: Student, body: Path) -> dict[str, Any]:
 def shrink(directory: Path) -> None:
     """Replaces the weights of a directory by random ones of hidden size 48."""
     from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
-    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.encoder_config import EncoderConfig
     from bert_emd_jax.models.initialization import initial_params
     from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
-    config = BertConfig(hidden_size=48, num_hidden_layers=6, num_attention_heads=12, intermediate_size=96)
+    config = EncoderConfig(hidden_size=48, num_hidden_layers=6, num_attention_heads=12, intermediate_size=96)
     model = LoadedModel(config, initial_params(config, "none", 0), Tokenizer.from_directory(directory))
     (directory / "model.safetensors").unlink()
     save_model(directory, model, with_pytorch=False)

@@ -15,7 +15,7 @@ from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluat
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import BertForMaskedLM, forward
+from bert_emd_jax.models.heads import MaskedLanguageModel, forward
 
 # A compilation takes as long as some batches; padding to few lengths would cost more than that.
 _MOST_BUCKETS = 8
@@ -37,7 +37,7 @@ class WordPredictor:
     """The compiled prediction of masked words; each shape is compiled once."""
 
     def __init__(
-        self, module: BertForMaskedLM, is_proposable: Bool[np.ndarray, " vocab"], mask_id: int, count: int
+        self, module: MaskedLanguageModel, is_proposable: Bool[np.ndarray, " vocab"], mask_id: int, count: int
     ) -> None:
         """Proposes the `count` likeliest tokens of those that are `is_proposable`."""
         self._mask_id = mask_id

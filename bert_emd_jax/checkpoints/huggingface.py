@@ -16,29 +16,25 @@ from bert_emd_jax.checkpoints.names import (
     canonical_name,
     head_of,
     is_ignored,
+    name_map,
     param_mappings,
     torch_file_name,
 )
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
-from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.params import Params, flatten
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES: dict[Head, str] = {
-    "classifier": "BertForSequenceClassification",
-    "masked_lm": "BertForMaskedLM",
-    "none": "BertModel",
-}
-# Classes whose `classifier` is no classifier of a whole sequence.
-_OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
-_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
-_LM_BIAS = "cls.predictions.bias"
+# The ends of classes whose `classifier` is no classifier of a whole sequence.
+_OTHER_CLASSIFIERS = ("ForTokenClassification", "ForMultipleChoice")
 
 
-def stored_model(checkpoint: Checkpoint, config: BertConfig, config_values: Mapping[str, Any]) -> StoredModel:
+def stored_model(
+    checkpoint: Checkpoint, config: EncoderConfig, config_values: Mapping[str, Any]
+) -> StoredModel:
     """Returns a checkpoint's tensors under their Flax paths, as views.
 
     A file with TinyBERT's `fit_dense` and a classifier gets the relu of TinyBERT's code before it, unless
@@ -52,18 +48,20 @@ def stored_model(checkpoint: Checkpoint, config: BertConfig, config_values: Mapp
     """
     file_names: dict[str, str] = {}
     for name in checkpoint.tensors:
-        canonical = canonical_name(name)
+        canonical = canonical_name(name, config)
         if canonical in file_names:
             raise UserError(f"{checkpoint.source}: {file_names[canonical]} and {name} are the same tensor")
         file_names[canonical] = name
     tensors = {canonical: checkpoint.tensors[name] for canonical, name in file_names.items()}
 
-    foreign_classifier = _classifies_no_sequences(tensors, config_values)
-    untied = _untied_decoder(tensors)
+    by_path = {mapping.flax_path: mapping.torch_name for mapping in param_mappings(config)}
+    foreign_classifier = _classifies_no_sequences(tensors, by_path, config_values)
+    untied = _untied_decoder(tensors, by_path, name_map(config).lm_prefix)
     # Some files keep the decoder's bias under the other of its two names.
-    if _LM_BIAS not in tensors and (bias := tensors.pop("cls.predictions.decoder.bias", None)) is not None:
-        tensors[_LM_BIAS] = bias
-        file_names[_LM_BIAS] = file_names["cls.predictions.decoder.bias"]
+    lm_bias, other_name = by_path["lm_bias"], f"{name_map(config).lm_prefix}decoder.bias"
+    if lm_bias not in tensors and (bias := tensors.pop(other_name, None)) is not None:
+        tensors[lm_bias] = bias
+        file_names[lm_bias] = file_names[other_name]
     arrays, mappings = {}, {}
     for mapping in param_mappings(config):
         path, name = mapping.flax_path, mapping.torch_name
@@ -80,17 +78,19 @@ def stored_model(checkpoint: Checkpoint, config: BertConfig, config_values: Mapp
         config = dataclasses.replace(config, classifier_activation="relu")
     ignored, left_over = {}, {}
     for canonical, tensor in sorted(tensors.items()):
-        harmless = is_ignored(canonical) or (foreign_classifier and canonical.startswith("classifier."))
+        harmless = is_ignored(canonical, config) or (
+            foreign_classifier and canonical.startswith("classifier.")
+        )
         (ignored if harmless else left_over)[file_names[canonical]] = tensor
     return StoredModel(checkpoint.source, config, arrays, mappings, ignored, left_over, untied, relu_implied)
 
 
-def torch_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
+def torch_tensors(params: Params, config: EncoderConfig) -> dict[str, np.ndarray]:
     """Returns tensors under transformers' names; parameters outside the table (`fit_dense`) are left out."""
     flat = flatten(params)
     head = head_of(flat)
     return {
-        torch_file_name(mapping, head): np.ascontiguousarray(
+        torch_file_name(mapping, head, config): np.ascontiguousarray(
             mapping.convert(np.asarray(flat[mapping.flax_path]))
         )
         for mapping in param_mappings(config)
@@ -98,16 +98,16 @@ def torch_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
     }
 
 
-def write_huggingface_weights(directory: Path, params: Params, config: BertConfig) -> None:
+def write_huggingface_weights(directory: Path, params: Params, config: EncoderConfig) -> None:
     """Writes `config.json` and `model.safetensors`, as transformers' class for the head loads them."""
     directory.mkdir(parents=True, exist_ok=True)
     head = head_of(flatten(params))
-    values = config.to_dict() | {"architectures": [ARCHITECTURES[head]], "dtype": "float32"}
+    values = config.to_dict() | {"architectures": [config.family.classes[head]], "dtype": "float32"}
     write_json(directory / CONFIG, values)
     write_safetensors(directory / SAFETENSORS_FILE, torch_tensors(params, config), {"format": "pt"})
     if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
-            "%s: the %s before the classifier is no part of transformers' BERT: logits will differ there",
+            "%s: the %s before the classifier is no part of transformers' model: logits will differ there",
             directory,
             config.classifier_activation,
         )
@@ -130,18 +130,22 @@ def write_safetensors(
     path.chmod(permissions)  # the library's are for the owner alone
 
 
-def _classifies_no_sequences(tensors: Mapping[str, np.ndarray], config_values: Mapping[str, Any]) -> bool:
+def _classifies_no_sequences(
+    tensors: Mapping[str, np.ndarray], names: Mapping[str, str], config_values: Mapping[str, Any]
+) -> bool:
     """Returns whether the file's classifier is of another kind: no pooler below it, or its class says so."""
     classes = config_values.get("architectures")
-    named = isinstance(classes, list) and any(name in _OTHER_CLASSIFIERS for name in classes)
-    return named or "pooler.dense.weight" not in tensors
+    named = isinstance(classes, list) and any(str(name).endswith(_OTHER_CLASSIFIERS) for name in classes)
+    return named or names["bert/pooler/kernel"] not in tensors
 
 
-def _untied_decoder(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the tensor of a masked-LM decoder that differs from the one it shares in BERT, if any does."""
+def _untied_decoder(
+    tensors: Mapping[str, np.ndarray], names: Mapping[str, str], lm_prefix: str
+) -> str | None:
+    """Returns the tensor of a masked-LM decoder that differs from the one it should share, if any does."""
     for copy, original in (
-        ("cls.predictions.decoder.weight", _WORD_EMBEDDINGS),
-        ("cls.predictions.decoder.bias", _LM_BIAS),
+        (f"{lm_prefix}decoder.weight", names["bert/embeddings/word_embeddings/embedding"]),
+        (f"{lm_prefix}decoder.bias", names["lm_bias"]),
     ):
         if copy in tensors and original in tensors and not np.array_equal(tensors[copy], tensors[original]):
             return copy

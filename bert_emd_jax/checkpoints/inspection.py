@@ -8,7 +8,7 @@ import numpy as np
 from bert_emd_jax.checkpoints.loading import plan_loading
 from bert_emd_jax.checkpoints.model_directory import read_stored
 from bert_emd_jax.checkpoints.names import param_mappings, torch_file_name
-from bert_emd_jax.models.bert_config import Head
+from bert_emd_jax.models.families import Head
 
 _HEAD_NAMES: dict[Head, str] = {
     "classifier": "a classifier",
@@ -41,7 +41,7 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
         if flax_path in plan.used:
             mapping = mappings[flax_path]
             # A model directory has Flax's names already: there, PyTorch's say more.
-            becomes = flax_path if stored.mappings else torch_file_name(mapping, plan.head)
+            becomes = flax_path if stored.mappings else torch_file_name(mapping, plan.head, config)
             becomes += " (transposed)" if mapping.transposed else ""
         add(stored.name(flax_path), array, stored.file_shape(flax_path, array.shape), becomes)
     for tensors, becomes in ((stored.ignored, "ignored"), (stored.left_over, "left over")):
@@ -56,8 +56,8 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
     parameters = sum(math.prod(stored.arrays[path].shape) for path in plan.used)
     lines += [
         "",
-        f"{stored.source}: BERT with {_HEAD_NAMES[plan.head]}, {config.num_hidden_layers} layers of width"
-        f" {config.hidden_size}, {config.vocab_size} word embeddings",
+        f"{stored.source}: {config.family.title} with {_HEAD_NAMES[plan.head]}, {config.num_hidden_layers}"
+        f" layers of width {config.hidden_size}, {config.vocab_size} word embeddings",
         f"{len(rows) - 1} tensors: {len(plan.used)} used ({parameters:,} parameters),"
         f" {len(plan.ignored)} ignored, {len(stored.left_over)} left over",
     ]

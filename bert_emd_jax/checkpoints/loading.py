@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bert_emd_jax.checkpoints.names import ParamMapping, head_of, param_mappings
+from bert_emd_jax.checkpoints.names import ParamMapping, head_of, name_map, param_mappings
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.initialization import NewHead, config_with_labels, initial_params, parameter_shapes
 from bert_emd_jax.models.other_architectures import architecture_of_tensors
 from bert_emd_jax.models.params import Params, flatten, unflatten
@@ -34,7 +35,7 @@ class StoredModel:
     """
 
     source: str
-    config: BertConfig
+    config: EncoderConfig
     arrays: Mapping[str, np.ndarray]
     mappings: Mapping[str, ParamMapping] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -65,7 +66,7 @@ class LoadPlan:
       problems: phrases that say why this is not the model asked for.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     head: Head
     used: tuple[str, ...]
     new: tuple[str, ...]
@@ -115,7 +116,7 @@ def _has_pooler(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _shapes(
-    config: BertConfig, head: Head, arrays: Mapping[str, np.ndarray], as_stored: bool
+    config: EncoderConfig, head: Head, arrays: Mapping[str, np.ndarray], as_stored: bool
 ) -> dict[str, tuple[int, ...]]:
     """Returns path → shape of the parameters of the model asked for, in the order of the table."""
     shapes = parameter_shapes(config, head)
@@ -144,7 +145,7 @@ def _problems(
     of_other_lm_head = [
         name
         for name in (stored.ignored if head == "masked_lm" else ())
-        if "cls.predictions." in name and ".decoder." not in name
+        if name_map(stored.config).lm_prefix in name and ".decoder." not in name
     ]
     lists = {
         "missing": [stored.name(path) for path in missing],
@@ -182,7 +183,10 @@ def load_params(stored: StoredModel, plan: LoadPlan) -> Params:
       UserError: the stored model does not fit; the message has all problems.
     """
     if plan.problems:
-        raise UserError(f"{stored.source}: does not fit its config as a BERT; {'; '.join(plan.problems)}")
+        raise UserError(
+            f"{stored.source}: does not fit its config as a {plan.config.family.title};"
+            f" {'; '.join(plan.problems)}"
+        )
     if plan.ignored:
         logger.info("%s: ignored: %s", stored.source, ", ".join(sorted(plan.ignored)))
     flat = {path: np.ascontiguousarray(stored.arrays[path], dtype=np.float32) for path in plan.used}

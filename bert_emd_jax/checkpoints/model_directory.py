@@ -22,7 +22,8 @@ from bert_emd_jax.checkpoints.params_store import restore_params, save_params
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG, PARAMS, PYTORCH
-from bert_emd_jax.models.bert_config import BertConfig, Head, load_bert_config, read_config_values
+from bert_emd_jax.models.encoder_config import EncoderConfig, load_config, read_config_values
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.initialization import PROJECTION, NewHead
 from bert_emd_jax.models.params import Params, flatten
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ class LoadedModel:
       projection: the trained map to a teacher's width, if the model was distilled.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     params: Params
     tokenizer: Tokenizer
     projection: Params | None = None
@@ -98,7 +99,7 @@ def read_stored(path: Path) -> StoredModel:
     if weights is None:
         raise UserError(f"{path}: {what_is_there_instead(path)}")
     values, source = read_config_values(config_directory(path))
-    config = BertConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
+    config = EncoderConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
     return stored_model(read_weights(weights), config, values)
 
 
@@ -106,7 +107,7 @@ def _read_params(directory: Path) -> StoredModel:
     params = restore_params(directory / PARAMS)
     projection = params.pop(PROJECTION, None)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    config = load_bert_config(directory)
+    config = load_config(directory)
     known = {mapping.flax_path for mapping in param_mappings(config)}
     # More layers than the config has, for instance.
     left_over = {path: arrays.pop(path) for path in list(arrays) if path not in known}

@@ -1,17 +1,18 @@
-"""The name table: which PyTorch tensor is which Flax parameter, and whether it is transposed.
+"""The name tables: which PyTorch tensor is which Flax parameter, and whether it is transposed.
 
-PyTorch names stand here without the `bert.` prefix that files with a head carry. `{layer}` runs over the
-encoder layers.
+PyTorch names stand here without the prefix that files with a head carry. `{layer}` runs over the encoder
+layers. Flax paths are the same for every family: the encoder is `bert`.
 """
 
 import dataclasses
 import itertools
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import numpy as np
 
-from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.families import Head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +42,35 @@ def _layer_norm(torch_name: str, flax_path: str) -> tuple[ParamMapping, ParamMap
     )
 
 
-_EMBEDDINGS = (
+@dataclasses.dataclass(frozen=True)
+class NameMap:
+    """The names of one family's tensors.
+
+    Attributes:
+      prefix: what files with a head put before the encoder's names.
+      encoder: of embeddings, one `{layer}`, and pooler, in the order of tables.
+      heads: of each head.
+      other_spellings: patterns of other spellings of names → the spelling of the table.
+      lm_prefix: the start of the masked-LM head's names; its decoder, tied to the word embeddings, is no
+        parameter of ours.
+      ignored: the starts of names that a file may hold beside the tensors of the table.
+    """
+
+    prefix: str
+    encoder: tuple[ParamMapping, ...]
+    heads: Mapping[Head, tuple[ParamMapping, ...]]
+    other_spellings: Mapping[str, str]
+    lm_prefix: str
+    ignored: tuple[str, ...]
+
+
+_BERT_ENCODER = (
     ParamMapping("embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings/embedding"),
     ParamMapping("embeddings.position_embeddings.weight", "bert/embeddings/position_embeddings/embedding"),
     ParamMapping(
         "embeddings.token_type_embeddings.weight", "bert/embeddings/token_type_embeddings/embedding"
     ),
     *_layer_norm("embeddings.LayerNorm", "bert/embeddings/layer_norm"),
-)
-_LAYER = (
     *_dense("encoder.layer.{layer}.attention.self.query", "bert/layer_{layer}/attention/query"),
     *_dense("encoder.layer.{layer}.attention.self.key", "bert/layer_{layer}/attention/key"),
     *_dense("encoder.layer.{layer}.attention.self.value", "bert/layer_{layer}/attention/value"),
@@ -60,9 +81,9 @@ _LAYER = (
     *_dense("encoder.layer.{layer}.intermediate.dense", "bert/layer_{layer}/intermediate"),
     *_dense("encoder.layer.{layer}.output.dense", "bert/layer_{layer}/output"),
     *_layer_norm("encoder.layer.{layer}.output.LayerNorm", "bert/layer_{layer}/output_layer_norm"),
+    *_dense("pooler.dense", "bert/pooler"),
 )
-_POOLER = _dense("pooler.dense", "bert/pooler")
-_HEADS: dict[Head, tuple[ParamMapping, ...]] = {
+_BERT_HEADS: dict[Head, tuple[ParamMapping, ...]] = {
     "classifier": _dense("classifier", "classifier"),
     "masked_lm": (
         *_dense("cls.predictions.transform.dense", "lm_transform"),
@@ -71,23 +92,54 @@ _HEADS: dict[Head, tuple[ParamMapping, ...]] = {
     ),
 }
 
-# What a file may hold beside the tensors of the table, by the start of the canonical name: heads of other
-# tasks, TinyBERT's projections to its teacher, and a buffer of old transformers.
-_IGNORED = ("cls.", "qa_outputs.", "fit_dense.", "fit_denses.", "share_fit_dense.", "embeddings.position_ids")
+_BERT = NameMap(
+    prefix="bert.",
+    encoder=_BERT_ENCODER,
+    heads=_BERT_HEADS,
+    other_spellings={r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
+    lm_prefix="cls.predictions.",
+    # Heads of other tasks, TinyBERT's projections to its teacher, and a buffer of old transformers.
+    ignored=(
+        "cls.",
+        "qa_outputs.",
+        "fit_dense.",
+        "fit_denses.",
+        "share_fit_dense.",
+        "embeddings.position_ids",
+    ),
+)
+NAME_MAPS: dict[str, NameMap] = {
+    "bert": _BERT,
+}
+"""`model_type` → the names of its tensors."""
 
 
-def param_mappings(config: BertConfig) -> tuple[ParamMapping, ...]:
+def name_map(config: EncoderConfig) -> NameMap:
+    """Returns the names of a model's family."""
+    return NAME_MAPS[config.model_type]
+
+
+def param_mappings(config: EncoderConfig) -> tuple[ParamMapping, ...]:
     """Returns the table for a model of this size: the encoder, the pooler and all heads."""
-    layers = (
-        dataclasses.replace(
-            mapping,
-            torch_name=mapping.torch_name.format(layer=layer),
-            flax_path=mapping.flax_path.format(layer=layer),
-        )
-        for layer in range(config.num_hidden_layers)
-        for mapping in _LAYER
-    )
-    return (*_EMBEDDINGS, *layers, *_POOLER, *itertools.chain(*_HEADS.values()))
+
+    def expanded(group: tuple[bool, list[ParamMapping]]) -> list[ParamMapping]:
+        is_layer, mappings = group
+        if not is_layer:
+            return mappings
+        return [
+            dataclasses.replace(
+                mapping,
+                torch_name=mapping.torch_name.format(layer=layer),
+                flax_path=mapping.flax_path.format(layer=layer),
+            )
+            for layer in range(config.num_hidden_layers)
+            for mapping in mappings
+        ]
+
+    names = name_map(config)
+    groups = itertools.groupby(names.encoder, lambda mapping: "{layer}" in mapping.flax_path)
+    encoder = itertools.chain(*(expanded((is_layer, list(group))) for is_layer, group in groups))
+    return (*encoder, *itertools.chain(*names.heads.values()))
 
 
 def head_of(flax_paths: Container[str]) -> Head:
@@ -97,19 +149,22 @@ def head_of(flax_paths: Container[str]) -> Head:
     return "masked_lm" if "lm_transform/kernel" in flax_paths else "none"
 
 
-def canonical_name(torch_name: str) -> str:
-    """Returns the table's spelling of a name: no `bert.` prefix, `weight`/`bias` for `gamma`/`beta`."""
-    name = torch_name.removeprefix("bert.")
-    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+def canonical_name(torch_name: str, config: EncoderConfig) -> str:
+    """Returns the table's spelling of a name: without prefix, `weight`/`bias` for `gamma`/`beta`."""
+    names = name_map(config)
+    name = torch_name.removeprefix(names.prefix)
+    for pattern, spelling in names.other_spellings.items():
+        name = re.sub(pattern, spelling, name)
+    return name
 
 
-def torch_file_name(mapping: ParamMapping, head: Head) -> str:
+def torch_file_name(mapping: ParamMapping, head: Head, config: EncoderConfig) -> str:
     """Returns the name under which transformers' model with this head stores a tensor."""
     of_encoder = mapping.flax_path.startswith("bert/")
-    return f"bert.{mapping.torch_name}" if of_encoder and head != "none" else mapping.torch_name
+    prefix = name_map(config).prefix if of_encoder and head != "none" else ""
+    return f"{prefix}{mapping.torch_name}"
 
 
-def is_ignored(canonical: str) -> bool:
+def is_ignored(canonical: str, config: EncoderConfig) -> bool:
     """Returns whether a tensor outside the table may be left out of a conversion."""
-    return canonical.startswith(_IGNORED)
+    return canonical.startswith(name_map(config).ignored)

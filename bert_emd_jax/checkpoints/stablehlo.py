@@ -15,7 +15,7 @@ from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.params import flatten, unflatten
 
 ARTEFACT = "classifier.stablehlo"
@@ -38,7 +38,7 @@ def write_stablehlo(directory: Path, model: LoadedModel) -> None:
         raise UserError("--to_stablehlo exports a classifier, and this model has none; give a fine-tuned one")
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("--to_stablehlo needs the package flatbuffers: pip install flatbuffers")
-    module = BertForSequenceClassification(model.config)
+    module = SequenceClassifier(model.config)
 
     def classify(
         params: dict[str, jax.Array],

@@ -1,4 +1,4 @@
-"""A model beside transformers' own BERT on the same random inputs, layer by layer."""
+"""A model beside transformers' own on the same random inputs, layer by layer."""
 
 import contextlib
 import importlib.util
@@ -15,8 +15,8 @@ from bert_emd_jax.checkpoints.names import head_of
 from bert_emd_jax.checkpoints.stablehlo import stablehlo_logits
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import PARAMS
-from bert_emd_jax.models.bert_config import BertConfig, read_config_values
-from bert_emd_jax.models.encoder import BertEncoder
+from bert_emd_jax.models.encoder import Encoder
+from bert_emd_jax.models.encoder_config import EncoderConfig, read_config_values
 from bert_emd_jax.models.heads import MODULES, forward
 from bert_emd_jax.models.params import Params, flatten
 
@@ -46,7 +46,7 @@ def require_torch() -> None:
 
 
 def differences_from_torch(
-    config: BertConfig, params: Params, torch_source: Path, artefact: Path | None = None
+    config: EncoderConfig, params: Params, torch_source: Path, artefact: Path | None = None
 ) -> list[Difference]:
     """Compares every layer, the pooled output and the logits with those of transformers.
 
@@ -75,7 +75,7 @@ def differences_from_torch(
     ]
 
 
-def _random_batch(config: BertConfig) -> dict[str, np.ndarray]:
+def _random_batch(config: EncoderConfig) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = _ROWS, min(config.max_position_embeddings, _LONGEST)
     mask = np.ones(shape, np.int32)
@@ -87,11 +87,13 @@ def _random_batch(config: BertConfig) -> dict[str, np.ndarray]:
     }
 
 
-def _our_outputs(config: BertConfig, params: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _our_outputs(
+    config: EncoderConfig, params: Params, batch: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     head = head_of(flatten(params))
 
     def run(params: Params, batch: dict[str, jax.Array]) -> dict[str, Any]:
-        encoder = BertEncoder(config, with_pooler="pooler" in params["bert"])
+        encoder = Encoder(config, with_pooler="pooler" in params["bert"])
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         encoded: Any = encoder.apply({"params": params["bert"]}, *inputs)
         named = {_layer_name(layer): states for layer, states in enumerate(encoded.hidden_states)}
@@ -105,7 +107,7 @@ def _our_outputs(config: BertConfig, params: Params, batch: dict[str, np.ndarray
 
 
 def _torch_outputs(
-    config: BertConfig, params: Params, source: Path, batch: dict[str, np.ndarray]
+    config: EncoderConfig, params: Params, source: Path, batch: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     import torch
 
@@ -128,7 +130,7 @@ def _torch_outputs(
     return {name: value.numpy() for name, value in named.items()}
 
 
-def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
+def _load_torch_model(config: EncoderConfig, params: Params, path: Path) -> Any:
     """Returns transformers' model in float32; all of its parameters that ours has come from `path`.
 
     Raises:
@@ -139,18 +141,18 @@ def _load_torch_model(config: BertConfig, params: Params, path: Path) -> Any:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    their_config = transformers.BertConfig(**read_config_values(config_directory(path))[0])
-    loader: Any
+    values = read_config_values(config_directory(path))[0]
+    their_config = transformers.AutoConfig.for_model(**({"model_type": config.model_type} | values))
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
     head, has_pooler = head_of(flatten(params)), "pooler" in params["bert"]
+    class_name = config.family.classes[head]
     if head == "classifier":
         their_config.num_labels = config.num_labels
-        loader = transformers.BertForSequenceClassification
     elif head == "none":
         options["add_pooling_layer"] = has_pooler
-        loader = transformers.BertModel
-    else:  # of the two classes with a masked-LM head, the one for pretraining has the pooler too
-        loader = transformers.BertForPreTraining if has_pooler else transformers.BertForMaskedLM
+    elif has_pooler and config.family.pretraining_class:
+        class_name = config.family.pretraining_class
+    loader: Any = getattr(transformers, class_name)
 
     def load(directory: Path | None, state: dict[str, Any] | None) -> tuple[Any, set[str]]:
         model, report = loader.from_pretrained(

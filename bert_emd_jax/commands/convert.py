@@ -12,7 +12,7 @@ from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
     from bert_emd_jax.checkpoints.model_directory import LoadedModel
-    from bert_emd_jax.models.bert_config import Head
+    from bert_emd_jax.models.families import Head
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConvertConfig,
         run,
         prog="convert_pytorch_checkpoints.py",
-        description="Converts a BERT checkpoint to a model directory, a Hugging Face directory or StableHLO.",
+        description="Converts a checkpoint to a model directory, a Hugging Face directory or StableHLO.",
         examples=(
             "--input google-bert/bert-base-uncased --output_dir bert",
             "--input student --to_pytorch --output_dir student_pytorch --verify",

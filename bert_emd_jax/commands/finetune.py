@@ -1,4 +1,4 @@
-"""run_finetune.py: fine-tunes a BERT on a task; this makes a teacher."""
+"""run_finetune.py: fine-tunes a model on a task; this makes a teacher."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tunes and prints where things are; returns the exit code of the program."""
     with Program(
         "run_finetune.py",
-        "Fine-tunes a BERT on a task; the result can be the teacher of run_distill.py.",
+        "Fine-tunes a model on a task; the result can be the teacher of run_distill.py.",
         (
             "--bert_model google-bert/bert-base-uncased --data_dir glue/MRPC --task_name mrpc "
             "--output_dir teacher",

@@ -19,14 +19,14 @@ class Program:
 
 
 PROGRAMS = (
-    Program("finetune", "finetune", "run_finetune.py", "fine-tune a BERT on a task; this makes a teacher"),
+    Program("finetune", "finetune", "run_finetune.py", "fine-tune a model on a task; this makes a teacher"),
     Program("distill", "distill", "run_distill.py", "distil a teacher into a small student"),
     Program("eval", "evaluate", "run_eval.py", "evaluate a model, or put finished runs side by side"),
     Program(
         "convert",
         "convert",
         "convert_pytorch_checkpoints.py",
-        "convert, inspect or verify a BERT checkpoint",
+        "convert, inspect or verify a checkpoint",
     ),
     Program(
         "pretrain-data",

@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _SHORTEST = 5  # one token of each text of a pair and three special tokens
@@ -68,7 +68,7 @@ class EncodedDataset:
         return {**batch, "labels": labels}
 
 
-def check_rows(rows: Any, config: BertConfig, source: object) -> None:
+def check_rows(rows: Any, config: EncoderConfig, source: object) -> None:
     """Raises UserError if rows need an embedding that the model does not have: JAX would read another one.
 
     Args:

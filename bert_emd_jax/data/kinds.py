@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array
 
     from bert_emd_jax.data.task import Task
-    from bert_emd_jax.models.bert_config import BertConfig
+    from bert_emd_jax.models.encoder_config import EncoderConfig
 
 Labels = tuple[str, ...] | None
 """The names of a task's labels in the order of the logits; None if labels are numbers."""
@@ -70,6 +70,7 @@ class Kind(abc.ABC):
       figures: what the report draws of the predictions, by the names that `report.html` knows.
       has_column_per_label: labels may stand in columns of their own (`--label_columns`).
       fewest_labels: how many labels a task has at least; None if labels have no names.
+      output_name: what a model gives each label.
     """
 
     name: ClassVar[str]
@@ -81,6 +82,7 @@ class Kind(abc.ABC):
     figures: ClassVar[tuple[str, ...]] = ()
     has_column_per_label: ClassVar[bool] = False
     fewest_labels: ClassVar[int | None] = None
+    output_name: ClassVar[str] = "probability"
 
     def fits(self, problem_type: str, outputs: int) -> bool:
         """Whether a classifier whose config says so is of this kind."""
@@ -412,7 +414,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Regress
 CLASSIFICATION, REGRESSION = KINDS["classification"], KINDS["regression"]
 
 
-def kind_of(config: "BertConfig", source: object) -> Kind:
+def kind_of(config: "EncoderConfig", source: object) -> Kind:
     """Returns the kind of a model with a classifier.
 
     Args:

@@ -17,7 +17,7 @@ from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
 from bert_emd_jax.files import cache_directory
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class TaskData:
     test: EncodedDataset | None = None
     test_examples: Examples | None = None
 
-    def check(self, models: Mapping[object, BertConfig]) -> None:
+    def check(self, models: Mapping[object, EncoderConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
         for source, config in models.items():
             for rows in (self.train, self.dev, *self.more_dev.values(), *([self.test] if self.test else [])):

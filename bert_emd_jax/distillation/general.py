@@ -23,7 +23,7 @@ from bert_emd_jax.distillation.validation_loss import VALIDATION_LOSS, Validatio
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import size_of
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import BertForMaskedLM, BertOutput, BertWithoutHead
+from bert_emd_jax.models.heads import EncoderWithoutHead, MaskedLanguageModel, ModelOutput
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.training.row_source import CorpusRows
@@ -56,8 +56,8 @@ class GeneralDistillTrainer(LayerTrainer):
                 " run_pretrain_data.py --masked_lm_prob 0.15"
             )
         dtype = jnp.dtype(config.program.dtype)
-        head = BertForMaskedLM if config.masked_lm_weight else BertWithoutHead
-        modules = head(student.config, dtype, config.speed.remat), BertWithoutHead(teacher.config, dtype)
+        head = MaskedLanguageModel if config.masked_lm_weight else EncoderWithoutHead
+        modules = head(student.config, dtype, config.speed.remat), EncoderWithoutHead(teacher.config, dtype)
         steps = config.optimizer.steps(-(-len(first_epoch) // config.optimizer.train_batch_size))
         count = min(_MOST_BUCKETS, bucket_count(steps, device_needs().steps_for_another_length))
         buckets = choose_bucket_lengths(first_epoch.lengths, data.max_seq_len, count)
@@ -103,7 +103,7 @@ class GeneralDistillTrainer(LayerTrainer):
         return cls(config, student, teacher, data)
 
     def own_loss(
-        self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
+        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """The student's own masked-LM loss: the mean over all masked tokens of a micro-batch."""
         weight = self.config.masked_lm_weight

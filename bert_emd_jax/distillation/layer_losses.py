@@ -12,7 +12,7 @@ from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import BertOutput
+from bert_emd_jax.models.heads import ModelOutput
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
     divergence_from_uniform,
@@ -48,8 +48,8 @@ def initial_transport_state(
 
 def layer_losses(
     projection: Any,
-    student: BertOutput,
-    teacher: BertOutput,
+    student: ModelOutput,
+    teacher: ModelOutput,
     micro: Batch,
     start: TransportState | None,
     given_flow: Float[Array, "S T"] | None,
@@ -93,7 +93,7 @@ def layer_losses(
 
 
 def cost_sums(
-    projection: Any, student: BertOutput, teacher: BertOutput, batch: Batch, config: MappingConfig
+    projection: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, config: MappingConfig
 ) -> dict[LayerCost, tuple[Array, Array]]:
     """(sum, count) of every cost that is learned from, over one device's rows."""
     masks = batch["attention_mask"], config.padding, batch["weights"]

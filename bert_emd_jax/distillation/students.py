@@ -5,11 +5,11 @@ import logging
 from pathlib import Path
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
-from bert_emd_jax.checkpoints.names import Head
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import load_bert_config
+from bert_emd_jax.models.encoder_config import load_config
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.initialization import (
     NewHead,
     initial_params,
@@ -43,7 +43,7 @@ def initial_student(
     else:
         assert config.student_config is not None  # one of the three is given: the config checks
         student_config = dataclasses.replace(
-            new_head.on(load_bert_config(Path(config.student_config))), classifier_activation="none"
+            new_head.on(load_config(Path(config.student_config))), classifier_activation="none"
         )
         params = initial_params(student_config, head, seed)
         student = LoadedModel(student_config, params, teacher.tokenizer)

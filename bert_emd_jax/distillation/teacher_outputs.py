@@ -30,13 +30,13 @@ from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import replicate, rows_for_devices, sharded_forward, split_for_prediction
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertOutput, forward, inference_params
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("hidden_states", "attention_scores", "logits")
-"""Of outputs that can be kept: fields of `BertOutput`."""
+"""Of outputs that can be kept: fields of `ModelOutput`."""
 _DTYPES = {"hidden_states": ml_dtypes.bfloat16, "attention_scores": ml_dtypes.bfloat16, "logits": np.float32}
 _ROWS_AT_ONCE = 32
 _MOST_BUCKETS = 8
@@ -46,7 +46,9 @@ _BATCHES_PER_COMPILATION = 30
 class TeacherOutputs:
     """The outputs of one teacher for the rows of one dataset; one of the `fill` methods makes them."""
 
-    def __init__(self, teacher: BertConfig, dataset: EncodedDataset, kinds: tuple[str, ...] = KINDS) -> None:
+    def __init__(
+        self, teacher: EncoderConfig, dataset: EncodedDataset, kinds: tuple[str, ...] = KINDS
+    ) -> None:
         """Keeps the given `kinds`."""
         self._teacher = teacher
         self._dataset = dataset
@@ -185,7 +187,7 @@ class TeacherOutputs:
             yield under_way[0], without_padding(*under_way[1:])
 
 
-def kept_outputs(output: BertOutput, kinds: tuple[str, ...]) -> dict[str, jax.Array]:
+def kept_outputs(output: ModelOutput, kinds: tuple[str, ...]) -> dict[str, jax.Array]:
     """A model's outputs by kind, rows first, in the types in which they are kept."""
     rows_first: dict[str, Callable[[], jax.Array]] = {
         "hidden_states": lambda: jnp.moveaxis(output.hidden_states, 1, 0),
@@ -195,14 +197,14 @@ def kept_outputs(output: BertOutput, kinds: tuple[str, ...]) -> dict[str, jax.Ar
     return {kind: rows_first[kind]().astype(_DTYPES[kind]) for kind in kinds}
 
 
-def given_output(batch: Batch) -> BertOutput | None:
+def given_output(batch: Batch) -> ModelOutput | None:
     """The teacher's output that a batch brings along, if it does; kinds that were not kept are None."""
     if "teacher" not in batch:
         return None
     hidden, scores, logits = (batch["teacher"].get(kind) for kind in KINDS)
     embeddings, layers = (None, None) if hidden is None else (hidden[:, 0], jnp.moveaxis(hidden[:, 1:], 0, 1))
     scores = None if scores is None else jnp.moveaxis(scores, 0, 1)
-    return BertOutput(embeddings, layers, scores, None, logits)  # pyright: ignore[reportArgumentType]
+    return ModelOutput(embeddings, layers, scores, None, logits)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

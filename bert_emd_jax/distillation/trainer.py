@@ -29,7 +29,7 @@ from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import given_output
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import BertOutput, forward, inference_params
+from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.row_source import RowSource
@@ -111,7 +111,7 @@ class LayerTrainer(Trainer):
         )
 
     def own_loss(
-        self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
+        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """This device's share of what is learned beside layers, and its terms; `rows` count all devices."""
         raise NotImplementedError
@@ -249,7 +249,7 @@ class DistillTrainer(LayerTrainer):
         return cls(config, student, teacher, data)
 
     def own_loss(
-        self, student: BertOutput, teacher: BertOutput, batch: Batch, rows: Float[Array, ""]
+        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
         prediction, kind = self.config.prediction, self.data.task.kind

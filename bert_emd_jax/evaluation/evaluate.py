@@ -28,7 +28,7 @@ from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json
 from bert_emd_jax.layout import RESULTS
-from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.models.heads import SequenceClassifier
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     count = bucket_count(batches, device_needs().steps_for_another_length)
     buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count)
 
-    module = BertForSequenceClassification(model.config, jnp.dtype(dtype))
+    module = SequenceClassifier(model.config, jnp.dtype(dtype))
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
     of_split: dict[str, Any] = {}
@@ -129,7 +129,7 @@ def check_results_are_ours(output_dir: Path) -> None:
 def write_predictions(
     path: Path, task: Task, examples: Examples, logits: Float[np.ndarray, "rows labels"]
 ) -> None:
-    """One row per example: identifier, prediction, the true label where known, probability of each label."""
+    """One row per example: identifier, prediction, the true label where known, what each label is given."""
     kind, labels = task.kind, task.labels
     predictions = kind.predictions(logits)
     header = ["index", "prediction"]
@@ -139,6 +139,6 @@ def write_predictions(
         header.append("label")
         columns.append([kind.text(label, labels) for label in examples.labels])
     for index, name in enumerate(labels or ()):
-        header.append(f"probability_{name}")
+        header.append(f"{kind.output_name}_{name}")
         columns.append([f"{value:.6f}" for value in predictions[:, index]])
     write_table(path, header, columns)

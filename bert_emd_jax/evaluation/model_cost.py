@@ -14,13 +14,13 @@ from jaxtyping import Int
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.machine import Machine, load_average, machine
 from bert_emd_jax.devices.parallel import jit_inference
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import forward
 
 LATENCY_BATCH_SIZES = (1, 32)
 
 
-def size_of(config: BertConfig, params: Any) -> dict[str, int]:
+def size_of(config: EncoderConfig, params: Any) -> dict[str, int]:
     """The sizes that describe a model in a results file; `file_bytes` is that of float32 weights."""
     parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     return {
@@ -33,7 +33,7 @@ def size_of(config: BertConfig, params: Any) -> dict[str, int]:
     }
 
 
-def flops_per_sentence(config: BertConfig, lengths: Int[np.ndarray, " rows"]) -> float:
+def flops_per_sentence(config: EncoderConfig, lengths: Int[np.ndarray, " rows"]) -> float:
     """Floating-point operations of a classifier's forward pass without padding, mean over rows of `lengths`.
 
     Those of the matrix products alone, a multiplication and an addition counted as two: next to them, the

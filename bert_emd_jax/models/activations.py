@@ -37,5 +37,5 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """Returns the activation with this `hidden_act` name; names are checked by `BertConfig`."""
+    """Returns the activation with this `hidden_act` name; names are checked by `EncoderConfig`."""
     return _ACTIVATIONS[name]

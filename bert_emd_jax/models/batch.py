@@ -12,7 +12,7 @@ class Batch(TypedDict):
     `labels` are the truths of the task's kind: classes (int32), values, or 0 and 1 of every label (float32).
     `weights` is 1 for rows and 0 for the fillers that make batches of one size. `masked_positions` and
     `masked_labels` are those of the masked tokens, -1 among the labels where a row has fewer. `teacher` holds
-    outputs of a teacher that were computed before, by their names in `BertOutput`, rows first.
+    outputs of a teacher that were computed before, by their names in `ModelOutput`, rows first.
     """
 
     input_ids: Int[Any, "batch seq"]

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
-from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.dropout import Draw, draw_for_layers, dropout, random_uint16
 from bert_emd_jax.models.embedding_lookup import take_rows
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.params import STACKED_LAYERS
 
 
@@ -40,7 +40,7 @@ class EncoderOutput(NamedTuple):
         return numpy.concatenate([self.embeddings[None], self.layer_outputs])  # pyright: ignore[reportReturnType]
 
 
-def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.Dense:
+def dense(features: int, config: EncoderConfig, dtype: DTypeLike, name: str) -> nn.Dense:
     """Returns a dense layer with BERT's initialisation and float32 parameters."""
     return nn.Dense(
         features,
@@ -50,7 +50,7 @@ def dense(features: int, config: BertConfig, dtype: DTypeLike, name: str) -> nn.
     )
 
 
-def layer_norm(config: BertConfig, dtype: DTypeLike, name: str) -> nn.LayerNorm:
+def layer_norm(config: EncoderConfig, dtype: DTypeLike, name: str) -> nn.LayerNorm:
     """Returns a layer normalisation; its two-pass variance keeps float32 parity with PyTorch."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -72,7 +72,7 @@ DropoutBits = tuple[Array | None, Array | None, Array | None]
 class Embeddings(nn.Module):
     """Word + position + segment embeddings, normalised."""
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -100,7 +100,7 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention of `queries`, all or some of `hidden`, to `hidden`; and its raw scores."""
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -136,7 +136,7 @@ class Layer(nn.Module):
     attention probabilities, behind its attention, and at its end.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -164,7 +164,7 @@ class Layer(nn.Module):
         return add_and_norm(output, attended, "output_layer_norm", dropout_bits[2]), scores
 
 
-class BertEncoder(nn.Module):
+class Encoder(nn.Module):
     """Embeddings, layers and, if a head needs it, the pooler.
 
     Attributes:
@@ -174,7 +174,7 @@ class BertEncoder(nn.Module):
         are the same. None: as it is best on JAX's default device.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     with_pooler: bool = True
     remat: bool = False

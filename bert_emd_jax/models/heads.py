@@ -11,19 +11,20 @@ from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
-from bert_emd_jax.models.bert_config import BertConfig, Head
 from bert_emd_jax.models.dropout import dropout, random_uint16
 from bert_emd_jax.models.encoder import (
-    BertEncoder,
+    Encoder,
     EncoderOutput,
     dense,
     layer_norm,
     take_positions,
 )
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.params import Params, stack_layers
 
 
-class BertOutput(NamedTuple):
+class ModelOutput(NamedTuple):
     """The encoder's output and the head's logits (float32); see `EncoderOutput`."""
 
     embeddings: Float[Array, "batch positions dim"]
@@ -42,7 +43,7 @@ def forward(
     dropout_key: jax.Array | None = None,
     *,
     logits_only: bool = False,
-) -> BertOutput:
+) -> ModelOutput:
     """Runs a module with a head on a batch.
 
     Args:
@@ -53,9 +54,9 @@ def forward(
         on, and the output's `positions` are these.
     """
     options = {}
-    if isinstance(module, BertForMaskedLM) and "masked_positions" in batch:
+    if isinstance(module, MaskedLanguageModel) and "masked_positions" in batch:
         options["masked_positions"] = batch["masked_positions"]
-    if not isinstance(module, BertWithoutHead):
+    if not isinstance(module, EncoderWithoutHead):
         options["logits_only"] = logits_only
     output = module.apply(
         {"params": params},
@@ -65,23 +66,23 @@ def forward(
         dropout_key=dropout_key,
         **options,
     )
-    return cast(BertOutput, output)
+    return cast(ModelOutput, output)
 
 
 def inference_params(module: nn.Module, params: Params) -> Params:
     """Returns parameters on the host as the module's forward pass takes them without a copy."""
-    assert isinstance(module, BertForSequenceClassification | BertForMaskedLM | BertWithoutHead)
+    assert isinstance(module, SequenceClassifier | MaskedLanguageModel | EncoderWithoutHead)
     scan = device_needs().loops_over_layers if module.scan is None else module.scan
     return stack_layers(params, module.dtype) if scan else params
 
 
-class BertForSequenceClassification(nn.Module):
+class SequenceClassifier(nn.Module):
     """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
 
     For `logits_only` see `forward`.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     scan: bool | None = None
@@ -94,11 +95,11 @@ class BertForSequenceClassification(nn.Module):
         token_type_ids: Int[Array, "batch seq"] | None = None,
         dropout_key: Array | None = None,
         logits_only: bool = False,
-    ) -> BertOutput:
+    ) -> ModelOutput:
         config = self.config
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
         encoder_key, head_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        encoded = BertEncoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
+        encoded = Encoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
             input_ids, attention_mask, token_type_ids, encoder_key, first_token
         )
         features = encoded.pooled
@@ -112,17 +113,17 @@ class BertForSequenceClassification(nn.Module):
         # The head runs in float32 at least: it costs nothing and the losses need the digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         logits = dense(config.num_labels, config, wide, "classifier")(features)
-        return BertOutput(*encoded, logits)
+        return ModelOutput(*encoded, logits)
 
 
-class BertForMaskedLM(nn.Module):
+class MaskedLanguageModel(nn.Module):
     """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
 
     With `masked_positions` there are logits at these alone, [batch, masked, vocab]. For `logits_only` see
     `forward`.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     scan: bool | None = None
@@ -136,9 +137,9 @@ class BertForMaskedLM(nn.Module):
         dropout_key: Array | None = None,
         masked_positions: Int[Array, "batch masked"] | None = None,
         logits_only: bool = False,
-    ) -> BertOutput:
+    ) -> ModelOutput:
         config = self.config
-        encoder = BertEncoder(
+        encoder = Encoder(
             config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
         )
         in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
@@ -155,13 +156,13 @@ class BertForMaskedLM(nn.Module):
             embedding.astype(self.dtype),
             preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
         )
-        return BertOutput(*encoded, logits + bias[None, None])
+        return ModelOutput(*encoded, logits + bias[None, None])
 
 
-class BertWithoutHead(nn.Module):
+class EncoderWithoutHead(nn.Module):
     """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
 
-    config: BertConfig
+    config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     scan: bool | None = None
@@ -173,13 +174,13 @@ class BertWithoutHead(nn.Module):
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
         dropout_key: Array | None = None,
-    ) -> BertOutput:
-        encoder = BertEncoder(self.config, self.dtype, remat=self.remat, scan=self.scan, name="bert")
-        return BertOutput(*encoder(input_ids, attention_mask, token_type_ids, dropout_key), None)
+    ) -> ModelOutput:
+        encoder = Encoder(self.config, self.dtype, remat=self.remat, scan=self.scan, name="bert")
+        return ModelOutput(*encoder(input_ids, attention_mask, token_type_ids, dropout_key), None)
 
 
 MODULES: dict[Head, type[nn.Module]] = {
-    "classifier": BertForSequenceClassification,
-    "masked_lm": BertForMaskedLM,
-    "none": BertWithoutHead,
+    "classifier": SequenceClassifier,
+    "masked_lm": MaskedLanguageModel,
+    "none": EncoderWithoutHead,
 }

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig, Head
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.heads import MODULES
 from bert_emd_jax.models.params import Params, flatten, unflatten
 
@@ -23,28 +24,28 @@ PROJECTION = "fit_dense"
 @dataclasses.dataclass(frozen=True)
 class NewHead:
     """The classifier to be trained: its number of labels, their names, the meaning of its logits (see
-    `BertConfig`), and the seed of its first weights."""
+    `EncoderConfig`), and the seed of its first weights."""
 
     num_labels: int
     seed: int
     id2label: tuple[str, ...] | None = None
     problem_type: str | None = None
 
-    def on(self, config: BertConfig) -> BertConfig:
+    def on(self, config: EncoderConfig) -> EncoderConfig:
         """Returns a model's config with this head."""
         return dataclasses.replace(
             config, num_labels=self.num_labels, id2label=self.id2label, problem_type=self.problem_type
         )
 
 
-def parameter_shapes(config: BertConfig, head: Head) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: EncoderConfig, head: Head) -> dict[str, tuple[int, ...]]:
     """Returns path → shape of every parameter of a model, sorted by path, without allocating one."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     abstract = jax.eval_shape(MODULES[head](config).init, jax.random.key(0), tokens, tokens)
     return {path: leaf.shape for path, leaf in sorted(flatten(abstract["params"]).items())}
 
 
-def initial_params(config: BertConfig, head: Head, seed: int) -> Params:
+def initial_params(config: EncoderConfig, head: Head, seed: int) -> Params:
     """Returns random parameters on the host: normal(`initializer_range`), zero biases, unit scales.
 
     NumPy draws them: the same on every backend, and without compiling anything.
@@ -69,8 +70,8 @@ def initial_projection(student_size: int, teacher_size: int, seed: int) -> Param
 
 
 def config_with_labels(
-    config: BertConfig, rows: int | None, new_head: NewHead | None, source: str
-) -> BertConfig:
+    config: EncoderConfig, rows: int | None, new_head: NewHead | None, source: str
+) -> EncoderConfig:
     """Returns the config with the label count of the model that results from stored weights.
 
     Args:
@@ -93,8 +94,8 @@ def config_with_labels(
 
 
 def student_from_layers(
-    teacher_config: BertConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
-) -> tuple[BertConfig, Params]:
+    teacher_config: EncoderConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
+) -> tuple[EncoderConfig, Params]:
     """Returns a student made of some of the teacher's layers, its embeddings, its pooler and a new head.
 
     Args:

@@ -485,8 +485,9 @@ def read_prediction_table(path: Path, kind: Kind | None) -> Predictions | None:
         if "label" not in header:
             return None
         columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-        names = [name for name in header if name.startswith("probability_")]
-        labels = tuple(name.removeprefix("probability_") for name in names) or None
+        prefix = f"{(kind or CLASSIFICATION).output_name}_"
+        names = [name for name in header if name.startswith(prefix)]
+        labels = tuple(name.removeprefix(prefix) for name in names) or None
         values = np.array([columns[name] for name in names or ["prediction"]]).astype(float).T
         kind = kind or (CLASSIFICATION if labels else REGRESSION)
         truth = [kind.read(label, labels) for label in columns["label"]]

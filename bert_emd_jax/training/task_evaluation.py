@@ -22,15 +22,15 @@ from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_laten
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.files import content_hash
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import OptimizerConfig
 
 
-def classifier(config: BertConfig, dtype: str, remat: bool = False) -> nn.Module:
-    """The module of a model, computing in `dtype`; see `BertEncoder` for `remat`."""
-    return BertForSequenceClassification(config, jnp.dtype(dtype), remat)
+def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> nn.Module:
+    """The module of a model, computing in `dtype`; see `Encoder` for `remat`."""
+    return SequenceClassifier(config, jnp.dtype(dtype), remat)
 
 
 def task_rows(data: TaskData, config: OptimizerConfig) -> TaskRows:

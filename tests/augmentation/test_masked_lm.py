@@ -12,7 +12,7 @@ from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.augmentation.words import find_words, proposable_words
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import BertForMaskedLM
+from bert_emd_jax.models.heads import MaskedLanguageModel
 
 TEXTS = [
     "the film is bad",
@@ -77,7 +77,7 @@ def test_proposals_do_not_depend_on_the_batches(masked_lm):
     done = []
     results = []
     for batch_size in (1, 8, 40):
-        predictor = WordPredictor(BertForMaskedLM(model.config), admitted, model.tokenizer.mask_id, COUNT)
+        predictor = WordPredictor(MaskedLanguageModel(model.config), admitted, model.tokenizer.mask_id, COUNT)
         where = words.texts[is_predicted], words.positions[is_predicted]
         results.append(predictor.predict(params, inputs, *where, batch_size, done.append))
     assert sum(done) == 3 * 33

@@ -14,7 +14,7 @@ from bert_emd_jax.checkpoints.checkpoint_files import Checkpoint
 from bert_emd_jax.checkpoints.huggingface import stored_model
 from bert_emd_jax.checkpoints.loading import load_params, plan_loading
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.models.other_architectures import architecture_of_tensors
 
@@ -73,7 +73,7 @@ def names_of(family: str, suffix: str) -> list[str]:
 def test_tensors_of_another_architecture_are_named(family, suffix):
     tensors = {name: np.zeros(1, np.float32) for name in names_of(family, suffix)}
     values = {"model_type": "bert", **SIZES}
-    stored = stored_model(Checkpoint(tensors, "model.bin"), BertConfig.from_dict(values), values)
+    stored = stored_model(Checkpoint(tensors, "model.bin"), EncoderConfig.from_dict(values), values)
     for new_head in (None, NewHead(2, seed=0)):
         with pytest.raises(UserError, match=FOREIGN[family]) as raised:
             load_params(stored, plan_loading(stored, "classifier", new_head=new_head))
@@ -103,12 +103,12 @@ def test_a_config_without_model_type_is_known_by_its_class(tmp_path, family, mod
     values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     for changed in (values, values | {"model_type": None}, values | {"model_type": "bert"}):
         with pytest.raises(UserError, match=f"'{model_type}', which is not BERT"):
-            BertConfig.from_dict(changed)
+            EncoderConfig.from_dict(changed)
 
 
 def test_robertas_sizes_are_known_without_any_name():
     config = transformers.RobertaConfig(max_position_embeddings=514, type_vocab_size=1).to_dict()
     values = {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
     with pytest.raises(UserError, match="RoBERTa's sizes"):
-        BertConfig.from_dict(values)
-    BertConfig.from_dict(values | {"model_type": "bert"})
+        EncoderConfig.from_dict(values)
+    EncoderConfig.from_dict(values | {"model_type": "bert"})

@@ -14,8 +14,8 @@ from torch_reference import random_batch, tiny_torch_model, torch_outputs
 from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model, save_model
 from bert_emd_jax.data.kinds import kind_of
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 
 HONOURED = {
     "vocab_size": 70,
@@ -86,7 +86,7 @@ def test_what_changes_outputs_is_honoured_both_ways(tmp_path, key):
     again = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "again" / "pytorch").eval()
     np.testing.assert_allclose(torch_outputs(again, batch)["logits"], expected, atol=1e-5)
     for ours in (model, load_model(tmp_path / "again")):
-        module = BertForSequenceClassification(ours.config)
+        module = SequenceClassifier(ours.config)
         logits = jax.jit(lambda params, module=module: forward(module, params, batch).logits)(ours.params)
         np.testing.assert_allclose(logits, expected, atol=1e-5)
     if key != "label2id":
@@ -131,11 +131,11 @@ def test_a_conversion_keeps_the_kind_of_problem(tmp_path, num_labels, problem_ty
 
 def test_a_regressor_says_so_to_transformers():
     """Or its pipeline would give the sigmoid of the value."""
-    config = BertConfig(num_labels=1)
+    config = EncoderConfig(num_labels=1)
     assert config.to_dict()["problem_type"] == "regression"
-    assert BertConfig.from_dict(config.to_dict()) == config
+    assert EncoderConfig.from_dict(config.to_dict()) == config
 
 
 def test_names_that_are_null_are_none():
-    values = BertConfig(num_labels=3).to_dict() | {"id2label": {"0": None, "1": None, "2": None}}
-    assert BertConfig.from_dict(values) == BertConfig(num_labels=3)
+    values = EncoderConfig(num_labels=3).to_dict() | {"id2label": {"0": None, "1": None, "2": None}}
+    assert EncoderConfig.from_dict(values) == EncoderConfig(num_labels=3)

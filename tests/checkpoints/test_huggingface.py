@@ -17,8 +17,8 @@ from bert_emd_jax.checkpoints.checkpoint_files import Checkpoint, read_checkpoin
 from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface_weights
 from bert_emd_jax.checkpoints.loading import load_params, plan_loading
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig, read_config_values
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification
+from bert_emd_jax.models.encoder_config import EncoderConfig, read_config_values
+from bert_emd_jax.models.heads import MaskedLanguageModel, SequenceClassifier
 from bert_emd_jax.models.initialization import NewHead
 
 TOLERANCE = 1e-5
@@ -28,7 +28,7 @@ def load(directory: Path, head="classifier", tensors=None, **options):
     """Config and parameters of a transformers directory, or of its config with other tensors."""
     checkpoint = read_checkpoint(directory) if tensors is None else Checkpoint(tensors, "file")
     values, source = read_config_values(directory)
-    stored = stored_model(checkpoint, BertConfig.from_dict(values, source), values)
+    stored = stored_model(checkpoint, EncoderConfig.from_dict(values, source), values)
     plan = plan_loading(stored, head, **options)
     return plan.config, load_params(stored, plan)
 
@@ -65,7 +65,7 @@ def test_classifier_equals_transformers(tmp_path, changes):
     theirs = tiny_torch_model(tmp_path, **changes)
     config, params = load(tmp_path)
     batch = random_batch(config.vocab_size)
-    ours = jax.jit(BertForSequenceClassification(config).apply)({"params": params}, **batch)
+    ours = jax.jit(SequenceClassifier(config).apply)({"params": params}, **batch)
     assert config.num_labels == theirs.config.num_labels
     assert_equal_outputs(ours, torch_outputs(theirs, batch))
 
@@ -74,7 +74,7 @@ def test_masked_lm_equals_transformers(tmp_path):
     theirs = tiny_torch_model(tmp_path, kind="masked_lm")
     config, params = load(tmp_path, head="masked_lm")
     batch = random_batch(config.vocab_size)
-    ours = BertForMaskedLM(config).apply({"params": params}, **batch)
+    ours = MaskedLanguageModel(config).apply({"params": params}, **batch)
     assert_equal_outputs(ours, torch_outputs(theirs, batch))
 
 
@@ -82,7 +82,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_stays_near(tmp_path):
     theirs = tiny_torch_model(tmp_path)
     config, params = load(tmp_path)
     batch = random_batch(config.vocab_size)
-    ours = BertForSequenceClassification(config, jnp.bfloat16).apply({"params": params}, **batch)
+    ours = SequenceClassifier(config, jnp.bfloat16).apply({"params": params}, **batch)
     assert ours.hidden_states.dtype == jnp.bfloat16
     assert ours.logits.dtype == jnp.float32
     expected = torch_outputs(theirs, batch)["hidden_states"]
@@ -144,7 +144,7 @@ def test_old_names_and_heads_of_other_tasks(tmp_path, caplog):
         config, params = load(tmp_path, tensors=tensors | {name: np.zeros(3, np.float32) for name in names})
     assert f"ignored: {', '.join(sorted(names))}" in caplog.text
     batch = random_batch(config.vocab_size)
-    ours = BertForSequenceClassification(config).apply({"params": params}, **batch)
+    ours = SequenceClassifier(config).apply({"params": params}, **batch)
     assert_equal_outputs(ours, torch_outputs(theirs, batch))
 
 

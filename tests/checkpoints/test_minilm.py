@@ -15,7 +15,7 @@ from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.distillation.layer_losses import project
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import BertForSequenceClassification
+from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.models.initialization import NewHead, initial_projection, student_from_layers
 from bert_emd_jax.transport.costs import attention_cost, hidden_cost
 
@@ -79,7 +79,7 @@ def test_every_layer_equals_transformers(minilm, batch, their_directory, precisi
         )
         expected = torch_outputs(model.eval(), batch)
         params = jax.tree.map(lambda leaf: leaf.astype(precision), minilm.params)
-        module = BertForSequenceClassification(minilm.config, jnp.dtype(precision))
+        module = SequenceClassifier(minilm.config, jnp.dtype(precision))
         ours = jax.device_get(jax.jit(module.apply)({"params": params}, **batch))
         for name, theirs in expected.items():
             largest = np.abs(theirs).max()
@@ -93,7 +93,7 @@ def test_costs_of_real_layers_are_right_in_float32(minilm, batch):
     config, params = student_from_layers(minilm.config, minilm.params, (1, 3, 5), "classifier", seed=0)
     inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
     outputs = [
-        jax.device_get(BertForSequenceClassification(cfg).apply({"params": tree}, *inputs))
+        jax.device_get(SequenceClassifier(cfg).apply({"params": tree}, *inputs))
         for cfg, tree in ((config, params), (minilm.config, minilm.params))
     ]
     student, teacher = outputs
@@ -126,7 +126,7 @@ def test_costs_of_real_layers_are_right_in_float32(minilm, batch):
 
 def test_costs_of_real_layers_in_bfloat16(minilm, batch):
     """Against float64 on the same bfloat16 values: other layers, the same ones, and nearly the same."""
-    module = BertForSequenceClassification(minilm.config, jnp.bfloat16)
+    module = SequenceClassifier(minilm.config, jnp.bfloat16)
     teacher = jax.jit(module.apply)({"params": minilm.params}, **batch)
     mask = batch["attention_mask"].astype(bool)
     noise = jax.random.normal(jax.random.key(0), teacher.layer_outputs.shape, jnp.bfloat16)

@@ -20,8 +20,8 @@ from bert_emd_jax.checkpoints.model_directory import (
 )
 from bert_emd_jax.checkpoints.verification import differences_from_torch
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import MaskedLanguageModel, SequenceClassifier, forward
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.models.params import flatten
 
@@ -156,7 +156,7 @@ def test_tinybert_general_model(tmp_path, caplog):
     batch = random_batch(61)
     with torch.no_grad():
         expected = theirs(**{name: torch.tensor(values, dtype=torch.long) for name, values in batch.items()})
-    ours = forward(BertForMaskedLM(model.config), model.params, batch).logits
+    ours = forward(MaskedLanguageModel(model.config), model.params, batch).logits
     np.testing.assert_allclose(ours, expected.prediction_logits, atol=1e-5)
 
 
@@ -171,7 +171,7 @@ def test_tinybert_task_model_has_its_relu(tmp_path, caplog):
     with torch.no_grad():
         pooled = torch.tensor(torch_outputs(theirs, batch)["pooled"])
         expected = theirs.classifier(torch.relu(pooled)).numpy()
-    ours = forward(BertForSequenceClassification(model.config), model.params, batch).logits
+    ours = forward(SequenceClassifier(model.config), model.params, batch).logits
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
     # A head that we train has none, and a conversion may leave it out.
@@ -278,7 +278,7 @@ def test_the_config_is_read_once_and_the_weights_are_found_once(tmp_path, monkey
             owner, name, lambda *args, **options: calls.append(name) or function(*args, **options)
         )
 
-    counted(BertConfig, "from_dict")
+    counted(EncoderConfig, "from_dict")
     for module in (model_directory, checkpoint_files):
         counted(module, "find_weights")
     for load in (load_model, load_whole_model):

@@ -13,7 +13,7 @@ from jax import export
 from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model, save_model
 from bert_emd_jax.checkpoints.stablehlo import ARTEFACT, stablehlo_logits, write_stablehlo
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
@@ -42,7 +42,7 @@ def test_any_batch_and_any_length_up_to_the_positions(exported):
     model, directory = exported
     for rows, length in ((1, 1), (3, 17), (2, 64)):
         batch = batch_of(rows, length)
-        expected = forward(BertForSequenceClassification(model.config), model.params, batch).logits
+        expected = forward(SequenceClassifier(model.config), model.params, batch).logits
         np.testing.assert_allclose(stablehlo_logits(directory, batch), expected, atol=1e-5)
     with pytest.raises(ValueError, match="shapes"):
         stablehlo_logits(directory, batch_of(2, 65))
@@ -66,7 +66,7 @@ def test_the_example_of_the_documentation(exported, monkeypatch, capsys):
     scope: dict = {}
     exec(example[1], scope)
     batch = {name: scope[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    expected = forward(BertForSequenceClassification(model.config), model.params, batch).logits
+    expected = forward(SequenceClassifier(model.config), model.params, batch).logits
     np.testing.assert_allclose(scope["logits"], expected, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch_reference import random_batch
 
 from bert_emd_jax.checkpoints.model_directory import load_model
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 
 PREFIXES = ("", "module.", "_orig_mod.", "model.", "base_model.model.", "0.auto_model.")
 
@@ -73,6 +73,6 @@ def test_logits_are_those_of_transformers(tmp_path, seed):
     with torch.no_grad():
         inputs = {name: torch.tensor(value).long() for name, value in batch.items()}
         expected = drawn["model"](**inputs).logits.numpy()
-    logits = forward(BertForSequenceClassification(ours.config), ours.params, batch).logits
+    logits = forward(SequenceClassifier(ours.config), ours.params, batch).logits
     assert ours.config.num_labels == drawn["num_labels"]
     np.testing.assert_allclose(logits, expected, atol=3e-5 * max(1, np.abs(expected).max()))

@@ -12,7 +12,7 @@ from bert_emd_jax.commands import augment
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def masked_lm(tmp_path_factory, vocabulary) -> Path:
     """A model directory; the likeliest tokens are no words, then come LIKELIEST in their order."""
     directory = tmp_path_factory.mktemp("masked_lm")
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    config = BertConfig(
+    config = EncoderConfig(
         vocab_size=len(vocabulary),
         hidden_size=8,
         num_hidden_layers=1,

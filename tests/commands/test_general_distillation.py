@@ -57,7 +57,7 @@ def config(teacher: Path, corpus: Path, output: Path, **changes) -> GeneralDisti
 
 
 def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_model_dir):
-    from bert_emd_jax.models.heads import BertForMaskedLM, BertWithoutHead, forward
+    from bert_emd_jax.models.heads import EncoderWithoutHead, MaskedLanguageModel, forward
 
     teacher_dir, output = tiny_model_dir("teacher"), tmp_path / "student"
     results = GeneralDistillTrainer.from_config(config(teacher_dir, corpus_dir, output)).train()
@@ -78,8 +78,8 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     row, column = np.nonzero(masked_labels >= 0)
     labels = np.full(batch["input_ids"].shape, -1)
     labels[row, positions[row, column]] = masked_labels[row, column]
-    ours = jax.device_get(forward(BertForMaskedLM(student.config), student.params, batch))
-    theirs = jax.device_get(forward(BertWithoutHead(teacher.config), teacher.params, batch))
+    ours = jax.device_get(forward(MaskedLanguageModel(student.config), student.params, batch))
+    theirs = jax.device_get(forward(EncoderWithoutHead(teacher.config), teacher.params, batch))
     projected = ours.hidden_states @ student.projection["kernel"] + student.projection["bias"]
     mask = batch["attention_mask"]
     halves, quarters = np.full(2, 1 / 2), np.full(4, 1 / 4)
@@ -103,7 +103,7 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
 @pytest.mark.parametrize("mapping", ["nearest", "top", "random"])
 def test_the_held_out_loss_is_that_of_the_mapping(mapping, tmp_path, corpus_dir, tiny_model_dir):
     """What the student pays for the layers that the mapping pairs, by NumPy, on all held-out rows at once."""
-    from bert_emd_jax.models.heads import BertWithoutHead, forward
+    from bert_emd_jax.models.heads import EncoderWithoutHead, forward
 
     flags = {"mapping": mapping, "masked_lm_weight": 0, "use_embedding": False, "theta": 2.0, "seed": 3}
     trainer = GeneralDistillTrainer.from_config(
@@ -114,7 +114,7 @@ def test_the_held_out_loss_is_that_of_the_mapping(mapping, tmp_path, corpus_dir,
     dataset = PregeneratedData.open(corpus_dir, teacher.tokenizer).epoch(0)
     batch = dataset.collate(np.arange(len(dataset))[-12:], 24)
     ours, theirs = (
-        jax.device_get(forward(BertWithoutHead(model.config), {"bert": model.params["bert"]}, batch))
+        jax.device_get(forward(EncoderWithoutHead(model.config), {"bert": model.params["bert"]}, batch))
         for model in (student, teacher)
     )
     projected = ours.layer_outputs @ student.projection["kernel"] + student.projection["bias"]

@@ -9,7 +9,7 @@ import sentencepiece
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, save_model
 from bert_emd_jax.commands import evaluate, finetune
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ def start_model(directory: Path) -> Path:
         pad_id=3,
     )
     tokenizer = Tokenizer.from_directory(directory)
-    config = BertConfig(
+    config = EncoderConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=16,
         num_hidden_layers=1,

@@ -11,7 +11,7 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 
 SETS = [["joy"], [], ["joy", "deep sorrow"], ["anger", "joy", "deep sorrow"]]
 LABELS = ("anger", "deep sorrow", "joy")
@@ -71,8 +71,8 @@ def test_another_separator_other_order_and_other_spelling(tmp_path):
     labels = read_split(task, tmp_path, "train").labels
     assert labels is not None
     assert labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    (tmp_path / "train.tsv").write_text("text\tlabel\na\tgrief\n")
     with pytest.raises(UserError, match=r"train\.tsv:2: unknown label 'grief'; custom has joy"):
-        (tmp_path / "train.tsv").write_text("text\tlabel\na\tgrief\n")
         read_split(task, tmp_path, "train")
 
 
@@ -201,13 +201,13 @@ def test_every_score_of_a_kind_is_there():
     ],
 )
 def test_the_kind_of_a_model(problem_type, outputs, kind):
-    config = BertConfig(num_labels=outputs, problem_type=problem_type)
+    config = EncoderConfig(num_labels=outputs, problem_type=problem_type)
     if kind is None:
         with pytest.raises(UserError, match=f"model: problem_type '{problem_type}' with {outputs} labels"):
             kind_of(config, "model")
     else:
         assert kind_of(config, "model") is KINDS[kind]
-        again = BertConfig.from_dict(config.to_dict())
+        again = EncoderConfig.from_dict(config.to_dict())
         assert again == config
 
 

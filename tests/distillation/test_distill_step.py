@@ -22,8 +22,8 @@ from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.layer_losses import LayerPlans
 from bert_emd_jax.distillation.teacher_outputs import KINDS, kept_outputs
 from bert_emd_jax.distillation.trainer import LAYER_WEIGHT_LOGITS, DistillTrainer
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.initialization import PROJECTION, initial_params, initial_projection
 from bert_emd_jax.transport.layer_weights import learned_layer_weights
 from bert_emd_jax.transport.simplex import network_simplex
@@ -45,8 +45,8 @@ def config(**changes) -> DistillConfig:
     return DistillConfig(**(values | changes))
 
 
-def bert(layers: int, hidden: int, heads: int = 2) -> BertConfig:
-    return BertConfig(
+def bert(layers: int, hidden: int, heads: int = 2) -> EncoderConfig:
+    return EncoderConfig(
         vocab_size=40,
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -244,10 +244,10 @@ def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
     with jax.enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        target = BertForSequenceClassification(teacher, jnp.float64).apply(
+        target = SequenceClassifier(teacher, jnp.float64).apply(
             {"params": wide(initial_params(teacher, "classifier", 3))}, *inputs
         )
-        module = BertForSequenceClassification(student, jnp.float64)
+        module = SequenceClassifier(student, jnp.float64)
         mask = batch["attention_mask"].astype(bool)
         pairs = mask[:, None, :, None] & mask[:, None, None, :]
         real = batch["weights"] > 0

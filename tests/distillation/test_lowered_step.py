@@ -17,16 +17,16 @@ from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.trainer import DistillTrainer
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification, inference_params
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier, inference_params
 from bert_emd_jax.models.initialization import initial_params, initial_projection
 
 ROWS, LENGTH, VOCABULARY = 6, 10, 70
 PLATFORMS = ("cuda", "tpu")
 
 
-def bert(layers: int, width: int) -> BertConfig:
-    return BertConfig(
+def bert(layers: int, width: int) -> EncoderConfig:
+    return EncoderConfig(
         vocab_size=VOCABULARY,
         hidden_size=width,
         num_hidden_layers=layers,
@@ -58,7 +58,7 @@ def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5) -> 
         dtype="bfloat16",
     )
     trainer = DistillTrainer(config, *models, TaskData(task, rows, rows, (LENGTH,), examples))
-    modules = [BertForSequenceClassification(model.config, jax.numpy.bfloat16, scan=True) for model in models]
+    modules = [SequenceClassifier(model.config, jax.numpy.bfloat16, scan=True) for model in models]
     trainer.student_module, trainer.teacher_module = modules
     constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
     ids = np.ones((1, ROWS, LENGTH), np.int32)

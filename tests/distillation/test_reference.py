@@ -15,7 +15,7 @@ from bert_emd_jax.distillation.layer_losses import (
     layer_losses,
     updated_weights,
 )
-from bert_emd_jax.models.heads import BertOutput
+from bert_emd_jax.models.heads import ModelOutput
 from bert_emd_jax.models.initialization import initial_projection
 from bert_emd_jax.models.losses import hard_cross_entropy, soft_cross_entropy
 
@@ -59,7 +59,7 @@ def test_four_steps_of_layer_losses_and_cost_attention(mapping, rule, weights):
     key = f"{rule}/T5/{weights}"
     for index in range(4):
         student, teacher = (
-            BertOutput(
+            ModelOutput(
                 LAYERS[f"{side}_hidden_states"][index][0],
                 LAYERS[f"{side}_hidden_states"][index][1:],
                 LAYERS[f"{side}_attention_scores"][index],

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.transport import attention_cost, hidden_cost
 
@@ -40,7 +40,7 @@ def test_costs_and_their_gradient_keep_nothing_for_every_pair_of_layers(cost, sh
 
 
 def test_rematerialisation_needs_less_memory_for_the_same_gradient():
-    config = BertConfig(
+    config = EncoderConfig(
         vocab_size=40,
         hidden_size=32,
         num_hidden_layers=2,
@@ -58,7 +58,7 @@ def test_rematerialisation_needs_less_memory_for_the_same_gradient():
     }
 
     def loss(remat: bool):
-        module = BertForSequenceClassification(config, remat=remat)
+        module = SequenceClassifier(config, remat=remat)
         return lambda params: jnp.sum(forward(module, params, batch, jax.random.key(0)).logits ** 2)
 
     # On a CPU XLA undoes it, so what counts here is what the backward pass asks for.

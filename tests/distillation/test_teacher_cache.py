@@ -22,7 +22,7 @@ from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.training.row_source import TaskRows
 
 FILES = {f"{kind}.bin" for kind in KINDS}
@@ -56,7 +56,7 @@ def dataset(config, teacher):
 
 
 def module_of(teacher):
-    return BertForSequenceClassification(teacher.config)
+    return SequenceClassifier(teacher.config)
 
 
 def test_rows_come_back_as_the_teacher_gives_them(tmp_path, teacher, dataset, monkeypatch):

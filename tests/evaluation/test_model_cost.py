@@ -8,7 +8,7 @@ import pytest
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.evaluation import model_cost
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, seconds_in_turn
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def test_flops_are_those_that_torch_counts():
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             theirs(torch.ones(1, length, dtype=torch.long))
         counted.append(counter.get_total_flops())
-    assert flops_per_sentence(BertConfig(**sizes), lengths) == pytest.approx(np.mean(counted), rel=1e-12)
+    assert flops_per_sentence(EncoderConfig(**sizes), lengths) == pytest.approx(np.mean(counted), rel=1e-12)
 
 
 def test_latency_does_not_hang_on_the_lengths_of_a_program(monkeypatch):

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.initialization import initial_params, initial_projection, student_from_layers
 from bert_emd_jax.models.params import flatten
 
-CONFIG = BertConfig(
+CONFIG = EncoderConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=12
 )
 
 
 def test_fresh_weights_have_berts_distribution():
-    config = BertConfig(num_hidden_layers=1, vocab_size=2000, initializer_range=0.02)
+    config = EncoderConfig(num_hidden_layers=1, vocab_size=2000, initializer_range=0.02)
     for path, leaf in flatten(initial_params(config, "classifier", seed=0)).items():
         assert leaf.dtype == np.float32
         if path.endswith(("/kernel", "/embedding")):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_emd_jax.models.bert_config import BertConfig
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
+from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.heads import MaskedLanguageModel, SequenceClassifier, forward
 from bert_emd_jax.models.initialization import initial_params
 
-CONFIG = BertConfig(
+CONFIG = EncoderConfig(
     vocab_size=50,
     hidden_size=32,
     num_hidden_layers=3,
@@ -59,7 +59,7 @@ def both(module, params, batch):
 @pytest.mark.parametrize("head", ["classifier", "masked_lm"])
 def test_the_output_is_that_of_the_tokens_that_the_head_reads(batch, head, layers):
     config = dataclasses.replace(CONFIG, num_hidden_layers=layers)
-    kind = {"classifier": BertForSequenceClassification, "masked_lm": BertForMaskedLM}[head]
+    kind = {"classifier": SequenceClassifier, "masked_lm": MaskedLanguageModel}[head]
     whole, alone = both(kind(config, jnp.float64), initialised(config, head), batch)
     positions = np.zeros((ROWS, 1), int) if head == "classifier" else POSITIONS
     rows = np.arange(ROWS)[:, None]
@@ -71,7 +71,7 @@ def test_the_output_is_that_of_the_tokens_that_the_head_reads(batch, head, layer
 
 
 def test_a_masked_lm_without_positions_keeps_its_logits_everywhere(batch):
-    module = BertForMaskedLM(CONFIG, jnp.float64)
+    module = MaskedLanguageModel(CONFIG, jnp.float64)
     everywhere = {name: values for name, values in batch.items() if name != "masked_positions"}
     whole, alone = both(module, initialised(CONFIG, "masked_lm"), everywhere)
     assert alone.logits.shape == (ROWS, LENGTH, 50)
@@ -80,7 +80,7 @@ def test_a_masked_lm_without_positions_keeps_its_logits_everywhere(batch):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_gradient_is_the_same(batch, remat):
-    module = BertForSequenceClassification(CONFIG, jnp.float64, remat)
+    module = SequenceClassifier(CONFIG, jnp.float64, remat)
     params = initialised(CONFIG, "classifier")
 
     def gradient(logits_only):
@@ -97,7 +97,7 @@ def test_the_gradient_is_the_same(batch, remat):
 
 def test_most_of_the_last_layer_is_spared(batch):
     config = dataclasses.replace(CONFIG, num_hidden_layers=1, hidden_size=128, intermediate_size=512)
-    module, params = BertForSequenceClassification(config), initialised(config, "classifier")
+    module, params = SequenceClassifier(config), initialised(config, "classifier")
 
     def flops(logits_only):
         def logits(params, batch):

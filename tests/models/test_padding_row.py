@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch_reference import random_batch, tiny_torch_model
 
 from bert_emd_jax.checkpoints.model_directory import load_model
-from bert_emd_jax.models.heads import BertForMaskedLM, BertForSequenceClassification, forward
+from bert_emd_jax.models.heads import MaskedLanguageModel, SequenceClassifier, forward
 
 WORDS = ("embeddings", "word_embeddings", "embedding")
 
@@ -30,7 +30,7 @@ def test_gradients_of_all_positions_are_those_of_torch(tmp_path, kind, pad):
     loss.backward()
 
     model = load_model(tmp_path, head=kind)
-    module = (BertForMaskedLM if kind == "masked_lm" else BertForSequenceClassification)(model.config)
+    module = (MaskedLanguageModel if kind == "masked_lm" else SequenceClassifier)(model.config)
 
     def our_loss(params):
         ours = forward(module, params, batch)

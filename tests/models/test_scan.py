@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_emd_jax.models.bert_config import BertConfig
 from bert_emd_jax.models.dropout import Draw, draw_for_layers
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import (
-    BertForMaskedLM,
-    BertForSequenceClassification,
+    MaskedLanguageModel,
+    SequenceClassifier,
     forward,
     inference_params,
 )
 from bert_emd_jax.models.initialization import initial_params
 
-CONFIG = BertConfig(
+CONFIG = EncoderConfig(
     vocab_size=50,
     hidden_size=16,
     num_hidden_layers=3,
@@ -59,9 +59,7 @@ def test_outputs_and_gradients_are_those_of_single_layers(precision, dropout, re
         params = jax.tree.map(lambda leaf: np.asarray(leaf, precision), params)
         key = jax.random.key(1, impl="rbg") if dropout else None
         single, looped = (
-            value_and_gradient(
-                BertForSequenceClassification(CONFIG, jnp.dtype(precision), remat, scan), params, key
-            )
+            value_and_gradient(SequenceClassifier(CONFIG, jnp.dtype(precision), remat, scan), params, key)
             for scan in (False, True)
         )
     limit = 1e-12 if precision == "float64" else 1e-5
@@ -82,7 +80,7 @@ def test_every_layer_and_place_has_bits_of_its_own():
 @pytest.mark.parametrize("head", ["classifier", "masked_lm"])
 @pytest.mark.parametrize("logits_only", [False, True])
 def test_stacked_parameters_give_the_same_logits(head, logits_only):
-    kind = {"classifier": BertForSequenceClassification, "masked_lm": BertForMaskedLM}[head]
+    kind = {"classifier": SequenceClassifier, "masked_lm": MaskedLanguageModel}[head]
     params = initial_params(CONFIG, head, 0)
     module = kind(CONFIG, scan=True)
     stacked = inference_params(module, params)
@@ -97,7 +95,7 @@ def test_stacked_parameters_give_the_same_logits(head, logits_only):
 
 @pytest.mark.parametrize("head", ["classifier", "masked_lm"])
 def test_kernels_in_the_compute_type_change_nothing(head):
-    kind = {"classifier": BertForSequenceClassification, "masked_lm": BertForMaskedLM}[head]
+    kind = {"classifier": SequenceClassifier, "masked_lm": MaskedLanguageModel}[head]
     params = initial_params(CONFIG, head, 0)
     module = kind(CONFIG, jnp.bfloat16, scan=True)
     stacked = inference_params(module, params)

@@ -18,7 +18,7 @@ from torch_archives import call, dict_of, name, number, pickle_of, text, tuple_o
 from bert_emd_jax.checkpoints import loading
 from bert_emd_jax.checkpoints.inspection import inspect_model
 from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model
-from bert_emd_jax.models.bert_config import BertConfig, load_bert_config
+from bert_emd_jax.models.encoder_config import EncoderConfig, load_config
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 WORDS = (
@@ -72,7 +72,7 @@ def use_model(directory: Path) -> None:
 
 
 def test_configs(tmp_path: Path):
-    values = BertConfig(**SIZES, num_attention_heads=2, id2label=("bad", "good")).to_dict()
+    values = EncoderConfig(**SIZES, num_attention_heads=2, id2label=("bad", "good")).to_dict()
     values |= {
         "architectures": ["BertForSequenceClassification"],
         "auto_map": {"AutoConfig": "x.Y"},
@@ -81,7 +81,7 @@ def test_configs(tmp_path: Path):
     content = json.dumps(values).encode()
 
     def read(directory: Path) -> None:
-        json.dumps(load_bert_config(directory).to_dict())
+        json.dumps(load_config(directory).to_dict())
 
     survives(tmp_path / "model", {"config.json": content}, "config.json", read, damaged, 1500)
     values.pop("model_type")

@@ -34,7 +34,7 @@ def test_a_finished_run_is_read(capsys):
     np.testing.assert_allclose(logits, params, rtol=1e-6)
     flags = {"data_dir": "task", "task_name": "custom", "max_seq_length": 32, "token_cache": False}
     results = bert_emd_jax.evaluate(student_model="student", output_dir="scores", **flags)
-    assert results["student"]["metrics"] == written["student"]["metrics"]
+    assert results["student"]["metrics"].items() >= written["student"]["metrics"].items()
     recorded = bert_emd_jax.mapping("student")
     assert recorded.flow["attention"].shape == (10, 2, 4)
     assert "accuracy" in write_report(Path("student")).read_text()

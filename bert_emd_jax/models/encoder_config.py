@@ -1,17 +1,15 @@
-"""The architecture of a BERT model, read from Hugging Face's `config.json` or Google's `bert_config.json`."""
+"""The architecture of a model, read from Hugging Face's `config.json` or Google's `bert_config.json`."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.models.families import FAMILIES, Family
 from bert_emd_jax.models.other_architectures import DIFFERENCES, model_type_of_class
-
-Head = Literal["classifier", "masked_lm", "none"]
-"""What stands on the encoder; a regressor is a classifier with one label."""
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
@@ -26,13 +24,14 @@ _LARGEST_SIZE = (1 << 31) - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """Sizes and constants of a BERT encoder and its heads, under Hugging Face's key names.
+class EncoderConfig:
+    """Sizes and constants of a BERT-shaped encoder and its heads, under the names of Hugging Face's BERT.
 
-    `id2label` holds the label names in the order of the classifier's rows; None means unnamed.
-    `classifier_activation` is applied to the pooled output before the classifier: "none" in
-    BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's logits mean
-    if it is not the usual: a softmax over several labels, a value if there is one. The usual is kept as None.
+    `model_type` is its entry in `FAMILIES`. `id2label` holds the label names in the order of the classifier's
+    rows; None means unnamed. `classifier_activation` is applied to the pooled output before the classifier:
+    "none" in BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's
+    logits mean if it is not the usual: a softmax over several labels, a value if there is one. The usual is
+    kept as None.
     """
 
     vocab_size: int = 30522
@@ -53,8 +52,11 @@ class BertConfig:
     id2label: tuple[str, ...] | None = None
     classifier_activation: str = "none"
     problem_type: str | None = None
+    model_type: str = "bert"
 
     def __post_init__(self) -> None:
+        if self.model_type not in FAMILIES:
+            raise UserError(f"model_type {self.model_type!r} is not one of {', '.join(FAMILIES)}")
         for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -86,6 +88,10 @@ class BertConfig:
             raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
 
     @property
+    def family(self) -> Family:
+        return FAMILIES[self.model_type]
+
+    @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
@@ -96,7 +102,7 @@ class BertConfig:
         return self.problem_type or _usual_problem_type(self.num_labels)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "BertConfig":
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> "EncoderConfig":
         """Returns the config of Hugging Face or Google keys.
 
         Args:
@@ -106,6 +112,8 @@ class BertConfig:
           UserError: the file describes another architecture, or a value is missing or out of range.
         """
         _refuse_other_architectures(values, source)
+        ours = {key: name for name, key in FAMILIES[values.get("model_type") or "bert"].keys.items()}
+        values = {ours.get(key, key): value for key, value in values.items()}
         missing = [name for name in _REQUIRED if values.get(name) is None]
         if missing:
             raise UserError(
@@ -133,22 +141,23 @@ class BertConfig:
         values["problem_type"] = self.resolved_problem_type
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
+        keys = self.family.keys
         return {
-            "model_type": "bert",
-            **values,
+            "model_type": values.pop("model_type"),
+            **{keys.get(name, name): value for name, value in values.items()},
             "id2label": {str(index): label for index, label in enumerate(labels)},
             "label2id": {label: index for index, label in enumerate(labels)},
         }
 
 
-def load_bert_config(path: Path) -> BertConfig:
+def load_config(path: Path) -> EncoderConfig:
     """Reads the config in a file, or in `config.json` or `bert_config.json` of a directory.
 
     Raises:
       UserError: there is no such file, it is no JSON object, or it describes no BERT.
     """
     values, source = read_config_values(path)
-    return BertConfig.from_dict(values, source)
+    return EncoderConfig.from_dict(values, source)
 
 
 def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
@@ -178,12 +187,17 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
 
 def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
     of_class = _type_of_classes(values.get("architectures"))
+    titles = " or ".join(family.title for family in FAMILIES.values())
     for key, model_type in (("model_type", values.get("model_type")), ("architectures", of_class)):
-        if model_type and model_type != "bert":
+        if model_type and (not isinstance(model_type, str) or model_type not in FAMILIES):
             reason = DIFFERENCES.get(model_type) if isinstance(model_type, str) else None
             raise UserError(
-                f"{source}: {key} says {model_type!r}, which is not BERT" + (f" ({reason})" if reason else "")
+                f"{source}: {key} says {model_type!r}, which is not {titles}"
+                + (f" ({reason})" if reason else "")
             )
+    for key in FAMILIES[values.get("model_type") or "bert"].refused_keys:
+        if values.get(key):
+            raise UserError(f"{source}: {key} is set, which is not supported")
     if "model_type" not in values and (
         values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514
     ):
@@ -198,7 +212,7 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
         )
     for flag in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
         if values.get(flag):
-            raise UserError(f"{source}: {flag} is set, but only BERT encoders are supported")
+            raise UserError(f"{source}: {flag} is set, but only encoders are supported")
     if values.get("pruned_heads"):
         raise UserError(f"{source}: pruned_heads is set, but only whole attention layers are supported")
     if values.get("quantization_config"):
@@ -206,7 +220,7 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
     auto_map = values.get("auto_map")
     if isinstance(auto_map, Mapping) and any(name.startswith("AutoModel") for name in auto_map):
         raise UserError(
-            f"{source}: auto_map names model code of its own, which may compute something else than BERT;"
+            f"{source}: auto_map names model code of its own, which may compute something else than {titles};"
             " if it does not, remove that key"
         )
     width = values.get("embedding_size")

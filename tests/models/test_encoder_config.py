@@ -3,7 +3,7 @@ import json
 import pytest
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.bert_config import BertConfig, load_bert_config
+from bert_emd_jax.models.encoder_config import EncoderConfig, load_config
 
 GOOGLE_CONFIG = {  # the keys of the released uncased_L-12_H-768_A-12/bert_config.json
     "attention_probs_dropout_prob": 0.1,
@@ -22,14 +22,14 @@ GOOGLE_CONFIG = {  # the keys of the released uncased_L-12_H-768_A-12/bert_confi
 
 def test_reads_googles_bert_config(tmp_path):
     (tmp_path / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG), encoding="utf-8")
-    config = load_bert_config(tmp_path)
-    assert config == BertConfig()  # BERT-base is the default
+    config = load_config(tmp_path)
+    assert config == EncoderConfig()  # BERT-base is the default
     assert config.head_dim == 64
 
 
 def test_what_we_write_transformers_reads_alike(tmp_path):
     transformers = pytest.importorskip("transformers")
-    config = BertConfig(
+    config = EncoderConfig(
         hidden_size=48,
         num_attention_heads=4,
         hidden_act="relu",
@@ -45,12 +45,12 @@ def test_what_we_write_transformers_reads_alike(tmp_path):
         assert getattr(theirs, name) == getattr(config, name)
     assert theirs.id2label == {0: "no", 1: "maybe", 2: "yes"}
     theirs.save_pretrained(tmp_path)
-    assert load_bert_config(tmp_path) == config
+    assert load_config(tmp_path) == config
 
 
 def test_unnamed_labels_stay_unnamed():
-    config = BertConfig(num_labels=3)
-    assert BertConfig.from_dict(config.to_dict()) == config
+    config = EncoderConfig(num_labels=3)
+    assert EncoderConfig.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_unnamed_labels_stay_unnamed():
 )
 def test_refuses_by_name(changes, named):
     with pytest.raises(UserError, match=named) as raised:
-        BertConfig.from_dict(GOOGLE_CONFIG | changes, source="dir/config.json")
+        EncoderConfig.from_dict(GOOGLE_CONFIG | changes, source="dir/config.json")
     assert str(raised.value).startswith("dir/config.json: ")
     assert "\n" not in str(raised.value)
 
@@ -94,14 +94,14 @@ def test_harmless_keys_are_no_reason_to_refuse():
         "embedding_size": 768,
         "use_cache": True,
     }
-    assert BertConfig.from_dict(GOOGLE_CONFIG | harmless) == BertConfig()
+    assert EncoderConfig.from_dict(GOOGLE_CONFIG | harmless) == EncoderConfig()
 
 
 def test_missing_sizes_and_damaged_files_are_named(tmp_path):
     with pytest.raises(UserError, match="no vocab_size, intermediate_size"):
-        BertConfig.from_dict({"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1})
+        EncoderConfig.from_dict({"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1})
     with pytest.raises(UserError, match=r"no config\.json"):
-        load_bert_config(tmp_path)
+        load_config(tmp_path)
     (tmp_path / "config.json").write_text('{"hidden_size": ', encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: not valid JSON"):
-        load_bert_config(tmp_path)
+        load_config(tmp_path)
