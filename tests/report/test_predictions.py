@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from report import synthetic_run
 from report.test_report import Page, report
-from sklearn.metrics import confusion_matrix
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kinds import KINDS
@@ -32,10 +31,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_counts_and_the_rows_of_most_disagreement(path: Path):
+    metrics = pytest.importorskip("sklearn.metrics")
     predictions = read_predictions(path, KIND, LABELS)
     assert predictions is not None
     for model in ("teacher", "student"):
-        expected = confusion_matrix(predictions.truth, predictions.by_model[model].argmax(axis=1))
+        expected = metrics.confusion_matrix(predictions.truth, predictions.by_model[model].argmax(axis=1))
         np.testing.assert_array_equal(confusion(predictions, model), expected)
     assert confusion(predictions, "student").tolist() == [[10, 2], [3, 7]]
     assert agreement(predictions).startswith(
