@@ -295,7 +295,7 @@ class MultiLabel(Kind):
     def text(self, answer: Any, labels: Labels) -> str:
         names = self.json(answer, labels)
         is_plain = not any("," in name or name.startswith("[") for name in names)
-        return ",".join(names) if is_plain else json.dumps(names)  # both may stand in a file of rows
+        return ", ".join(names) if is_plain else json.dumps(names)  # both may stand in a file of rows
 
     def json(self, answer: Any, labels: Labels) -> list[str]:
         assert labels is not None
@@ -304,9 +304,8 @@ class MultiLabel(Kind):
     def read(self, value: Any, labels: Labels) -> list[int]:
         assert labels is not None
         if isinstance(value, str):
-            value = (
-                json.loads(value) if value.startswith("[") else [name for name in value.split(",") if name]
-            )
+            is_json = value.startswith("[")
+            value = json.loads(value) if is_json else [name.strip() for name in value.split(",") if name]
         has = {labels.index(name) for name in value}
         return [int(index in has) for index in range(len(labels))]
 

@@ -55,9 +55,11 @@ def constant_models(predictions: Predictions) -> list[str]:
     for model, values in predictions.by_model.items():
         answers = _answers(predictions, model)
         if len(values) > 1 and len(np.unique(answers, axis=0)) == 1:
-            what = predictions.kind.text(answers[0], predictions.labels) or "no label"
+            what = predictions.kind.text(answers[0], predictions.labels)
             lines.append(
                 f"The {model} predicts {what} on all {len(values):,} dev rows: its score is that of guessing."
+                if what
+                else f"The {model} gives none of the {len(values):,} dev rows a label."
             )
     return lines
 

@@ -89,7 +89,7 @@ def test_finetune_distill_evaluate(tmp_path, sets, tiny_model_dir, capsys):
     head, *lines = [line.split("\t") for line in (scores / "predictions_dev.tsv").read_text().splitlines()]
     assert head == ["index", "prediction", "label", *(f"probability_{label}" for label in LABELS)]
     assert [line[1] for line in lines] == [
-        ",".join(label for label, given in zip(LABELS, row, strict=True) if given) for row in answers
+        ", ".join(label for label, given in zip(LABELS, row, strict=True) if given) for row in answers
     ]
     assert evaluate.main(["--compare", str(teacher), str(scores), "--output_dir", str(tmp_path / "c")]) == 0
     assert "recall short" in capsys.readouterr().out
