@@ -211,7 +211,7 @@ def test_the_kind_of_a_model(problem_type, outputs, kind):
         assert again == config
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_answers_survive_files(kind, tmp_path):
     labels = None if kind.fewest_labels is None else ("a, b", "[c]", "d")
     logits = np.random.default_rng(0).normal(size=(20, kind.outputs(labels)))
