@@ -187,6 +187,7 @@ class Model:
         if dtype not in get_args(Dtype):
             raise UserError(f"dtype {dtype}: is none of {', '.join(get_args(Dtype))}")
         from bert_emd_jax.devices.parallel import replicate
+        from bert_emd_jax.devices.precision import resolved_dtype
         from bert_emd_jax.evaluation.prediction import Predictor
         from bert_emd_jax.models.heads import SequenceClassifier
 
@@ -195,7 +196,8 @@ class Model:
         self._max_length = min(max_seq_length, loaded.config.max_position_embeddings)
         self._batch_size = batch_size
         self._params = replicate(loaded.params)
-        self._predictor = Predictor(SequenceClassifier(loaded.config, jnp.dtype(dtype)))
+        module = SequenceClassifier(loaded.config, jnp.dtype(resolved_dtype(dtype)))
+        self._predictor = Predictor(module)
 
     def __repr__(self) -> str:
         from bert_emd_jax.evaluation.model_cost import size_of

@@ -39,7 +39,7 @@ SameResult = Annotated[T, _SAME_RESULT]
 OptionalBool = Annotated[bool | None, tyro.conf.arg(constructor=bool)]
 Integers = Annotated[tuple[int, ...], _comma_list(int, "INT,INT,…")]
 Names = Annotated[tuple[str, ...], _comma_list(str, "NAME,NAME,…")]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -265,7 +265,8 @@ class ProgramConfig(Config):
 
     output_dir: SameResult[Path]
     """Where results go."""
-    dtype: Dtype = "float32"
-    """Compute type; parameters are float32 always."""
+    dtype: Dtype = "auto"
+    """Compute type; parameters are float32 always. auto: bfloat16 on TPUs and GPUs, float16 on NVIDIA's from
+    before Ampere, float32 on CPUs."""
     debug: SameResult[bool] = False
     """Show the traceback of an error."""

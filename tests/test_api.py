@@ -55,8 +55,8 @@ def test_an_index_beyond_a_table_is_refused(tiny_model_dir):
 
 
 def test_a_compute_type_that_no_flag_offers_is_refused(tiny_model_dir):
-    with pytest.raises(UserError, match="dtype float16: is none of float32, bfloat16"):
-        bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1), dtype="float16")
+    with pytest.raises(UserError, match="dtype float64: is none of auto, float32, bfloat16, float16"):
+        bert_emd_jax.load(tiny_model_dir("model", num_hidden_layers=1), dtype="float64")
 
 
 def test_a_home_directory_may_be_a_tilde(tiny_model_dir, monkeypatch):

@@ -12,6 +12,7 @@ from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.augmentation.words import Replacement, find_words, proposable_words, usable_candidates
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.models.heads import MaskedLanguageModel
 
 _LONGEST_INPUT = 512
@@ -56,7 +57,7 @@ class WordReplacements:
         self._first_words = np.searchsorted(self._words.texts, np.arange(len(texts) + 1)).tolist()
 
         self._token_words = proposable_words(tokenizer)
-        module = MaskedLanguageModel(config, jnp.dtype(dtype))
+        module = MaskedLanguageModel(config, jnp.dtype(resolved_dtype(dtype)))
         is_proposable = np.array([word != "" for word in self._token_words])
         predictor = WordPredictor(module, is_proposable, tokenizer.mask_id, count)
         is_predicted = self._words.positions > 0

@@ -73,7 +73,7 @@ class AugmentConfig(Config):
     """Where train_aug.tsv goes, if not beside train.tsv."""
     batch_size: int = 64
     """Masked words per batch, over all devices. The result does not depend on it."""
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
     """Compute type of the model."""
     dry_run: bool = False
     """Print how many rows there would be, and write nothing."""

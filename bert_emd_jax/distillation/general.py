@@ -27,7 +27,7 @@ from bert_emd_jax.models.heads import EncoderWithoutHead, MaskedLanguageModel, M
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.training.row_source import CorpusRows
-from bert_emd_jax.training.run import directory_of
+from bert_emd_jax.training.run import compute_dtype, directory_of
 from bert_emd_jax.training.trainer import Measurements
 
 _MOST_BUCKETS = 3
@@ -55,7 +55,7 @@ class GeneralDistillTrainer(LayerTrainer):
                 f"--masked_lm_weight: no token of {config.pregenerated_data} is masked; make the data with"
                 " run_pretrain_data.py --masked_lm_prob 0.15"
             )
-        dtype = jnp.dtype(config.program.dtype)
+        dtype = jnp.dtype(compute_dtype(config, self.program))
         head = MaskedLanguageModel if config.masked_lm_weight else EncoderWithoutHead
         modules = head(student.config, dtype, config.speed.remat), EncoderWithoutHead(teacher.config, dtype)
         steps = config.optimizer.steps(-(-len(first_epoch) // config.optimizer.train_batch_size))

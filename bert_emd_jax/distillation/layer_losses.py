@@ -9,6 +9,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from bert_emd_jax.devices.parallel import DEVICES
+from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
 from bert_emd_jax.models.batch import Batch
@@ -114,8 +115,7 @@ def project(hidden: Float[Array, "... student_dim"], projection: Any) -> Float[A
     kernel = projection["kernel"].astype(hidden.dtype)
     # As one matrix: XLA computes the gradient of a product with more axes more slowly on CPUs.
     flat = hidden.reshape(-1, hidden.shape[-1])
-    wide = jnp.promote_types(hidden.dtype, jnp.float32)
-    projected = jnp.matmul(flat, kernel, preferred_element_type=wide) + projection["bias"]
+    projected = wide_einsum("nd,de->ne", flat, kernel) + projection["bias"]
     return projected.reshape(*hidden.shape[:-1], -1).astype(hidden.dtype)
 
 

@@ -113,7 +113,7 @@ def rows_with_teacher(
     parent = config.task.cache_dir or cache_directory()
     if temporary:
         parent = config.program.output_dir / layout.TEACHER_OUTPUTS
-    directory = parent / f"teacher-{_content_hash(config, teacher, dataset)}"
+    directory = parent / f"teacher-{_content_hash(module, teacher, dataset)}"
     place: Place
     if config.teacher_cache != "auto":
         place = config.teacher_cache
@@ -208,9 +208,14 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _content_hash(config: DistillConfig, teacher: LoadedModel, dataset: EncodedDataset) -> str:
+def _content_hash(module: Any, teacher: LoadedModel, dataset: EncodedDataset) -> str:
     """Of everything that the outputs follow from."""
-    facts = [_VERSION, config.program.dtype, jax.default_backend(), dataclasses.asdict(teacher.config)]
+    facts = [
+        _VERSION,
+        str(np.dtype(module.dtype)),
+        jax.default_backend(),
+        dataclasses.asdict(teacher.config),
+    ]
     arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
     arrays["segment_a_lengths"] = dataset.segment_a_lengths
     return content_hash(facts, flatten(teacher.params) | arrays)[:32]

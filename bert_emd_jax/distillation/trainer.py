@@ -33,7 +33,7 @@ from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.run import directory_of
+from bert_emd_jax.training.run import compute_dtype, directory_of
 from bert_emd_jax.training.state import TrainState, dropout_key
 from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
@@ -210,7 +210,7 @@ class DistillTrainer(LayerTrainer):
         self, config: DistillConfig, student: LoadedModel, teacher: LoadedModel, data: TaskData
     ) -> None:
         """Takes models whose labels are those of the task, in its order."""
-        dtype = config.program.dtype
+        dtype = compute_dtype(config, self.program)
         modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
         super().__init__(
             config,

@@ -19,6 +19,7 @@ from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_data import bucket_count, encoded, task_of
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
@@ -43,7 +44,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     Raises:
       UserError: a flag, file or row that the user can put right, or a model of other labels than the task's.
     """
-    output_dir, dtype, texts = config.program.output_dir, config.program.dtype, config.task
+    output_dir, texts = config.program.output_dir, config.task
+    dtype = resolved_dtype(config.program.dtype)
     check_results_are_ours(output_dir)
     model = load_model(config.student_model, do_lower_case=texts.do_lower_case)
     source = f"--student_model {config.student_model}"
@@ -103,6 +105,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             "milliseconds_per_sentence": latency.milliseconds["student"],
         },
         "timed_on": latency.timed_on(),
+        "compute_dtype": dtype,
         "flags": plain_values(config.flags()),
     }
     write_json(output_dir / RESULTS, results)

@@ -38,7 +38,7 @@ def _forward(table: Array, ids: Array, untrained: int | None) -> tuple[Array, tu
 
 
 def _backward(untrained: int | None, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, np.ndarray]:
-    ids, like = saved
+    ids, like = jnp.asarray(saved[0]), saved[1]  # constants are no arrays of JAX's here in its version 0.7
     rows = len(like)
     wide = jnp.promote_types(gradient.dtype, jnp.float32)
     flat, given = ids.ravel(), gradient.astype(wide).reshape(-1, gradient.shape[-1])

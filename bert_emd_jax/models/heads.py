@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.devices.device_needs import device_needs
+from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.dropout import dropout, random_uint16
 from bert_emd_jax.models.encoder import (
@@ -150,12 +151,7 @@ class MaskedLanguageModel(nn.Module):
         transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
         bias = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
         embedding = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
-        logits = jnp.einsum(
-            "bld,vd->blv",
-            transformed,
-            embedding.astype(self.dtype),
-            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
-        )
+        logits = wide_einsum("bld,vd->blv", transformed, embedding.astype(self.dtype))
         return ModelOutput(*encoded, logits + bias[None, None])
 
 

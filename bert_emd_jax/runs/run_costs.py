@@ -1,5 +1,6 @@
 """What a run takes: seconds to its first step, seconds of compilation, and the most memory."""
 
+import functools
 import logging
 import resource
 import sys
@@ -38,7 +39,8 @@ class RunCosts:
         self._start = time.perf_counter()
         self._compiling = 0.0
         self._to_first_step: float | None = None
-        jax.monitoring.register_event_duration_secs_listener(self._note)
+        _listen_once()
+        _counting.append(self)
 
     def first_step_is_done(self) -> None:
         """Says how long that took."""
@@ -61,8 +63,22 @@ class RunCosts:
         }
 
     def close(self) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._note)
+        _counting.remove(self)
 
-    def _note(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+    def note_compilation(self, seconds: float) -> None:
+        self._compiling += seconds
+
+
+_counting: list[RunCosts] = []
+
+
+@functools.cache
+def _listen_once() -> None:
+    """One listener for the life of the process: older versions of JAX cannot take one back."""
+
+    def note(event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == _COMPILATION_EVENT:
-            self._compiling += duration_secs
+            for costs in _counting:
+                costs.note_compilation(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(note)

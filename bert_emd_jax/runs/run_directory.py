@@ -173,6 +173,9 @@ class RunDirectory:
         defaults = {flag.name: flag.default for flag in flags if flag.default is not dataclasses.MISSING}
         before = json.loads(json.dumps(plain_values(defaults))) | before
         now = json.loads(json.dumps(self.flags))
+        if now.get("dtype") == "auto":  # goes on in the type that it began with
+            free |= {"dtype"}
+        before["dtype"] = stored.get("compute_dtype", before.get("dtype"))
         if "inputs" in stored:  # wherever they are now, `check_inputs` compares what they hold
             free |= _INPUTS
         changed = [

@@ -116,7 +116,12 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(host_state),
                     progress=ocp.args.JsonSave(
-                        {"values": values, "sha256": _digest(host_state, values), "layout": _LAYOUT}
+                        {
+                            "values": values,
+                            "sha256": _digest(host_state, values),
+                            "layout": _LAYOUT,
+                            "has_loss_scale": host_state.loss_scale is not None,
+                        }
                     ),
                 ),
             )
@@ -131,7 +136,9 @@ class Checkpoints:
           DamagedCheckpoint: not readable, or not what was written.
           UserError: an earlier version of this package wrote it.
         """
-        self._check_layout(step)
+        scale = template.loss_scale
+        if not self._facts(step).get("has_loss_scale", False):
+            template = template.replace(loss_scale=None)  # pyright: ignore[reportAttributeAccessIssue]
         try:
             restored = self._manager.restore(
                 step,
@@ -147,20 +154,24 @@ class Checkpoints:
             raise DamagedCheckpoint(" ".join(str(error).split())[:300] or type(error).__name__) from None
         if _digest(state, values) != digest:
             raise DamagedCheckpoint("its content is not what was written: bits have changed on the disk")
+        if template.loss_scale is None:  # written before there was one: with that of a new run
+            state = state.replace(loss_scale=scale)
         return Restored(state, progress)
 
-    def _check_layout(self, step: int) -> None:
+    def _facts(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of itself; {} if it is damaged, which `restore` notices."""
         try:
             progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
             stored = self._manager.restore(step, args=progress)["progress"]
             layout = stored.get("layout", 1) if "sha256" in stored else _LAYOUT
-        except Exception:  # damaged: `restore` says so
-            return
+        except Exception:
+            return {}
         if layout != _LAYOUT:
             raise UserError(
                 f"{self._directory_of(step)}: bert_emd_jax 0.1.0 wrote this checkpoint, in a layout that this"
                 " version does not go on from: resume the run with 0.1.0, or --overwrite starts anew"
             )
+        return stored
 
     def restore_newest(self, template: TrainState) -> Restored | None:
         """The newest intact checkpoint, in all processes; None where no checkpoint was ever completed.

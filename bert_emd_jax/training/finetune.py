@@ -30,7 +30,7 @@ class FinetuneTrainer(Trainer):
         super().__init__(config, model, task_rows(data, config.optimizer))
         self.data = data
         self.primary_metric = data.task.primary_metric
-        dtype = config.program.dtype
+        dtype = self.dtype
         self._module = classifier(model.config, dtype, config.speed.remat)
         self._evaluation = TaskEvaluation(
             data, self._module, dtype, config.run.eval_batch_size, config.program.output_dir

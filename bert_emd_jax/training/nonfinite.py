@@ -20,13 +20,14 @@ def scalars_to_json(scalars: Mapping[str, Any]) -> Row:
 
 
 def means(rows: Sequence[Row]) -> Row:
-    """Means over the steps that were good (None where none was), and how many were bad."""
-    good = [row for row in rows if not row["bad_steps"]]
+    """Means over the good steps (None if none was), and how many were bad, or skipped by float16."""
+    counted = [name for name in ("bad_steps", "skipped_steps") if name in rows[0]]
+    good = [row for row in rows if not any(row[name] for name in counted)]
     return {
         name: sum(row[name] for row in good) / len(good) if good else None
         for name in rows[0]
-        if name != "bad_steps"
-    } | {"bad_steps": len(rows) - len(good)}
+        if name not in counted
+    } | {name: sum(row[name] > 0 for row in rows) for name in counted}
 
 
 def stop_at_nonfinite_steps(

@@ -14,6 +14,7 @@ from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import save_model
 from bert_emd_jax.devices.hosts import is_main, on_main
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.errors import Interrupted
 from bert_emd_jax.files import write_json
 from bert_emd_jax.models.batch import Batch
@@ -38,6 +39,14 @@ def directory_of(config: "TrainingConfig", program: str) -> RunDirectory:
     return RunDirectory(config.program.output_dir, program, config, config.run)
 
 
+def compute_dtype(config: "TrainingConfig", program: str) -> str:
+    """The compute type of a run; for --dtype auto the one that it began with, of a new run the device's."""
+    if config.program.dtype != "auto":
+        return config.program.dtype
+    before = directory_of(config, program).facts_before() or {}
+    return before.get("compute_dtype") or resolved_dtype(before.get("flags", {}).get("dtype", "auto"))
+
+
 class Run:
     """One run of a trainer; entered, it stands where training begins or goes on."""
 
@@ -60,7 +69,8 @@ class Run:
         self._fresh = trainer.initial_state()
         inputs = trainer.inputs()
         on_main(lambda: self._directory.check_inputs(inputs))
-        self._facts = {"inputs": inputs, **trainer.prepare()}
+        self._facts = {"inputs": inputs, "compute_dtype": trainer.dtype, **trainer.prepare()}
+        logger.info("computing in %s", trainer.dtype)
         if is_main():
             self._directory.write_config(self._facts)
         self._checkpoints = Checkpoints(path / layout.CHECKPOINTS)

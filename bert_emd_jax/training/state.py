@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, Int, UInt32
 
 from bert_emd_jax.devices.parallel import DEVICES
+from bert_emd_jax.training.loss_scale import is_overflow, next_loss_scale
 
 # The generator of the device: nearly free on an accelerator. On CPUs `bert.dropout` draws otherwise.
 DROPOUT_GENERATOR = "rbg"
@@ -21,7 +23,7 @@ class TrainState:
     `params` holds the trained model and, when distilling, the projection `fit_dense`. `method` is what a
     kind of training keeps beside them from step to step, if anything: layer weights of a distillation.
     `bad_steps` counts the steps in a row, up to this one, whose loss or gradient was not finite.
-    `dropout_key` is the raw key that all steps derive theirs from.
+    `dropout_key` is the raw key that all steps derive theirs from. `loss_scale` is that of float16.
     """
 
     step: Int[Array, ""]
@@ -30,10 +32,15 @@ class TrainState:
     optimizer_state: optax.OptState
     method: Any
     dropout_key: UInt32[Array, " words"]
+    loss_scale: DynamicScale | None = None
 
 
 def create_state(
-    params: Any, optimizer: optax.GradientTransformation, seed: int, method: Any = None
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    method: Any = None,
+    loss_scale: DynamicScale | None = None,
 ) -> TrainState:
     """The state before the first step, on the host."""
     key = jax.random.key(seed, impl=DROPOUT_GENERATOR)
@@ -44,6 +51,7 @@ def create_state(
         optimizer_state=jax.jit(optimizer.init)(params),
         method=method,
         dropout_key=jax.random.key_data(key),
+        loss_scale=loss_scale,
     )
     return jax.device_get(state)
 
@@ -69,8 +77,15 @@ def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.Gradient
 def unless_nonfinite(
     before: TrainState, after: TrainState, loss: Float[Array, ""], gradient_norm: Float[Array, ""]
 ) -> TrainState:
-    """`after`; if loss or gradient is not finite, `before` with the step counted and nothing learned."""
+    """`after`; if loss or gradient is not finite, `before` with the step counted and nothing learned.
+
+    A step that float16 was too narrow for, with this loss scale, is not among the `bad_steps`.
+    """
     good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
-    bad_steps = jnp.where(good, 0, before.bad_steps + 1)
-    return chosen.replace(step=after.step, bad_steps=bad_steps)  # pyright: ignore[reportAttributeAccessIssue]
+    is_fault = ~good & ~is_overflow(before.loss_scale, loss, gradient_norm)
+    return chosen.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        step=after.step,
+        bad_steps=jnp.where(is_fault, before.bad_steps + 1, 0),
+        loss_scale=next_loss_scale(before.loss_scale, jnp.isfinite(gradient_norm)),
+    )

@@ -17,10 +17,11 @@ from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.params import flatten
+from bert_emd_jax.training.loss_scale import initial_loss_scale, is_overflow, scaled, unscaled
 from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule, make_optimizer
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
-from bert_emd_jax.training.run import Run
+from bert_emd_jax.training.run import Run, compute_dtype
 from bert_emd_jax.training.state import TrainState, apply_gradients, create_state, unless_nonfinite
 from bert_emd_jax.training.training_config import TrainingConfig
 
@@ -73,6 +74,7 @@ class Trainer(abc.ABC):
           method: what the train state holds beside parameters and optimizer state at the start.
         """
         self.config = config
+        self.dtype = compute_dtype(config, self.program)
         self.model = model
         self.rows = rows
         self.total_steps = config.optimizer.steps(rows.steps_per_epoch)
@@ -154,7 +156,8 @@ class Trainer(abc.ABC):
         trained = dict(self.model.params) | self._extra_params
         if self.model.projection is not None:
             trained[PROJECTION] = self.model.projection
-        return create_state(trained, self.optimizer, self.config.optimizer.seed, self._method)
+        scale = initial_loss_scale(self.dtype)
+        return create_state(trained, self.optimizer, self.config.optimizer.seed, self._method, scale)
 
     @functools.cached_property
     def compiled_step(self) -> Any:
@@ -185,7 +188,13 @@ class Trainer(abc.ABC):
         The sums over micro-batches are here, those over devices are one psum and the loss's own.
         """
         rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
-        gradient = jax.grad(self.loss, has_aux=True)
+        scale = state.loss_scale
+
+        def loss(params: Any, batch: Batch, step: MicroStep) -> tuple[Float[Array, ""], Any]:
+            share, measured = self.loss(params, batch, step)
+            return scaled(share, scale), measured
+
+        gradient = jax.grad(loss, has_aux=True)
         if rows.shape[0] == 1:  # the usual case, without a loop around the model
             micro_step = MicroStep(0, rows, state, constants)
             gradients, (shares, kept) = gradient(state.params, _micro_batch(batch, 0), micro_step)
@@ -204,10 +213,14 @@ class Trainer(abc.ABC):
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0]))
             (gradients, shares), kept = jax.lax.scan(accumulate, zeros, jnp.arange(rows.shape[0]))
         gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
+        gradients = unscaled(gradients, scale)
         after = apply_gradients(state, gradients, self.optimizer)
         after, measurements = self.after_update(state, after, kept, rows)
         gradient_norm = global_norm(gradients)
         after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
+        if scale is not None:
+            skipped = is_overflow(scale, shares["loss"], gradient_norm)
+            measurements |= {"loss_scale": scale.scale, "skipped_steps": skipped.astype(jnp.int32)}
         return after, {
             **shares,
             **measurements,

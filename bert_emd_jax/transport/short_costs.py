@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
+from bert_emd_jax.devices.precision import wide_einsum
+
 # A matrix unit sums a piece of so many products in one go, and rounds towards 0 on the way: costs of layers
 # that resemble each other are then wrong by 2e-6, in pieces of 16,384 by 2e-4 (H200). The sums over pieces
 # are float32's.
@@ -37,8 +39,9 @@ def short_squared_differences(
 def above_zero_unless_equal(sums: Float[Array, "S T"], equal: Bool[Array, "S T"]) -> Float[Array, "S T"]:
     """Sums of squares that rounding may have left at or below 0: 0 for equal operands and these alone."""
     corrected = jnp.where(equal, 0, jnp.maximum(sums, _LEAST_DIFFERENCE))
-    # A plain maximum would also set the gradient to 0.
-    return sums + jax.lax.stop_gradient(corrected - sums)
+    # A plain maximum would also set the gradient to 0. What is added here is exactly 0: the least difference,
+    # added to the sums, would be lost in their rounding.
+    return jax.lax.stop_gradient(corrected) + (sums - jax.lax.stop_gradient(sums))
 
 
 def _forward(student: Array, teacher: Array, keep: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -51,7 +54,7 @@ def _backward(saved: tuple[Array, Array, Array], gradient: Array) -> tuple[Array
     factors = gradient.astype(student.dtype)
 
     def towards(ours: Array, theirs: Array, factors: Array) -> Array:
-        others = jnp.einsum("st,t...->s...", factors, theirs, preferred_element_type=jnp.float32)
+        others = wide_einsum("st,t...->s...", factors, theirs)
         total = factors.astype(jnp.float32).sum(axis=1).reshape(-1, *(1,) * (ours.ndim - 1))
         difference = total * ours.astype(jnp.float32) - others
         return jnp.where(keep, 2 * difference, 0).astype(ours.dtype)
@@ -68,7 +71,7 @@ def _square_sums(values: Float[Array, "layers ..."]) -> Float[Array, " layers"]:
 
 def _products(student: Float[Array, "S ..."], teacher: Float[Array, "T ..."]) -> Float[Array, "S T"]:
     pieces = [_in_pieces(values) for values in (student, teacher)]
-    products = jnp.einsum("spn,tpn->pst", *pieces, preferred_element_type=jnp.float32)
+    products = wide_einsum("spn,tpn->pst", *pieces)
     return products.sum(axis=0)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from precision import enable_x64
 from torch_reference import torch_outputs
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, save_huggingface
@@ -73,7 +74,7 @@ def test_every_layer_equals_transformers(minilm, batch, their_directory, precisi
     Transformers computes in float64: two float32 results can differ by the sum of both sides' rounding, which
     depends on the processor.
     """
-    with jax.enable_x64(precision == "float64"):
+    with enable_x64(precision == "float64"):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             their_directory, attn_implementation="eager", dtype=torch.float64
         )

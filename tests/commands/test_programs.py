@@ -307,3 +307,19 @@ def test_help_needs_no_jax():
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def test_float16_from_start_to_end_and_on_resuming(tmp_path, task_dir, tiny_model_dir, capsys):
+    """A resumed run goes on in the type that it began with, whatever suits the device."""
+    teacher, student = tiny_model_dir("teacher"), tmp_path / "student"
+    flags = distill_flags(teacher, task_dir, student, "--max_steps", 3)
+    assert distill.main([*flags, "--dtype", "float16"]) == 0
+    assert json.loads((student / "run_config.json").read_text())["compute_dtype"] == "float16"
+    (row,) = rows(student, "train")[:1]
+    assert (row["loss_scale"], row["skipped_steps"], row["bad_steps"]) == (2**16, 0, 0)
+    (student / "eval_results.json").unlink()
+    assert distill.main([*flags, "--dtype", "float32", "--resume"]) == 2
+    assert "--dtype was float16, is float32" in capsys.readouterr().err
+    assert distill.main([*flags, "--resume"]) == 0
+    assert json.loads((student / "run_config.json").read_text())["compute_dtype"] == "float16"
+    assert (student / "eval_results.json").is_file()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from precision import enable_x64
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.encoding import EncodedDataset
@@ -241,7 +242,7 @@ def test_the_gradient_is_that_of_the_loss_with_the_plan_held_fixed():
     batch = uneven_batch()
     flows = {kind: of_cost(history[0], kind).flow[0].astype(np.float64) for kind in ("attention", "hidden")}
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
         inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         target = SequenceClassifier(teacher, jnp.float64).apply(

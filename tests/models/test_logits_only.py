@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import enable_x64
 
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import MaskedLanguageModel, SequenceClassifier, forward
@@ -39,7 +40,7 @@ def batch():
 
 @pytest.fixture(autouse=True)
 def float64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import enable_x64
 
 from bert_emd_jax.models.dropout import Draw, draw_for_layers
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -54,7 +55,7 @@ def value_and_gradient(module, params, key):
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_outputs_and_gradients_are_those_of_single_layers(precision, dropout, remat):
-    with jax.enable_x64(precision == "float64"):
+    with enable_x64(precision == "float64"):
         params = initial_params(CONFIG, "classifier", 0)
         params = jax.tree.map(lambda leaf: np.asarray(leaf, precision), params)
         key = jax.random.key(1, impl="rbg") if dropout else None

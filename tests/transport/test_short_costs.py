@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import needs_good_sums
 
 from bert_emd_jax.transport.costs import attention_cost, hidden_cost
 
@@ -30,6 +31,7 @@ def wide(values) -> np.ndarray:
     return np.asarray(jnp.asarray(values), np.float64)
 
 
+@needs_good_sums
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("padding", ["mask", "include"])
 def test_costs_are_those_of_the_same_values_in_float64(dtype, padding):
@@ -48,6 +50,7 @@ def test_costs_are_those_of_the_same_values_in_float64(dtype, padding):
     np.testing.assert_allclose(attention_cost(*scores, MASK, padding), expected, rtol=1e-4)
 
 
+@needs_good_sums
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layers_that_nearly_agree(dtype):
     teacher = layers(0, 4, 3, 20, 64)
@@ -62,6 +65,7 @@ def test_layers_that_nearly_agree(dtype):
     assert (ours > 0).all()
 
 
+@needs_good_sums
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_only_equal_layers_cost_nothing(dtype):
     teacher = jnp.asarray(layers(0, 4, 3, 20, 64), dtype)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import enable_x64
 
 from bert_emd_jax.transport import sinkhorn
 
@@ -48,7 +49,7 @@ def assert_matches_differences(function, gradients, cost, source, target, rtol=1
 @pytest.mark.parametrize("shape", [(4, 12), (6, 3)])
 def test_envelope_gradients_are_flow_and_potentials(shape):
     cost, source, target, _ = random_problem(*shape)
-    with jax.enable_x64(True):
+    with enable_x64(True):
 
         def cost_and_flow(c, s, t):
             plan = sinkhorn(c, s, t)
@@ -62,7 +63,7 @@ def test_envelope_gradients_are_flow_and_potentials(shape):
 
 def test_envelope_keeps_the_rest_of_the_plan_constant():
     cost, source, target, coefficients = random_problem(4, 12)
-    with jax.enable_x64(True):
+    with enable_x64(True):
 
         def function(c):
             plan = sinkhorn(c, source, target)
@@ -74,7 +75,7 @@ def test_envelope_keeps_the_rest_of_the_plan_constant():
 @pytest.mark.parametrize(("shape", "epsilon"), [((4, 12), 0.02), ((4, 12), 2e-3), ((6, 3), 0.05)])
 def test_implicit_and_unrolled_gradients_of_the_plan(shape, epsilon):
     cost, source, target, coefficients = random_problem(*shape)
-    with jax.enable_x64(True):
+    with enable_x64(True):
 
         def functional(gradient):
             def function(c, s, t):
@@ -95,7 +96,7 @@ def test_implicit_and_unrolled_gradients_of_the_plan(shape, epsilon):
 
 def test_forward_mode_agrees_with_reverse_mode():
     cost, source, target, coefficients = random_problem(4, 12)
-    with jax.enable_x64(True):
+    with enable_x64(True):
 
         def function(c):
             return (sinkhorn(c, source, target, 0.05, 40, gradient="implicit").flow * coefficients).sum()
@@ -135,6 +136,6 @@ def test_float32_implicit_gradient_is_close_to_float64():
         return jax.jit(jax.grad(function))(arguments[0])
 
     single = gradient(np.float32)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         double = np.asarray(gradient(np.float64))
     np.testing.assert_allclose(single, double, atol=1e-3 * np.abs(double).max())
