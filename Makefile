@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast test-lowest bench kills docs wheel lint format clean
+.PHONY: demo test test-lowest test-colab test-newest bench kills docs wheel lint format clean
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -27,30 +27,30 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# A minute and a half, without torch: `make test-fast PYTHON=python3.12 VENV=.venv-3.12` tries another Python, and
-# the newest JAX that it takes.
+# The stacks that users have, without torch: `make test-lowest` with the oldest packages that pyproject.toml allows,
+# `make test-colab` with those of constraints/colab.txt, `make test-newest` with the newest that the Python takes.
+# A part of the tests, and a training from files to a converted student. PYTHON=python3.13 chooses the Python.
 FAST_TESTS := tests/models tests/tokenization tests/data tests/corpus tests/augmentation tests/evaluation \
-	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
+	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py tests/devices/test_precision.py \
 	$(addprefix tests/training/test_,checkpoints.py optimizer.py) tests/distillation/test_presets.py \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
-	tests/test_api.py tests/test_local_paths.py
+	tests/test_api.py tests/test_local_paths.py \
+	tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
 
-$(VENV)/.installed-test-fast: $(VENV)/.installed
-	$(PIP) -e ".[test-fast]"
-	touch $@
+.venv-uv/bin/uv:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-test-fast: $(VENV)/.installed-test-fast
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
+# tensorflow-metadata, which tensorflow-datasets brings, needs a newer protobuf than it says.
+STACK_lowest := --resolution lowest-direct "protobuf>=6.31.1"
+STACK_colab := --constraint constraints/colab.txt
+STACK_newest := --upgrade
 
-# The same tests with the oldest packages that pyproject.toml allows. tensorflow-metadata, which
-# tensorflow-datasets brings, needs a newer protobuf than it says.
-LOWEST := $(VENV)-lowest
-test-lowest: pyproject.toml
-	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct . "protobuf>=6.31.1"
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -e ".[test-fast]"
-	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
+test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv
+	UV_PYTHON_DOWNLOADS=never .venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-$*
+	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
+	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
+	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(PIP) -e ".[bench]"
@@ -87,4 +87,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist site
+	rm -rf $(VENV) .venv-uv .venv-lowest .venv-colab .venv-newest build dist site
