@@ -16,6 +16,7 @@ from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.layout import LAYER_MAPPING
+from bert_emd_jax.runs.run_config import on_disk
 from bert_emd_jax.training.training_config import FinetuneConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def finetune(config: FinetuneConfig | None = None, /, **flags: Any) -> Results:
     from bert_emd_jax.training.dry_run import describe_run
     from bert_emd_jax.training.finetune import FinetuneTrainer
 
-    config = config or FinetuneConfig(**flags)
+    config = on_disk(config or FinetuneConfig(**flags))
     with _run_of(config):
         trainer = FinetuneTrainer.from_config(config)
         return describe_run(trainer) if config.run.dry_run else trainer.train()
@@ -65,7 +66,7 @@ def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
 
     if config is None and flags.get("preset"):
         flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
-    config = config or DistillConfig(**flags)
+    config = on_disk(config or DistillConfig(**flags))
     with _run_of(config):
         trainer = DistillTrainer.from_config(config)
         return describe_run(trainer) if config.run.dry_run else trainer.train()
@@ -84,7 +85,7 @@ def general_distill(config: GeneralDistillConfig | None = None, /, **flags: Any)
     from bert_emd_jax.distillation.general import GeneralDistillTrainer
     from bert_emd_jax.training.dry_run import describe_run
 
-    config = config or GeneralDistillConfig(**flags)
+    config = on_disk(config or GeneralDistillConfig(**flags))
     with _run_of(config):
         trainer = GeneralDistillTrainer.from_config(config)
         return describe_run(trainer) if config.run.dry_run else trainer.train()

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 import tyro
 
 from bert_emd_jax.errors import UserError, did_you_mean
-from bert_emd_jax.local_paths import require_local_paths
+from bert_emd_jax.local_paths import require_local
 
 
 def _comma_list(convert: type, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple]:
@@ -35,6 +35,9 @@ T = TypeVar("T")
 _SAME_RESULT = "same result"
 SameResult = Annotated[T, _SAME_RESULT]
 """Type of a flag that does not change a run's result: `--resume` lets it differ, `--compare` ignores it."""
+_READ_ANYWHERE = "may be in a bucket"
+ReadAnywhere = Annotated[T, _READ_ANYWHERE]
+"""Type of a path that is read, and may be one into a bucket: `buckets.local_copy` fetches it."""
 # A bare --flag means yes and --no_flag no, although the default is neither.
 OptionalBool = Annotated[bool | None, tyro.conf.arg(constructor=bool)]
 Integers = Annotated[tuple[int, ...], _comma_list(int, "INT,INT,…")]
@@ -60,10 +63,20 @@ class Config:
             name: _converted(name, value, hints[name]) if name in hints else value
             for name, value in values.items()
         }
-        require_local_paths(values, has_mirror="mirror_dir" in hints)
+        _check_paths(values, hints)
+        self._take(values)
+
+    def _take(self, values: Mapping[str, Any]) -> None:
         for name, given in self._by_field(values).items():
             object.__setattr__(self, name, given)
         self.check()
+
+    @classmethod
+    def _as_part(cls, values: Mapping[str, Any]) -> Self:
+        """The part of a config that has converted its values, and knows which paths it takes."""
+        part = object.__new__(cls)
+        part._take(values)
+        return part
 
     def check(self) -> None:
         """Raises UserError if a value is impossible; the configs override this."""
@@ -119,7 +132,7 @@ class Config:
             else:
                 flags = {flag: values[flag] for flag in values if owners.get(flag) == name}
                 default = field.default
-                found[name] = default.replace(**flags) if isinstance(default, Config) else part(**flags)
+                found[name] = part._as_part((default.flags() if isinstance(default, Config) else {}) | flags)
         return found
 
 
@@ -225,6 +238,17 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             raise UserError(f"--{name} {value!r}: a list is wanted")
         return tuple(_item(name, item, get_args(kind)[0]) for item in items)
     return _item(name, value, kind)
+
+
+def _check_paths(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raises UserError if a path is a URL where a flag takes none."""
+    for name, value in values.items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path):
+                is_output = name == "output_dir"  # a run is kept in a bucket by its copy there
+                reads = _READ_ANYWHERE in getattr(hints.get(name), "__metadata__", ())
+                takes_buckets = reads or (is_output and "mirror_dir" in hints)
+                require_local(path, f"--{name} ", is_output=is_output, takes_buckets=takes_buckets)
 
 
 def _item(name: str, value: Any, kind: Any) -> Any:

@@ -40,8 +40,11 @@ def test_programs_say_how_to_copy(tmp_path, monkeypatch, capsys):
     task = ("--data_dir", "data", "--task_name", "rte")
     student = ("--teacher_model", "gs://b/teacher", "--student_init_layers", "1")
     assert distill.main([*task, *student, "--output_dir", "run"]) == 2
-    assert "--teacher_model gs://b/teacher" in (error := capsys.readouterr().err)
-    assert "`gcloud storage cp -r gs://b/teacher .`" in error
+    error = capsys.readouterr().err
+    assert "gs://b/teacher: cannot be read" in error
+    assert "pip install 'bert_emd_jax[gcs]'" in error
+    assert distill.main([*task, *student, "--output_dir", "run", "--cache_dir", "s3://b/cache"]) == 2
+    assert "`aws s3 sync s3://b/cache DIR`" in capsys.readouterr().err
     assert convert.main(["--input", "model", "--output_dir", "s3://b/model"]) == 2
     assert "`aws s3 sync DIR s3://b/model`" in capsys.readouterr().err
     corpus = ("--train_corpus", "c", "--bert_model", "m", "--output_dir", "gs://b/corpus")
@@ -49,14 +52,18 @@ def test_programs_say_how_to_copy(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     start = ("--teacher_model", "teacher", "--student_init_layers", "1", "--output_dir", "gs://b/run")
     assert distill.main([*task, *start]) == 2
-    assert "add --mirror_dir gs://b/run" in capsys.readouterr().err
+    assert "pip install 'bert_emd_jax[gcs]'" in capsys.readouterr().err
+    assert distill.main([*task, *start, "--mirror_dir", "gs://b/other"]) == 2
+    assert "--output_dir gs://b/run and --mirror_dir gs://b/other: choose one" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_from_python(tmp_path):
-    with pytest.raises(bert_emd_jax.UserError, match=r"^--output_dir gs://b/run: "):
+    with pytest.raises(bert_emd_jax.UserError, match=r"^--mirror_dir gs://b/run: cannot be read"):
         bert_emd_jax.finetune(bert_model="m", data_dir=tmp_path, task_name="rte", output_dir="gs://b/run")
-    with pytest.raises(bert_emd_jax.UserError, match=r"^--bert_model gs://b/m: "):
-        FinetuneConfig(bert_model=Path("gs://b/m"), data_dir=tmp_path, task_name="rte", output_dir=tmp_path)
+    with pytest.raises(bert_emd_jax.UserError, match=r"^--bert_model https://b/m: "):
+        FinetuneConfig(
+            bert_model=Path("https://b/m"), data_dir=tmp_path, task_name="rte", output_dir=tmp_path
+        )
     with pytest.raises(bert_emd_jax.UserError, match=r"^gs://b/student: "):
         bert_emd_jax.load("gs://b/student")

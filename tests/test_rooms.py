@@ -12,7 +12,7 @@ PACKAGE = Path(bert_emd_jax.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the lowest up; rooms of one line do not import each other.
 ORDER = (
-    ("errors", "files", "layout", "local_paths", "screen_log", "configs"),
+    ("errors", "files", "layout", "buckets", "local_paths", "screen_log", "configs"),
     ("devices",),
     ("models",),
     ("tokenization",),

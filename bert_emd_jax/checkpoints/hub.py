@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, tensorflow_index
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import CONFIG
@@ -31,7 +32,7 @@ _TIMEOUT = 10.0
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
-    """Returns a path as it is, or the local files of a hub id (`google-bert/bert-base-uncased`).
+    """Returns a local path as it is, or the files fetched from a bucket or of a hub id (`org/model`).
 
     A hub id may end in `@` and a branch, tag or commit. Only the files that are needed are fetched, into
     the hub's own cache; without a connection the model is taken from there.
@@ -39,8 +40,8 @@ def resolve_model(name_or_path: Path | str) -> Path:
     Raises:
       UserError: neither a path nor a model of the hub, or the hub is not reachable.
     """
-    path = Path(name_or_path)
-    require_local(path)
+    require_local(name_or_path, takes_buckets=True)
+    path = local_copy(name_or_path)
     if path.exists() or tensorflow_index(path) is not None:
         return path
     name = str(name_or_path)

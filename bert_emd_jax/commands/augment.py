@@ -16,7 +16,7 @@ from bert_emd_jax.augmentation.augmented_file import Cells, header_of, whole_row
 from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT, sample_variants
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Config, Dtype, OptionalBool
+from bert_emd_jax.configs import Config, Dtype, OptionalBool, ReadAnywhere
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.rows import Column
 from bert_emd_jax.data.task import TFDS, Task, augmented
@@ -58,7 +58,7 @@ class ReplacementConfig(Config):
 class AugmentConfig(Config):
     """The models that propose words, and the files; the flags of TinyBERT's program are accepted too."""
 
-    bert_model: Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]
+    bert_model: ReadAnywhere[Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]]
     """The masked-language model that proposes words of one piece: a model directory, a Hugging Face
     directory or a hub id, with its masked-LM head."""
     glove_embs: Path | None = None

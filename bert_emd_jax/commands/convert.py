@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Config
+from bert_emd_jax.configs import Config, ReadAnywhere
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ConvertConfig(Config):
     """What is converted, and to what."""
 
-    input: Path
+    input: ReadAnywhere[Path]
     """A Hugging Face or model directory, a weights file, or a hub id as google-bert/bert-base-uncased."""
     output_dir: Path | None = None
     """Where the result goes; must be empty or new. Only --inspect and --verify do without."""

@@ -8,6 +8,7 @@ from bert_emd_jax.commands.cli import Program
 from bert_emd_jax.commands.results import print_training
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import with_preset_flags
+from bert_emd_jax.runs.run_config import on_disk
 
 _PROGRAM = "run_distill.py"
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         args,
     ) as program:
-        config = program.parse(DistillConfig, with_preset_flags)
+        config = on_disk(program.parse(DistillConfig, with_preset_flags))
         print_training(config, distill(config))
     return program.exit_code
 
@@ -46,7 +47,7 @@ def _main_general(args: Sequence[str]) -> int:
         ),
         args,
     ) as program:
-        config = program.parse(GeneralDistillConfig)
+        config = on_disk(program.parse(GeneralDistillConfig))
         print_training(config, general_distill(config))
     return program.exit_code
 

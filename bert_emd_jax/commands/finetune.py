@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bert_emd_jax import finetune
 from bert_emd_jax.commands.cli import Program
 from bert_emd_jax.commands.results import print_training
+from bert_emd_jax.runs.run_config import on_disk
 from bert_emd_jax.training.training_config import FinetuneConfig
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         argv,
     ) as program:
-        config = program.parse(FinetuneConfig)
+        config = on_disk(program.parse(FinetuneConfig))
         print_training(config, finetune(config))
     return program.exit_code
 

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Config, OptionalBool
+from bert_emd_jax.configs import Config, OptionalBool, ReadAnywhere
 from bert_emd_jax.corpus.corpus import Corpus, tokenize_corpus
 from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest, differing_entries, read_manifest
 from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
@@ -76,9 +77,9 @@ class ExecutionConfig(Config):
 class PretrainDataConfig(Config):
     """What is read and written."""
 
-    train_corpus: Path
+    train_corpus: ReadAnywhere[Path]
     """Text file, UTF-8: a sentence a line, an empty line after each document."""
-    bert_model: Path
+    bert_model: ReadAnywhere[Path]
     """Model directory whose tokenizer makes the pieces."""
     output_dir: Path
     """Gets epoch_N.json and epoch_N_metrics.json, or with --shard a directory that does."""
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def pretrain_data(config: PretrainDataConfig) -> None:
     """Tokenises the corpus and writes the files of every epoch."""
     shard = _parse_shard(config.execution.shard)
-    tokenizer = Tokenizer.from_directory(config.bert_model, config.do_lower_case)
+    config = config.replace(train_corpus=local_copy(config.train_corpus))
+    tokenizer = Tokenizer.from_directory(local_copy(config.bert_model), config.do_lower_case)
     if not config.train_corpus.is_file():
         problem = "a directory; give one text file" if config.train_corpus.is_dir() else "no such file"
         raise UserError(f"--train_corpus {config.train_corpus}: {problem}")

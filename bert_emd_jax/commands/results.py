@@ -35,6 +35,8 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     print(f"model directory: {directory}")
     print(f"for transformers: {directory / 'pytorch'}")
     print(f"report: {directory / 'report.html'}")
+    if config.run.mirror_dir is not None:
+        print(f"a copy of all: {config.run.mirror_dir}")
 
 
 def _scores(results: dict[str, Any], name: str, metric: str) -> str:

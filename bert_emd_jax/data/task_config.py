@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, Names, OptionalBool, SameResult
+from bert_emd_jax.buckets import local_copy
+from bert_emd_jax.configs import Config, Names, OptionalBool, ReadAnywhere, SameResult
 from bert_emd_jax.data.kinds import KINDS, REGRESSION
 from bert_emd_jax.errors import UserError
 
@@ -46,7 +47,7 @@ class CustomTaskConfig(Config):
 class TaskConfig(Config):
     """Which texts, and how they become tokens."""
 
-    data_dir: Path
+    data_dir: ReadAnywhere[Path]
     """Directory of the task's files: train.tsv, dev.tsv, … in GLUE's form, or a custom task's files; tfds:
     TensorFlow Datasets."""
     tfds_data_dir: Path | None = None
@@ -64,6 +65,11 @@ class TaskConfig(Config):
     do_lower_case: OptionalBool = None
     """Lower-case the text. Not given: what the model's tokenizer_config.json says, else yes."""
     columns: CustomTaskConfig = CustomTaskConfig()
+
+    @property
+    def directory(self) -> Path:
+        """`data_dir` on this machine. Raises UserError if it is in a bucket and cannot be fetched."""
+        return local_copy(self.data_dir)
 
     def check(self) -> None:
         self.require("max_seq_length", self.max_seq_length >= 8, "at least 8")

@@ -62,7 +62,7 @@ def task_of(
         columns = columns.replace(labels=model_labels)
     return get_task(
         config.task_name,
-        data_dir=config.data_dir,
+        data_dir=config.directory,
         metric=config.metric,
         model_kind=model_kind,
         **columns.flags(),
@@ -73,7 +73,7 @@ def encoded_split(
     config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
 ) -> EncodedDataset:
     """Reads and encodes a split, truncated to `max_seq_length`."""
-    examples = read_split(task, config.data_dir, split, aug_train, config.tfds_data_dir)
+    examples = read_split(task, config.directory, split, aug_train, config.tfds_data_dir)
     return encoded(config, tokenizer, examples)
 
 
@@ -111,11 +111,11 @@ def load_task_data(
       UserError: a file is missing or a row is bad.
     """
     train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
-    dev_examples = read_split(task, config.data_dir, "dev", tfds_data_dir=config.tfds_data_dir)
+    dev_examples = read_split(task, config.directory, "dev", tfds_data_dir=config.tfds_data_dir)
     dev = encoded(config, tokenizer, dev_examples)
     more_dev = {
         split.removeprefix("dev"): encoded_split(config, task, tokenizer, split)
-        for split in scored_splits(task, config.data_dir, "dev", config.tfds_data_dir)[1:]
+        for split in scored_splits(task, config.directory, "dev", config.tfds_data_dir)[1:]
     }
     buckets = choose_bucket_lengths(
         np.concatenate([rows.lengths for rows in (train, dev, *more_dev.values())]),
@@ -137,7 +137,7 @@ def load_task_data(
 def _labelled_test_rows(config: TaskConfig, task: Task) -> Examples | None:
     """The test split, if it is there and has labels, as those of own data mostly have and GLUE's have not."""
     file = task.splits.get("test")
-    if str(config.data_dir) == TFDS or file is None or file.label is None:
+    if str(config.directory) == TFDS or file is None or file.label is None:
         return None
-    examples = read_split(task, config.data_dir, "test")
+    examples = read_split(task, config.directory, "test")
     return None if examples.labels is None else examples

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, Integers, SameResult
+from bert_emd_jax.configs import Config, Integers, ReadAnywhere, SameResult
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
 from bert_emd_jax.distillation.presets import preset_values
@@ -18,13 +18,13 @@ from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 class TeacherAndStudentConfig(Config):
     """The teacher, and where the student starts."""
 
-    teacher_model: Path
+    teacher_model: ReadAnywhere[Path]
     """The teacher: a model directory, a Hugging Face directory, or a hub id."""
-    student_model: Path | None = None
+    student_model: ReadAnywhere[Path | None] = None
     """The student to start from: a model directory or a Hugging Face directory."""
     student_init_layers: Integers = ()
     """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
-    student_config: Path | None = None
+    student_config: ReadAnywhere[Path | None] = None
     """Instead: start from random weights, sizes from this config.json."""
 
     def check(self) -> None:
@@ -170,7 +170,7 @@ class GeneralDistillConfig(TrainingConfig):
     """What general distillation reads, and what it measures itself on."""
 
     pair: TeacherAndStudentConfig
-    pregenerated_data: Path
+    pregenerated_data: ReadAnywhere[Path]
     """Directory that run_pretrain_data.py wrote; epoch k reads its file k, over and over."""
     masked_lm_weight: float = 0.0
     """Weight of the student's own masked-LM loss beside the layers' losses; 0: it gets no such head."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.corpus.dataset import PregeneratedData
 from bert_emd_jax.data.batching import choose_bucket_lengths
@@ -90,7 +91,7 @@ class GeneralDistillTrainer(LayerTrainer):
         teacher = load_model(Path(config.pair.teacher_model), head="none")
         head = "masked_lm" if config.masked_lm_weight else "none"
         student = initial_student(config.pair, teacher, head, config.optimizer.seed)
-        data = PregeneratedData.open(config.pregenerated_data, teacher.tokenizer)
+        data = PregeneratedData.open(local_copy(config.pregenerated_data), teacher.tokenizer)
         flag = "run_pretrain_data.py --max_seq_len"
         check_pair(config.layers.mapping, teacher, student, data.max_seq_len, flag)
         if config.held_out_rows >= min(data.example_count(epoch) for epoch in range(data.epochs)):

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
@@ -43,7 +44,7 @@ def initial_student(
     else:
         assert config.student_config is not None  # one of the three is given: the config checks
         student_config = dataclasses.replace(
-            new_head.on(load_config(Path(config.student_config))), classifier_activation="none"
+            new_head.on(load_config(local_copy(config.student_config))), classifier_activation="none"
         )
         params = initial_params(student_config, head, seed)
         student = LoadedModel(student_config, params, teacher.tokenizer)

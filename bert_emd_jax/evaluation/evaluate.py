@@ -54,9 +54,9 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         check_can_submit(task)
     model = match_labels(model, task, source, in_order=config.labels_in_order)
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
-    splits = scored_splits(task, texts.data_dir, config.split, texts.tfds_data_dir)
+    splits = scored_splits(task, texts.directory, config.split, texts.tfds_data_dir)
     sets = {
-        split: read_split(task, texts.data_dir, split, tfds_data_dir=texts.tfds_data_dir) for split in splits
+        split: read_split(task, texts.directory, split, tfds_data_dir=texts.tfds_data_dir) for split in splits
     }
     datasets = {split: encoded(texts, model.tokenizer, examples) for split, examples in sets.items()}
     for dataset in datasets.values():

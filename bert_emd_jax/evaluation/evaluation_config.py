@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, ProgramConfig, SameResult
+from bert_emd_jax.configs import Config, ProgramConfig, ReadAnywhere, SameResult
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.errors import UserError
 
@@ -13,7 +13,7 @@ from bert_emd_jax.errors import UserError
 class EvaluationConfig(Config):
     """What is evaluated."""
 
-    student_model: Path
+    student_model: ReadAnywhere[Path]
     """The model to evaluate: a model directory or a Hugging Face directory."""
     do_eval: bool = True
     """Accepted for the original command line; this program does nothing else."""

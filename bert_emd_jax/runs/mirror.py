@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from bert_emd_jax.buckets import what_to_install
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError, one_line
@@ -27,7 +28,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 def mirrored(output_dir: Path, config: RunConfig, processes: MultiHostConfig) -> Iterator[None]:
     """While a run goes on, and at its end, the main process copies what is new to `config.mirror_dir`.
 
-    Before it, a run to be resumed that is not in `output_dir` is fetched from there.
+    Before it, a run to be resumed is fetched from there if it is not in `output_dir`, or not as far.
 
     Raises:
       UserError: the place cannot be reached, or holds another run.
@@ -42,14 +43,6 @@ def mirrored(output_dir: Path, config: RunConfig, processes: MultiHostConfig) ->
         copies.prepare(resume=config.resume, overwrite=config.overwrite)
     with copies or contextlib.nullcontext():
         yield
-
-
-def _what_to_install(error: Exception) -> str:
-    """fsspec names a package that is missing for a kind of storage; ours for Google's is an extra."""
-    missing = next((name for name in ("gcsfs", "s3fs", "adlfs") if name in str(error)), None)
-    if missing is None:
-        return ""
-    return f"; pip install {'bert_emd_jax[gcs]' if missing == 'gcsfs' else missing} brings what that needs"
 
 
 class Mirror:
@@ -68,21 +61,29 @@ class Mirror:
         self._thread = threading.Thread(target=self._copy_regularly, name="mirror", daemon=True)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Fetches the run to be resumed, where only the copy has it; raises UserError as `mirrored` does."""
+        """Fetches the run to be resumed if the copy is further; raises UserError as `mirrored` does."""
         flag = f"--mirror_dir {self._place}"
         try:
             is_there = (self._place / RUN_CONFIG).exists()
-            if is_there and resume and not (self._directory / RUN_CONFIG).is_file():
+            if is_there and resume and self._is_further():
                 logger.info("fetching the run from %s", self._place)
+                for path in self._here():  # of an earlier part of the run
+                    (self._directory / path).unlink()
                 for path in self._there():
                     target = self._directory / path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with (self._place / path).open("rb") as source, target.open("wb") as file:
                         shutil.copyfileobj(source, file)
         except Exception as error:  # every kind of storage raises its own
-            raise UserError(f"{flag}: cannot be read ({one_line(error)}){_what_to_install(error)}") from error
+            raise UserError(f"{flag}: cannot be read ({one_line(error)}){what_to_install(error)}") from error
         if is_there and not (resume or overwrite):
             raise UserError(f"{flag}: holds a run; --resume goes on with it, --overwrite replaces it")
+
+    def _is_further(self) -> bool:
+        """Whether the run has gone on elsewhere since it was here, if it ever was."""
+        if not (self._directory / RUN_CONFIG).is_file():
+            return True
+        return _newest_step(self._place / CHECKPOINTS) > _newest_step(self._directory / CHECKPOINTS)
 
     def __enter__(self) -> "Mirror":
         self._thread.start()
@@ -146,6 +147,13 @@ class Mirror:
                 yield from self._files_of(f"{path}/{child.name}")
         elif place.exists():
             yield path
+
+
+def _newest_step(checkpoints: Any) -> int:
+    """The step of the newest checkpoint in a directory, -1 without any."""
+    if not checkpoints.is_dir():
+        return -1
+    return max((int(child.name) for child in checkpoints.iterdir() if child.name.isdecimal()), default=-1)
 
 
 def _is_unfinished(name: str) -> bool:

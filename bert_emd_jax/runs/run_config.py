@@ -2,10 +2,11 @@
 
 import dataclasses
 import importlib.util
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
+from bert_emd_jax.buckets import place_on_disk, url_of
 from bert_emd_jax.configs import Config, SameResult
 from bert_emd_jax.errors import UserError
 
@@ -46,6 +47,24 @@ class RunConfig(Config):
             raise UserError(
                 "--wandb: Weights & Biases is not installed; pip install 'bert_emd_jax[wandb]' brings it"
             )
+
+
+Run = TypeVar("Run", bound=Config)
+
+
+def on_disk(config: Run) -> Run:
+    """Returns the config of a run whose --output_dir is in a bucket with a directory here and a copy there.
+
+    Raises:
+      UserError: another copy is asked for, too.
+    """
+    flags = config.flags()
+    url = url_of(flags["output_dir"])
+    if url is None:
+        return config
+    if flags["mirror_dir"] is not None:
+        raise UserError(f"--output_dir {url} and --mirror_dir {flags['mirror_dir']}: choose one")
+    return config.replace(output_dir=place_on_disk(url, "runs"), mirror_dir=url)
 
 
 def _is_installed(package: str) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, ProgramConfig
+from bert_emd_jax.configs import Config, ProgramConfig, ReadAnywhere
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.devices.device_config import MultiHostConfig, SpeedConfig
 from bert_emd_jax.runs.run_config import RunConfig
@@ -77,6 +77,6 @@ class TrainingConfig(Config):
 class FinetuneConfig(TrainingConfig):
     """What is fine-tuned."""
 
-    bert_model: Path
+    bert_model: ReadAnywhere[Path]
     """The model to fine-tune: a model directory or a Hugging Face directory."""
     task: TaskConfig
