@@ -4,6 +4,7 @@ Every process runs the same program on the same data. Process 0 (the main one) o
 it reads from there is sent to the others, who need not see it.
 """
 
+import inspect
 import json
 import logging
 from collections.abc import Callable
@@ -62,11 +63,14 @@ def join(config: MultiHostConfig) -> None:
         )
     if jax.distributed.is_initialized():
         return
+    timeouts: dict[str, Any] = {
+        "heartbeat_timeout_seconds": _HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": _LONGEST_WAIT_SECONDS,  # unknown to JAX 0.7
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters
     try:
         jax.distributed.initialize(
-            *explicit,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_LONGEST_WAIT_SECONDS,
+            *explicit, **{name: seconds for name, seconds in timeouts.items() if name in known}
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -110,6 +114,14 @@ def on_main(function: Callable[[], Value]) -> Value:
 def state_from_main(state: Any) -> Any:
     """The main process's tree of arrays in every process; theirs are of the same shapes."""
     return state if jax.process_count() == 1 else jax.device_get(multihost_utils.broadcast_one_to_all(state))
+
+
+def sum_of_processes(tree: Any) -> Any:
+    """The sums over processes of a tree of NumPy arrays, in every process, in the order of the processes."""
+    if jax.process_count() == 1:
+        return tree
+    gathered = multihost_utils.process_allgather(tree)
+    return jax.tree.map(lambda values: np.sum(values, axis=0, dtype=values.dtype), gathered)
 
 
 def _from_main(value: Any) -> Any:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,7 +27,7 @@ from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import OptimizerConfig
 
 
-def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> nn.Module:
+def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> SequenceClassifier:
     """The module of a model, computing in `dtype`; see `Encoder` for `remat`."""
     return SequenceClassifier(config, jnp.dtype(dtype), remat)
 
@@ -54,7 +53,7 @@ class TaskEvaluation:
     """The scores of a model under training on a task's dev sets."""
 
     def __init__(
-        self, data: TaskData, module: nn.Module, dtype: str, batch_size: int, directory: Path
+        self, data: TaskData, module: SequenceClassifier, dtype: str, batch_size: int, directory: Path
     ) -> None:
         """Scores parameters of `module`; `directory` is that of the run."""
         self._data, self._dtype, self._batch_size = data, dtype, batch_size
@@ -62,8 +61,8 @@ class TaskEvaluation:
         self._directory = directory
 
     def metrics(self, params: Any) -> dict[str, float]:
-        """The task's metrics on the first dev set, for replicated parameters."""
-        return self._scores(self._scored(self._predictor, params, self._data.dev))
+        """The task's metrics on the first dev set, for replicated parameters; called in all processes."""
+        return self._scores(self._scored(self._predictor, params, self._data.dev, by_all_processes=True))
 
     def results(self, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
         """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
@@ -126,13 +125,15 @@ class TaskEvaluation:
         ours, theirs = (compute_metrics([metric], one, labels)[metric] for one in (student, teacher))
         return by_model, {"difference": {"value": ours - theirs, "low": low, "high": high}}
 
-    def _scored(self, predictor: Predictor, params: Any, rows: EncodedDataset) -> ScoredRows:
+    def _scored(
+        self, predictor: Predictor, params: Any, rows: EncodedDataset, *, by_all_processes: bool = False
+    ) -> ScoredRows:
         """Predicts rows, which have labels."""
         assert rows.labels is not None  # read_split refuses train and dev rows without a label
         lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())
         # The test rows had no part in choosing the lengths.
         lengths = lengths if longest <= max(lengths) else (*lengths, longest)
-        logits = predictor.logits(params, rows, lengths, self._batch_size)
+        logits = predictor.logits(params, rows, lengths, self._batch_size, by_all_processes=by_all_processes)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
         kind = self._data.task.kind
