@@ -17,11 +17,6 @@ def initial_loss_scale(dtype: str) -> DynamicScale | None:
     return scale.replace(fin_steps=np.int32(0), scale=np.float32(scale.scale))
 
 
-def scaled(loss: Float[Array, ""], scale: DynamicScale | None) -> Float[Array, ""]:
-    """Returns the loss whose gradients fit into the compute type."""
-    return loss if scale is None else loss * scale.scale
-
-
 def unscaled(gradients: object, scale: DynamicScale | None) -> object:
     """Returns the gradients of the loss itself."""
     return gradients if scale is None else jax.tree.map(lambda leaf: leaf / scale.scale, gradients)

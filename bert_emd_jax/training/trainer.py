@@ -17,7 +17,7 @@ from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.params import flatten
-from bert_emd_jax.training.loss_scale import initial_loss_scale, is_overflow, scaled, unscaled
+from bert_emd_jax.training.loss_scale import initial_loss_scale, is_overflow, unscaled
 from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule, make_optimizer
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
@@ -189,21 +189,20 @@ class Trainer(abc.ABC):
         """
         rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
         scale = state.loss_scale
-
-        def loss(params: Any, batch: Batch, step: MicroStep) -> tuple[Float[Array, ""], Any]:
-            share, measured = self.loss(params, batch, step)
-            return scaled(share, scale), measured
-
-        gradient = jax.grad(loss, has_aux=True)
+        seed = 1.0 if scale is None else scale.scale  # the derivative of what is differentiated by the loss
         if rows.shape[0] == 1:  # the usual case, without a loop around the model
-            micro_step = MicroStep(0, rows, state, constants)
-            gradients, (shares, kept) = gradient(state.params, _micro_batch(batch, 0), micro_step)
+            step = MicroStep(0, rows, state, constants)
+            loss = functools.partial(self.loss, batch=_micro_batch(batch, 0), step=step)
+            value, pull_back, (shares, kept) = jax.vjp(loss, state.params, has_aux=True)
+            (gradients,) = pull_back(jnp.asarray(seed, value.dtype))
             kept = jax.tree.map(lambda value: value[None], kept)
         else:
 
             def one(index: Any) -> Any:
-                micro_step = MicroStep(index, rows, state, constants)
-                return gradient(state.params, _micro_batch(batch, index), micro_step)
+                step = MicroStep(index, rows, state, constants)
+                loss = functools.partial(self.loss, batch=_micro_batch(batch, index), step=step)
+                value, pull_back, measured = jax.vjp(loss, state.params, has_aux=True)
+                return *pull_back(jnp.asarray(seed, value.dtype)), measured
 
             def accumulate(sums: Any, index: Any) -> tuple[Any, Any]:
                 gradients, (shares, kept) = one(index)

@@ -81,7 +81,10 @@ def test_values_are_read_by_the_type_of_their_flag(monkeypatch):
         ({"train_batch_size": 8.5}, "--train_batch_size 8.5: a whole number is wanted, not float"),
         ({"learning_rate": None}, "--learning_rate None: a number is wanted, not NoneType"),
         ({"resume": "yes"}, "--resume yes: True or False is wanted, not str"),
-        ({"dtype": "float16"}, "--dtype float16: is none of float32, bfloat16; did you mean bfloat16?"),
+        (
+            {"dtype": "float64"},
+            "--dtype float64: is none of auto, float32, bfloat16, float16; did you mean float16?",
+        ),
         ({"bert_model": 5}, "--bert_model 5: a path is wanted, not int"),
         ({"labels": 5}, "--labels 5: a list is wanted"),
         ({"task_name": Path("cola")}, "--task_name cola: text is wanted"),

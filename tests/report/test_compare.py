@@ -132,7 +132,8 @@ def test_resuming_and_comparing_agree_on_what_changes_a_result(tmp_path: Path):
     """`--resume` refuses other values of just those flags that tell configurations apart, and of the seed."""
     (tmp_path / "run").mkdir()
     required = {"data_dir": "d", "task_name": "rte", "output_dir": tmp_path / "run"}
-    config = DistillConfig(teacher_model="t", student_config="s", **required, resume=True)
+    # --dtype auto is what the run began with, whatever that was.
+    config = DistillConfig(teacher_model="t", student_config="s", dtype="float32", **required, resume=True)
     directory = directory_of(config, "run_distill")
     refused = set()
     for name in directory.flags:
