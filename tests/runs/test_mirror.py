@@ -17,6 +17,7 @@ from bert_emd_jax.runs.mirror import Mirror
 fsspec = pytest.importorskip("fsspec")
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 
 class Bucket(MemoryFileSystem):
@@ -30,15 +31,12 @@ class Bucket(MemoryFileSystem):
 
 
 @pytest.fixture(autouse=True)
-def bucket():
-    before = fsspec.registry.get("gcs")
-    fsspec.register_implementation("gcs", Bucket, clobber=True)
+def bucket(monkeypatch):
+    monkeypatch.setitem(_registry, "gcs", Bucket)
     Bucket.store.clear()
     backend.fsspec_backend._get_filesystem.cache_clear()
     yield Bucket()
     backend.fsspec_backend._get_filesystem.cache_clear()
-    if before is not None:
-        fsspec.register_implementation("gcs", before, clobber=True)
 
 
 def files_in(bucket: Bucket) -> dict[str, bytes]:
