@@ -29,13 +29,15 @@ test: $(VENV)/.installed-test
 
 # The stacks that users have, without torch: `make test-lowest` with the oldest packages that pyproject.toml allows,
 # `make test-colab` with those of constraints/colab.txt, `make test-newest` with the newest that the Python takes.
-# A part of the tests, and a training from files to a converted student. PYTHON=python3.13 chooses the Python.
-FAST_TESTS := tests/models tests/tokenization tests/data tests/corpus tests/augmentation tests/evaluation \
-	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py tests/devices/test_precision.py \
-	$(addprefix tests/training/test_,checkpoints.py optimizer.py) tests/distillation/test_presets.py \
+# Tests of what JAX, Flax and Orbax do, and a training from files to a converted student; with the oldest packages
+# also tests of what other packages read. PYTHON=python3.13 chooses the Python.
+JAX_TESTS := tests/models tests/evaluation tests/devices/test_precision.py tests/data/test_kinds.py \
+	$(addprefix tests/training/test_,checkpoints.py optimizer.py) \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
-	tests/test_api.py tests/test_local_paths.py \
-	tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
+	tests/test_api.py tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
+FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data tests/corpus tests/augmentation \
+	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
+	tests/distillation/test_presets.py tests/test_local_paths.py tests/test_buckets.py
 
 .venv-uv/bin/uv:
 	$(PYTHON) -m venv .venv-uv
@@ -45,12 +47,15 @@ FAST_TESTS := tests/models tests/tokenization tests/data tests/corpus tests/augm
 STACK_lowest := --resolution lowest-direct "protobuf>=6.31.1"
 STACK_colab := --constraint constraints/colab.txt
 STACK_newest := --upgrade
+TESTS_lowest := $(FAST_TESTS)
+TESTS_colab := $(JAX_TESTS)
+TESTS_newest := $(JAX_TESTS)
 
 test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv
 	UV_PYTHON_DOWNLOADS=never .venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-$*
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
-	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(FAST_TESTS)
+	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(TESTS_$*)
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(PIP) -e ".[bench]"
