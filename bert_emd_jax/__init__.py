@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         plot_layer_weights,
         plot_mapping,
     )
-    from bert_emd_jax.data.kinds import Prediction
+    from bert_emd_jax.data.kind import Prediction
     from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -26,7 +26,7 @@ __version__ = "0.2.0"
 _HOME = {
     **dict.fromkeys(("Model", "distill", "evaluate", "finetune", "general_distill", "load"), "api"),
     **dict.fromkeys(("mapping", "plot_layer_weights", "plot_mapping"), "api"),
-    "Prediction": "data.kinds",
+    "Prediction": "data.kind",
     **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
     "FinetuneConfig": "training.training_config",
     "EvaluationConfig": "evaluation.evaluation_config",

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.configs import Dtype
-from bert_emd_jax.data.kinds import KINDS, Prediction, kind_of
+from bert_emd_jax.data.kind import LabellingKind, Prediction
+from bert_emd_jax.data.kinds import KINDS, kind_of
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
@@ -252,6 +253,7 @@ class Model:
           UserError: the model is of a kind without classes.
         """
         self._require("classify")
+        assert isinstance(self._kind, LabellingKind)
         return [self._kind.decided(row, self.labels) for row in self.predict(texts, pairs)]
 
     def _require(self, method: str) -> None:

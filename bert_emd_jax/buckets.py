@@ -87,27 +87,18 @@ def _files(system: Any, root: str) -> dict[str, dict[str, Any]]:
         return {root.rstrip("/").rpartition("/")[2]: system.info(root)}
     base = root.rstrip("/") + "/"
     listed = system.find(root, detail=True) if system.exists(root) else {}
-    return {
-        name.removeprefix(base): info
-        for name, info in sorted(listed.items())
-        if info.get("type") != "directory"
-    }
+    # Some stores have empty objects that stand for directories.
+    named = {name.removeprefix(base): info for name, info in sorted(listed.items()) if not name.endswith("/")}
+    for name in named:
+        if ".." in name.split("/"):
+            raise ValueError(f"an object there is called {name!r}, which would be written elsewhere")
+    return {name: info for name, info in named.items() if info.get("type") != "directory"}
 
 
 def _version(info: dict[str, Any]) -> list[str]:
     """What changes if a file in a bucket does."""
-    keys = (
-        "size",
-        "generation",
-        "ETag",
-        "etag",
-        "md5Hash",
-        "LastModified",
-        "last_modified",
-        "updated",
-        "created",
-    )
-    return [f"{key} {info[key]}" for key in keys if info.get(key) is not None]
+    of_stores = ("generation", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "created")
+    return [f"{key} {info[key]}" for key in ("size", *of_stores) if info.get(key) is not None]
 
 
 def _fetch(url: str, system: Any, found: dict[str, dict[str, Any]], directory: Path) -> None:

@@ -57,6 +57,7 @@ def bucket(tmp_path, monkeypatch):
     for name in ("gs", "gcs"):
         monkeypatch.setitem(_registry, name, Bucket)
     Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
     Bucket.opened.clear()
     Bucket.breaks_after = None
     buckets._fetched.cache_clear()
@@ -116,6 +117,15 @@ def test_what_broke_off_goes_on(bucket):
     assert part.read_text() == "012345678901"
     part.write_text("x" * 12)  # kept: what follows is read from there on
     assert contents(fetch("gs://b/data")) == {"large": "x" * 12 + "234567890123456789"[:18]}
+
+
+def test_names_that_are_no_files_here(bucket):
+    bucket.pipe("/b/data/a", b"x")
+    bucket.store["/b/data/"] = bucket.store["/b/data/a"]  # what some stores have for a directory
+    assert contents(fetch("gs://b/data")) == {"a": "x"}
+    bucket.store["/b/evil/../../x"] = bucket.store["/b/data/a"]
+    with pytest.raises(UserError, match="which would be written elsewhere"):
+        fetch("gs://b/evil")
 
 
 def test_a_part_of_something_else_is_not_kept(bucket):

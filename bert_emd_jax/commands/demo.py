@@ -16,7 +16,7 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_text
 from bert_emd_jax.layout import REPORT, RESULTS
 from bert_emd_jax.report import tables
-from bert_emd_jax.report.run_reader import Results, read_results
+from bert_emd_jax.report.results_reader import Results, read_results
 
 DEV_ROWS = 500
 TEST_ROWS = 1000

@@ -16,7 +16,7 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     """
     from bert_emd_jax.devices.hosts import is_main
     from bert_emd_jax.report import tables
-    from bert_emd_jax.report.run_reader import read_results
+    from bert_emd_jax.report.results_reader import read_results
 
     if not is_main():
         return

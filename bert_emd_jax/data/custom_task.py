@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS, Kind, LabelCells, Labels
+from bert_emd_jax.data.kind import Kind, Labels
+from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS
+from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.parquet import class_names
 from bert_emd_jax.data.rows import column_names, read_rows
 from bert_emd_jax.data.task import SplitFile, Task
@@ -66,6 +68,8 @@ def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
     if config.label_columns and not kind.has_column_per_label:
         having = ", ".join(one.name for one in KINDS.values() if one.has_column_per_label)
         raise UserError(f"--label_columns: not for kind {kind.name}; add --kind {having}, or leave it out")
+    if config.label_separator != "," and not kind.has_column_per_label:
+        raise UserError(f"--label_separator: a text of kind {kind.name} has one label; leave it out")
     if config.label_columns and config.labels:
         raise UserError("--labels and --label_columns: the columns are the labels; leave --labels out")
 

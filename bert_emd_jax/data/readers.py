@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.kinds import LabelCells
+from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.rows import read_rows, text_cell
 from bert_emd_jax.data.task import TFDS, SplitFile, Task, augmented, plain_name
 from bert_emd_jax.data.tfds_source import read_tfds_split, tfds_splits

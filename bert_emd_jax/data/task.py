@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from bert_emd_jax.data.kinds import CLASSIFICATION, Kind, Labels
+from bert_emd_jax.data.kind import Kind, Labels
+from bert_emd_jax.data.kinds import CLASSIFICATION
 from bert_emd_jax.data.rows import Column, plain_number
 from bert_emd_jax.errors import UserError, did_you_mean
 

@@ -10,7 +10,7 @@ import numpy as np
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.kinds import Kind
+from bert_emd_jax.data.kind import Kind
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.task import TFDS, Task
 from bert_emd_jax.data.task_config import TaskConfig
@@ -58,7 +58,8 @@ def task_of(
       model_labels: labels of a trained model; a custom task has these if the flags name none.
     """
     columns = config.columns
-    if model_labels and not (columns.labels or columns.label_columns):
+    has_names = model_kind is None or model_kind.fewest_labels is not None
+    if model_labels and has_names and not (columns.labels or columns.label_columns):
         columns = columns.replace(labels=model_labels)
     return get_task(
         config.task_name,

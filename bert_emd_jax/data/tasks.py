@@ -5,7 +5,7 @@ from typing import Any
 
 from bert_emd_jax.data.custom_task import custom_task
 from bert_emd_jax.data.glue import GLUE_TASKS
-from bert_emd_jax.data.kinds import Kind
+from bert_emd_jax.data.kind import Kind
 from bert_emd_jax.data.task import TFDS, Task, plain_name
 from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError

@@ -1,5 +1,6 @@
 """Distillation: a trainer whose loss is what a student learns from a teacher's layers, and that on a task."""
 
+import abc
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -110,11 +111,11 @@ class LayerTrainer(Trainer):
             method=initial_transport_state(layers, *self._layer_counts) if layers.mapped_costs else None,
         )
 
+    @abc.abstractmethod
     def own_loss(
         self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """This device's share of what is learned beside layers, and its terms; `rows` count all devices."""
-        raise NotImplementedError
 
     def loss(
         self, params: Any, batch: Batch, step: MicroStep

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from bert_emd_jax.data.kinds import Labels
+from bert_emd_jax.data.kind import Labels
 from bert_emd_jax.evaluation.metrics import ScoredRows, drawn_scores
 
 LEVEL = 0.95

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 from scipy import stats
 
-from bert_emd_jax.data.kinds import Kind, Labels
+from bert_emd_jax.data.kind import Kind, Labels
 
 Draws = Int[np.ndarray, "draws rows"]
 """Indices of rows: of every resampled split, or of the split itself as the only draw."""
@@ -68,14 +68,15 @@ class ScoredRows:
         answers, truths = self.kind.answers(self.predictions), self.truths
         right = np.asarray(self.kind.correct(self.predictions, truths))
         if answers.ndim == 1:  # classes
-            one_hot = np.eye(self.predictions.shape[1])
+            one_hot = np.eye(self.predictions.shape[1], dtype=np.float32)
             answers, truths = one_hot[answers], one_hot[truths]
-        return np.concatenate([right[:, None], truths, answers, truths * answers], axis=1, dtype=np.float64)
+        # Counts are whole numbers, which float32 holds up to sixteen million.
+        return np.concatenate([right[:, None], truths, answers, truths * answers], axis=1, dtype=np.float32)
 
     def counts(self, draws: Draws) -> Counts:
         """Counts of labels and answers, of a kind whose labels have names."""
-        times = np.stack([np.bincount(rows, minlength=len(self)) for rows in draws]).astype(np.float64)
-        counts = times @ self._countable
+        times = np.stack([np.bincount(rows, minlength=len(self)) for rows in draws])
+        counts = (times.astype(np.float32) @ self._countable).astype(np.float64)
         true, predicted, both = np.split(counts[:, 1:], 3, axis=1)
         return Counts(times.sum(axis=1), counts[:, 0], true, predicted, both)
 

@@ -14,19 +14,10 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report import tables
-from bert_emd_jax.report.run_reader import (
-    HELD_OUT_LOSS,
-    MetricsCurves,
-    ModelResult,
-    Predictions,
-    Results,
-    TestResults,
-    read_metrics,
-    read_object,
-    read_prediction_table,
-    read_predictions,
-    read_results,
-)
+from bert_emd_jax.report.json_files import read_object
+from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
+from bert_emd_jax.report.predictions_reader import Predictions, read_prediction_table, read_predictions
+from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, ModelResult, Results, TestResults, read_results
 from bert_emd_jax.training.training_config import FinetuneConfig
 
 _TRAINING_PREDICTIONS = {"dev": layout.DEV_PREDICTIONS, "test": layout.TEST_PREDICTIONS}

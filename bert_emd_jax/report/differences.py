@@ -11,7 +11,7 @@ from bert_emd_jax.evaluation.intervals import difference_interval, seeds_interva
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.report import tables
 from bert_emd_jax.report.compared_runs import ComparedRun, Group, Scored
-from bert_emd_jax.report.run_reader import Predictions
+from bert_emd_jax.report.predictions_reader import Predictions
 
 HEAD = ["configuration", "minus", "score", "difference", "95 % over rows", "95 % over seeds", "note"]
 NOTE = (

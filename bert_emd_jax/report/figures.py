@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy.ndimage import maximum_filter1d
 
-from bert_emd_jax.report.run_reader import Curve
+from bert_emd_jax.report.metrics_reader import Curve
 from bert_emd_jax.report.theme import color, layer_color, with_variables
 
 WIDTH, HEIGHT = 400, 250  # SVG user units, about the size of a figure on the page in CSS pixels

@@ -9,7 +9,9 @@ from bert_emd_jax import layout
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Predictions, Results, RunFiles, read_run
+from bert_emd_jax.report.predictions_reader import Predictions
+from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Results
+from bert_emd_jax.report.run_reader import RunFiles, read_run
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, Num
 
-from bert_emd_jax.report.run_reader import Predictions
+from bert_emd_jax.report.predictions_reader import Predictions
 
 _LONGEST_TEXT = 400  # characters
 

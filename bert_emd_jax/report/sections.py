@@ -10,7 +10,10 @@ from markupsafe import Markup
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter, finite
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Curve, Predictions, RunFiles
+from bert_emd_jax.report.metrics_reader import Curve
+from bert_emd_jax.report.predictions_reader import Predictions
+from bert_emd_jax.report.results_reader import HELD_OUT_LOSS
+from bert_emd_jax.report.run_reader import RunFiles
 from bert_emd_jax.runs.layer_mapping import LayerMapping, entropy
 
 GAP_FLOOR = 1e-8  # a logarithmic axis has no 0

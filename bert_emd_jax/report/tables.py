@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS
-from bert_emd_jax.report.run_reader import HELD_OUT_LOSS, Difference, ModelResult, Results, TestResults
+from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Difference, ModelResult, Results, TestResults
 
 ABSENT = "–"
 

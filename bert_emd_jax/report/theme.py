@@ -1,6 +1,6 @@
 """The report's colors: one name per quantity, one color per name on a light page and one on a dark page.
 
-A figure is drawn once. Matplotlib needs a real color, so every name has a placeholder (`color`), which the
+A figure is drawn once. Matplotlib needs a real color, so every name has a stand-in (`color`), which the
 finished SVG replaces by `var(--name)`: the style sheet of the page then decides what the reader sees.
 """
 
@@ -33,17 +33,17 @@ _SHADES = 24  # colors for layers: more are not distinguishable
 
 
 def color(name: str) -> str:
-    """Returns the placeholder of the color `name`, for Matplotlib; a name without a color has "third"."""
+    """Returns the stand-in of the color `name`, for Matplotlib; a name without a color has "third"."""
     return f"#fe00{_NAMES.index(name if name in _COLORS else 'third'):02x}"
 
 
 def layer_color(layer: int, layers: int) -> str:
-    """Returns the placeholder of `layer` (0-based) of `layers`; first and last always get the same colors."""
+    """Returns the stand-in of `layer` (0-based) of `layers`; first and last always get the same colors."""
     return f"#fe01{round(layer * (_SHADES - 1) / max(layers - 1, 1)):02x}"
 
 
 def with_variables(svg: str) -> str:
-    """Returns `svg` with every placeholder replaced by its CSS variable."""
+    """Returns `svg` with every stand-in replaced by its CSS variable."""
 
     def variable(match: re.Match[str]) -> str:
         family, index = match[1], int(match[2], 16)

@@ -14,6 +14,7 @@ from bert_emd_jax.buckets import what_to_install
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError, one_line
+from bert_emd_jax.files import replacing
 from bert_emd_jax.layout import CHECKPOINTS, RUN_CONFIG, TEACHER_OUTPUTS, WRITTEN
 from bert_emd_jax.runs.run_config import RunConfig
 
@@ -67,13 +68,18 @@ class Mirror:
             is_there = (self._place / RUN_CONFIG).exists()
             if is_there and resume and self._is_further():
                 logger.info("fetching the run from %s", self._place)
-                for path in self._here():  # of an earlier part of the run
-                    (self._directory / path).unlink()
-                for path in self._there():
+                there = self._there()
+                for path in there:
                     target = self._directory / path
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with (self._place / path).open("rb") as source, target.open("wb") as file:
+                    with (
+                        replacing(target) as temporary,
+                        (self._place / path).open("rb") as source,
+                        temporary.open("wb") as file,
+                    ):
                         shutil.copyfileobj(source, file)
+                for path in self._here().keys() - set(there):  # of an earlier part of the run
+                    (self._directory / path).unlink()
         except Exception as error:  # every kind of storage raises its own
             raise UserError(f"{flag}: cannot be read ({one_line(error)}){what_to_install(error)}") from error
         if is_there and not (resume or overwrite):

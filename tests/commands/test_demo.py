@@ -6,7 +6,7 @@ from pathlib import Path
 from report import synthetic_run
 
 from bert_emd_jax.commands.demo import table
-from bert_emd_jax.report.run_reader import read_results
+from bert_emd_jax.report.results_reader import read_results
 
 
 def test_every_score_says_split_rows_and_interval(tmp_path: Path):

@@ -6,8 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.kinds import KINDS, LabelCells, kind_of
+from bert_emd_jax.data.kinds import KINDS, kind_of
+from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.readers import read_split
+from bert_emd_jax.data.task_config import TaskConfig
+from bert_emd_jax.data.task_data import task_of
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
@@ -153,6 +156,7 @@ def test_flags_and_tasks_that_disagree(tmp_path):
         ({"kind": "multi_label", "regression": True}, "--regression and --kind multi_label: choose one"),
         ({"kind": "tagging"}, "--kind tagging: is none of classification, regression, multi_label"),
         ({"kind": "multi_label", "label_separator": ""}, "--label_separator"),
+        ({"label_separator": ";"}, "--label_separator: a text of kind classification has one label"),
         (
             {"model_kind": KINDS["regression"], "kind": "multi_label"},
             "--kind multi_label: the model is of kind",
@@ -171,6 +175,16 @@ def test_flags_and_tasks_that_disagree(tmp_path):
     with pytest.raises(UserError, match="--kind regression: CoLA is of kind classification"):
         get_task("cola", regression=True)
     assert get_task("sts-b", regression=True) == get_task("sts-b", kind="regression") == get_task("sts-b")
+
+
+def test_a_regressor_whose_output_has_a_name(tmp_path):
+    """Its name is no label of the task."""
+    (tmp_path / "dev.csv").write_text("text,label\na,0.5\n")
+    config = TaskConfig(data_dir=tmp_path, task_name="custom")
+    task = task_of(config, model_kind=KINDS["regression"], model_labels=("score",))
+    assert (task.kind.name, task.labels) == ("regression", None)
+    task = task_of(config, model_kind=KINDS["multi_label"], model_labels=("joy",))
+    assert (task.kind.name, task.labels) == ("multi_label", ("joy",))
 
 
 def test_the_score_that_chooses_comes_first(tmp_path):

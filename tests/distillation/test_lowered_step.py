@@ -38,8 +38,8 @@ def bert(layers: int, width: int) -> EncoderConfig:
 
 
 @functools.cache
-def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5) -> str:
-    """The module of a bfloat16 step with dropout, before the compiler sees it."""
+def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5, dtype: str = "bfloat16") -> str:
+    """The module of a step with dropout, before the compiler sees it."""
     student, teacher = bert(student_layers, 8), bert(teacher_layers, 12)
     models = (
         LoadedModel(student, initial_params(student, "classifier", 1), None, initial_projection(8, 12, 2)),  # pyright: ignore[reportArgumentType]
@@ -55,10 +55,10 @@ def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5) -> 
         data_dir="d",
         task_name="sst-2",
         output_dir="o",
-        dtype="bfloat16",
+        dtype=dtype,
     )
     trainer = DistillTrainer(config, *models, TaskData(task, rows, rows, (LENGTH,), examples))
-    modules = [SequenceClassifier(model.config, jax.numpy.bfloat16, scan=True) for model in models]
+    modules = [SequenceClassifier(model.config, jax.numpy.dtype(dtype), scan=True) for model in models]
     trainer.student_module, trainer.teacher_module = modules
     constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
     ids = np.ones((1, ROWS, LENGTH), np.int32)
@@ -122,3 +122,17 @@ def test_states_and_scores_stay_in_bfloat16(platform):
     ]
     # Each for the sum of squares alone, into which the compiler takes the conversion.
     assert len(converted) <= 2
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_float16_is_lowered_with_its_loss_scale(platform):
+    module = lowered(platform, dtype="float16")
+    dots = [line for line in module.splitlines() if "stablehlo.dot_general" in line]
+    assert sum("f16>" in line and "bf16>" not in line for line in dots) > len(dots) / 2
+    assert not any("bf16" in line for line in dots)
+    # The scale is a scalar of the state that comes in and goes out.
+    signature = next(line for line in module.splitlines() if "func.func public @main" in line)
+    arguments, results = signature.split("->")
+    scalars = [side.count("tensor<f32>") for side in (arguments, results)]
+    plain = next(line for line in lowered(platform).splitlines() if "func.func public @main" in line)
+    assert scalars[0] == plain.split("->")[0].count("tensor<f32>") + 1

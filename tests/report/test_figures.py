@@ -18,7 +18,7 @@ from bert_emd_jax.report.figures import (
     thin,
 )
 from bert_emd_jax.report.heatmaps import Cell
-from bert_emd_jax.report.run_reader import Curve
+from bert_emd_jax.report.metrics_reader import Curve
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import entropy
 

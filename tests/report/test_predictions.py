@@ -17,7 +17,7 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluate import write_predictions
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.report.predictions import agreement, confusion, notable_examples
-from bert_emd_jax.report.run_reader import read_prediction_table, read_predictions
+from bert_emd_jax.report.predictions_reader import read_prediction_table, read_predictions
 from bert_emd_jax.report.tables import flags_by_source
 
 LABELS = ("negative", "positive")

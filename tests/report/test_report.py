@@ -13,7 +13,7 @@ from report import synthetic_run
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report import write_report
-from bert_emd_jax.report.run_reader import Difference
+from bert_emd_jax.report.results_reader import Difference
 from bert_emd_jax.report.tables import difference_text
 
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{0}$"

@@ -34,6 +34,7 @@ class Bucket(MemoryFileSystem):
 def bucket(monkeypatch):
     monkeypatch.setitem(_registry, "gcs", Bucket)
     Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
     backend.fsspec_backend._get_filesystem.cache_clear()
     yield Bucket()
     backend.fsspec_backend._get_filesystem.cache_clear()
@@ -123,3 +124,21 @@ def test_a_run_goes_on_from_its_copy(tmp_path, task_dir, tiny_model_dir, bucket,
         jax.tree.leaves(copied.params), jax.tree.leaves(load_model(output).params), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("steps_there", [3, 5, 9])
+def test_a_copy_that_is_further_replaces_what_is_here(tmp_path, bucket, steps_there):
+    """The run has gone on on another machine, or not, since it was on this one."""
+    here, there = (
+        {"metrics.jsonl": "old", "checkpoints__5__state": "5", "checkpoints__4__state": "4"},
+        "b/run",
+    )
+    write(tmp_path / "run", **here, **{"run_config.json": "{}", "notes.txt": "mine"})
+    bucket.pipe({f"/{there}/{name}": b"new" for name in ("run_config.json", "metrics.jsonl")})
+    bucket.pipe(f"/{there}/checkpoints/{steps_there}/state", b"new")
+    Mirror(tmp_path / "run", f"gs://{there}").prepare(resume=True, overwrite=False)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if any(path.iterdir())}
+    is_further = steps_there > 5
+    assert checkpoints == ({str(steps_there)} if is_further else {"4", "5"})
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ("new" if is_further else "old")

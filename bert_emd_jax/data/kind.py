@@ -1,0 +1,177 @@
+"""What a kind of task says of its labels: in files, in training and afterwards. `data.kinds` has them."""
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+
+from bert_emd_jax.data.label_cells import LabelCells
+from bert_emd_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from bert_emd_jax.data.task import Task
+
+Labels = tuple[str, ...] | None
+"""The names of a task's labels in the order of the logits; None if labels are numbers."""
+
+
+class Prediction(NamedTuple):
+    """A label that a model gives a text, and its probability."""
+
+    label: str
+    probability: float
+
+
+class Kind(abc.ABC):
+    """What differs between tasks on whole texts.
+
+    Truths [rows, …] are labels as numbers. Predictions [rows, …] are the probabilities or values that logits
+    [rows, outputs] stand for, and answers what a model says with them, comparable with truths.
+
+    Attributes:
+      name: for `--kind`, results and messages.
+      about: what a model of this kind does, after "gives".
+      problem_type: what transformers calls the meaning of such logits in `config.json`.
+      metrics: the scores that every such task has; the first chooses the best step if the task names none.
+      label_metrics: scores of one label, chosen as `f1_LABEL`.
+      methods: what such a model in Python can do, see `api.Model`.
+      figures: what the report draws of the predictions, by the names that `report.html` knows.
+      has_column_per_label: labels may stand in columns of their own (`--label_columns`).
+      fewest_labels: how many labels a task has at least; None if labels have no names.
+      output_name: what a model gives each label.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    problem_type: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    label_metrics: ClassVar[tuple[str, ...]] = ()
+    methods: ClassVar[tuple[str, ...]] = ("predict", "logits")
+    figures: ClassVar[tuple[str, ...]] = ()
+    has_column_per_label: ClassVar[bool] = False
+    fewest_labels: ClassVar[int | None] = None
+    output_name: ClassVar[str] = "probability"
+
+    def fits(self, problem_type: str, outputs: int) -> bool:
+        """Whether a classifier whose config says so is of this kind."""
+        return problem_type == self.problem_type and outputs >= (self.fewest_labels or 1)
+
+    def outputs(self, labels: Labels) -> int:
+        """How many logits a text has."""
+        return 1 if labels is None else len(labels)
+
+    # In files
+
+    def is_missing(self, cells: LabelCells, labels: Labels) -> bool:
+        """Whether a row of a test split has no label."""
+        return all(value is None for value in cells.values)
+
+    def names(self, cells: LabelCells, separator: str) -> list[str]:
+        """The names of labels in a row, of which a task's labels are inferred."""
+        return [cells.name()]
+
+    @abc.abstractmethod
+    def truth(self, cells: LabelCells, task: "Task") -> Any:
+        """A row's label as a number or numbers. Raises UserError, with file and line, if it is none."""
+
+    @abc.abstractmethod
+    def truths(self, rows: Sequence[Any]) -> Num[np.ndarray, "rows ..."]:
+        """The labels of all rows as an array."""
+
+    def are_fillers(self, rows: Sequence[Any]) -> bool:
+        """Whether the labels of a test split only fill its column."""
+        return False
+
+    @abc.abstractmethod
+    def text(self, answer: Any, labels: Labels) -> str:
+        """A row's answer or truth as a table's cell."""
+
+    @abc.abstractmethod
+    def json(self, answer: Any, labels: Labels) -> Any:
+        """The same as a JSON value."""
+
+    @abc.abstractmethod
+    def read(self, value: Any, labels: Labels) -> Any:
+        """The answer or truth that `text` or `json` has written. Raises ValueError or TypeError."""
+
+    # In training
+
+    @abc.abstractmethod
+    def hard_loss(
+        self, logits: Float[Any, "batch outputs"], truths: Num[Any, "batch ..."]
+    ) -> Float[Any, " batch"]:
+        """The loss against the true labels."""
+
+    @abc.abstractmethod
+    def soft_loss(
+        self,
+        student_logits: Float[Any, "batch outputs"],
+        teacher_logits: Float[Any, "batch outputs"],
+        temperature: float,
+    ) -> Float[Any, " batch"]:
+        """The loss against a teacher's predictions."""
+
+    # Afterwards
+
+    @abc.abstractmethod
+    def predictions(self, logits: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
+        """Probabilities [rows, labels] or values [rows]; float64, for float32 logits too."""
+
+    @abc.abstractmethod
+    def answers(self, predictions: Float[np.ndarray, "rows ..."]) -> Num[np.ndarray, "rows ..."]:
+        """What a model says of every row, as truths are."""
+
+    @abc.abstractmethod
+    def certain(self, truths: Num[np.ndarray, "rows ..."], labels: Labels) -> Float[np.ndarray, "rows ..."]:
+        """The predictions of a model that knows the truth."""
+
+    def correct(
+        self, predictions: Float[np.ndarray, "rows ..."], truths: Num[np.ndarray, "rows ..."]
+    ) -> Bool[np.ndarray, " rows"] | None:
+        """Which rows are answered as they should be; None if answers are more or less right."""
+        same = self.answers(predictions) == truths
+        return same.reshape(len(same), -1).all(axis=1)
+
+    def distances(
+        self, a: Float[np.ndarray, "rows ..."], b: Float[np.ndarray, "rows ..."]
+    ) -> Float[np.ndarray, " rows"]:
+        """How far two models' predictions are apart."""
+        return np.abs(a - b).reshape(len(a), -1).sum(axis=1)
+
+    @abc.abstractmethod
+    def shown(self, prediction: Any, labels: Labels) -> str:
+        """One row's prediction, for a reader."""
+
+
+class LabellingKind(Kind):
+    """A kind whose models give texts labels, which have names and scores of their own."""
+
+    label_metrics = ("precision", "recall", "f1")
+    methods = ("predict", "classify", "logits")
+
+    @abc.abstractmethod
+    def given(self, prediction: Float[np.ndarray, " labels"], labels: Labels) -> list[Prediction]:
+        """The labels that a text is given, the most probable first."""
+
+    @abc.abstractmethod
+    def decided(self, prediction: Float[np.ndarray, " labels"], labels: Labels) -> Any:
+        """What `classify` says of a text."""
+
+    def shown(self, prediction: Any, labels: Labels) -> str:
+        return ", ".join(
+            f"{label} {100 * probability:.0f}\N{NO-BREAK SPACE}%"
+            for label, probability in self.given(prediction, labels)
+        )
+
+    def index(self, cells: LabelCells, name: str, task: "Task") -> int:
+        """The index of a label by its name, or by another spelling of it; UserError for another name."""
+        index = task.label_index(name)
+        if index is None:
+            assert task.labels is not None
+            known = ", ".join(task.labels[:12]) + (", …" if len(task.labels) > 12 else "")
+            raise UserError(
+                f"{cells.where}: unknown label {name[:80]!r}; {task.name} has {known}; correct the row"
+            )
+        return index
