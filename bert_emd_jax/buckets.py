@@ -46,27 +46,32 @@ def what_to_install(error: Exception) -> str:
     return "" if missing is None else f"; pip install {extras[missing]} brings what that needs"
 
 
-def local_copy(path: Path | str) -> Path:
+def local_copy(path: Path | str, without: tuple[str, ...] = ()) -> Path:
     """Returns a path on this machine: itself, or where a file or directory of a bucket has been fetched to.
 
     What is here already, and has not changed there, is not fetched again; what broke off is continued.
+
+    Args:
+      without: directories below a directory that are left there.
 
     Raises:
       UserError: there is nothing, or it cannot be reached.
     """
     url = url_of(path)
-    return Path(path) if url is None or not is_bucket(url) else _fetched(url)
+    return Path(path) if url is None or not is_bucket(url) else _fetched(url, without)
 
 
 @functools.cache
-def _fetched(url: str) -> Path:
+def _fetched(url: str, without: tuple[str, ...] = ()) -> Path:
     """Fetches once per process; processes of one machine wait for each other."""
     directory = place_on_disk(url, "fetched")
     try:
         import fsspec
 
         system, root = fsspec.core.url_to_fs(url)
-        found = _files(system, root)
+        found = {
+            name: info for name, info in _files(system, root).items() if name.split("/")[0] not in without
+        }
     except Exception as error:  # every kind of storage raises its own
         raise UserError(f"{url}: cannot be read ({one_line(error)}){what_to_install(error)}") from error
     if not found:

@@ -201,8 +201,12 @@ def test_a_run_from_bucket_to_bucket(bucket, tmp_path, task_dir, tiny_model_dir,
     buckets._fetched.cache_clear()
     assert finetune.main(flags) == 0
     assert json.loads(bucket.cat("/b/run/eval_results.json")) == results
+    before = len(Bucket.opened)
     flags = ["--student_model", "gs://b/run", "--data_dir", "gs://b/data", "--task_name", "custom"]
     assert evaluate.main([*flags, "--output_dir", str(tmp_path / "scores"), "--max_seq_length", "16"]) == 0
+    opened = {path.split("/")[3] for path in Bucket.opened[before:] if path.startswith("/b/run/")}
+    assert "params" in opened  # and nothing of a run that a model does not need
+    assert not {"checkpoints", "pytorch", "tensorboard"} & opened
     accuracy = results["student"]["metrics"]["accuracy"]
     assert f"accuracy: {accuracy:.4f}" in capsys.readouterr().out
     backend.fsspec_backend._get_filesystem.cache_clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, tensorflow_index
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.layout import CHECKPOINTS, CONFIG, PYTORCH, TENSORBOARD
 from bert_emd_jax.local_paths import require_local
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def resolve_model(name_or_path: Path | str) -> Path:
       UserError: neither a path nor a model of the hub, or the hub is not reachable.
     """
     require_local(name_or_path, takes_buckets=True)
-    path = local_copy(name_or_path)
+    path = local_copy(name_or_path, without=(CHECKPOINTS, TENSORBOARD, PYTORCH))
     if path.exists() or tensorflow_index(path) is not None:
         return path
     name = str(name_or_path)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SHOWN_SCORES = 3
+
 
 def directory_of(config: "TrainingConfig", program: str) -> RunDirectory:
     """The output directory of a run of a program."""
@@ -202,7 +204,8 @@ class Run:
         epoch = step / self._per_epoch
         row = {"epoch": epoch, **metrics, "primary": trainer.primary_metric, "best": best}
         self._log.write("eval", step, row)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        # The deciding one is the first.
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:_SHOWN_SCORES])
         logger.info(
             "step %d/%d (epoch %.2f): %s%s", step, self._last, epoch, shown, " (best)" if best else ""
         )
