@@ -48,11 +48,11 @@ STACK_lowest := --resolution lowest-direct "protobuf>=6.31.1"
 STACK_colab := --constraint constraints/colab.txt
 STACK_newest := --upgrade
 TESTS_lowest := $(FAST_TESTS)
-TESTS_colab := $(JAX_TESTS)
+TESTS_colab := $(JAX_TESTS) tests/test_notebook.py
 TESTS_newest := $(JAX_TESTS)
 
 test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv
-	UV_PYTHON_DOWNLOADS=never .venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-$*
+	UV_PYTHON_DOWNLOADS=never .venv-uv/bin/uv venv --quiet --clear --seed --python $(PYTHON) .venv-$*
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
 	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(TESTS_$*)
@@ -79,8 +79,9 @@ docs: $(VENV)/.installed-docs
 
 wheel: $(VENV)/.installed
 	rm -rf dist
-	$(PIP) build
+	$(PIP) build twine
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

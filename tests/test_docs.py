@@ -33,7 +33,7 @@ COMMANDS = {
 }
 # Flags of other programs, and of ours in benchmarks/, that the pages mention.
 FOREIGN_FLAGS = re.compile(
-    r"--(worker|command|zone|nodes|ntasks|gpus|signal|requeue|open|depth|xla_|out_file|logdir|constraint|delete|help)"
+    r"--(location|project|build|spot|guaranteed|xla_|out_file|logdir|constraint|inplace|quiet|delete|help)"
 )
 
 

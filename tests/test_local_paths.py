@@ -1,13 +1,23 @@
 """Paths into buckets are refused, by every program and from Python, before anything is written."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from fsspec.registry import _registry
 
 import bert_emd_jax
 from bert_emd_jax.commands import convert, distill, pretrain_data
 from bert_emd_jax.local_paths import require_local
 from bert_emd_jax.training.training_config import FinetuneConfig
+
+
+@pytest.fixture(autouse=True)
+def _no_package_for_buckets(monkeypatch):
+    """As after `pip install bert_emd_jax` without an extra."""
+    for name in ("gs", "gcs"):
+        monkeypatch.delitem(_registry, name, raising=False)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
 
 
 @pytest.mark.parametrize(

@@ -1,119 +1,155 @@
-"""Every cell of the example notebook, in order, on a tiny model and some rows."""
+"""The example notebook: its forms filled in for a tiny model and task, every cell run by a real kernel."""
 
 import ast
+import importlib.util
 import json
-import random
-import shutil
+import re
 import sys
+import types
+import zipfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+from IPython.core.inputtransformer2 import TransformerManager
+
+import bert_emd_jax
+from bert_emd_jax.data.kinds import KINDS
+from bert_emd_jax.data.tasks import TASK_NAMES
+
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "bert_emd_colab.ipynb"
+FIELD = re.compile(r"^(?P<name>[A-Z_]+) = (?P<value>.+?)  # @param (?P<form>.+)$", re.M)
 
 
-def code_cells() -> list[str]:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+def notebook() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def run_cell(source: str, names: dict) -> object:
-    """Runs a cell as a notebook does; returns the value of the expression that it ends with, if it does."""
-    statements = ast.parse(source).body
-    last = statements.pop() if isinstance(statements[-1], ast.Expr) else None
-    exec(compile(ast.Module(statements, []), NOTEBOOK.name, "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names)
+def code_of(cell_id: str) -> str:
+    return next(cell.source for cell in notebook().cells if cell.id == cell_id)
 
 
-def test_it_is_a_clean_notebook():
-    """What nbformat's schema asks for, and no bulky outputs."""
-    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in notebook["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in notebook["cells"]:
-        expected = {"cell_type", "id", "metadata", "source"}
-        if cell["cell_type"] == "code":
-            expected |= {"execution_count", "outputs"}
-        assert set(cell) == expected
-    assert NOTEBOOK.stat().st_size < 150_000
-
-
-def test_it_runs(tmp_path, tiny_model_dir, monkeypatch, capsys):
-    from bert_emd_jax.commands import demo_assets
-    from bert_emd_jax.devices.machine import machine
-    from bert_emd_jax.evaluation.model_cost import Latency
-    from bert_emd_jax.training import dry_run, task_evaluation
-
-    model = tiny_model_dir("start", num_hidden_layers=2, id2label=None)
-    words = {"negative": ["dull", "bad", "sad", "long"], "positive": ["good", "great", "funny", "fine"]}
-    rng = random.Random(0)
-    rows = [
-        (f"the {' '.join(rng.choices(words[label], k=rng.randint(1, 6)))} film", label)
-        for label in ("negative", "positive")
-        for _ in range(130)
-    ]
-    rng.shuffle(rows)
-    monkeypatch.setattr(
-        demo_assets, "unpack_minilm", lambda directory: shutil.copytree(model / "pytorch", directory)
+def filled_in(source: str, **fields: Any) -> str:
+    """What Colab's form does to a cell: other values in the lines of its fields."""
+    return FIELD.sub(
+        lambda field: f"{field['name']} = {fields.get(field['name'], ast.literal_eval(field['value']))!r}",
+        source,
     )
-    monkeypatch.setattr(demo_assets, "rotten_tomatoes", lambda: rows)
-    # Half of the time would go into compiling what is measured; the tests of both do so.
-    monkeypatch.setattr(dry_run, "_measured", lambda *_: {"memory": 10**9, "seconds_per_step": {32: 1.0}})
-    monkeypatch.setattr(
-        task_evaluation,
-        "measure_latency",
-        lambda models, _: Latency({name: {"1": 1.0} for name in models}, 8, machine("cpu", None)),
+
+
+def run(source: str, names: dict[str, Any]) -> None:
+    exec(TransformerManager().transform_cell(source), names)
+
+
+def test_it_is_a_notebook_whose_forms_offer_what_there_is():
+    nbformat.validate(notebook())
+    fields = {field["name"]: field for cell in notebook().cells for field in FIELD.finditer(cell.source)}
+    assert ast.literal_eval(fields["SOURCE"]["value"]) == ""  # never a name that pip would look for
+    for field in fields.values():
+        form, value = field["form"], ast.literal_eval(field["value"])
+        if form.startswith("["):
+            assert value in json.loads(form)
+        else:
+            assert {"string": str, "integer": int, "boolean": bool}[form.split('"')[1]] is type(value)
+    tasks = json.loads(fields["TASK"]["form"])
+    assert sorted(name.upper() for name in tasks[2:]) == sorted(
+        name.upper() for name in TASK_NAMES if name not in ("custom", "AX")
     )
-    monkeypatch.setenv("BERT_EMD_SMOKE", "1")
-    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    assert json.loads(fields["KIND"]["form"]) == sorted(KINDS)
+
+
+def test_pictures_are_shown_before_anything_is_run():
+    """A preview of the file has the outputs of a real run, without what a page cannot hold."""
+    cells = {cell.id: cell for cell in notebook().cells if cell.cell_type == "code"}
+    for name in ("mapping-end", "mapping-first", "weights"):
+        assert any("image/png" in output.get("data", {}) for output in cells[name].outputs), name
+    assert "accuracy" in cells["scores"].outputs[0].text
+    assert cells["report"].outputs == []
+    assert not [output for cell in cells.values() for output in cell.outputs if output.output_type == "error"]
+    assert NOTEBOOK.stat().st_size < 400_000
+
+
+def test_it_runs_and_running_it_again_trains_nothing(tmp_path, tiny_model_dir, task_dir):
+    fields = {
+        **{"TASK": "my files", "FILES": str(task_dir), "MODEL": str(tiny_model_dir("start") / "pytorch")},
+        **{"STUDENT_EPOCHS": 1, "MAX_SEQ_LENGTH": 16, "RUN": "run", "TEXT": "the film is good"},
+    }
+    executed = notebook()
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.source = filled_in(cell.source, **fields)
+            cell.outputs = []
+    # Without the long cells in between, "Run all" after a disconnect.
+    last = next(index for index, cell in enumerate(executed.cells) if cell.id == "distil")
+    client = nbclient.NotebookClient(
+        executed, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    with client.setup_kernel():
+        for index, cell in enumerate(executed.cells):
+            client.execute_cell(cell, index)
+        outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
+        student = tmp_path / "run" / "student"
+        results = json.loads((student / "eval_results.json").read_text())
+        logged = (student / "metrics.jsonl").read_bytes()
+        again = nbformat.from_dict(executed)
+        for index, cell in enumerate(again.cells[: last + 1]):
+            client.execute_cell(cell, index)
+
+    assert (student / "metrics.jsonl").read_bytes() == logged
+    assert json.loads((student / "eval_results.json").read_text()) == results
+    assert (results["teacher"]["layers"], results["student"]["layers"]) == (4, 2)
+    assert f"{results['test']['student']['metrics']['accuracy']:.3f}" in outputs["scores"][0].text
+    for name in ("mapping-end", "mapping-first", "weights"):
+        assert any("image/png" in output.get("data", {}) for output in outputs[name]), name
+    assert outputs["arrays"][0].text.count("of its mass goes to teacher layer") == 2
+    assert "srcdoc" in outputs["report"][-1].data["text/html"]
+    model = bert_emd_jax.load(student)
+    assert outputs["use"][-1].data["text/plain"] == repr(model.classify(["the film is good"])[0])
+    with zipfile.ZipFile(tmp_path / "run" / "student.zip") as archive:
+        assert {"config.json", "model.safetensors", "vocab.txt"} <= set(archive.namelist())
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+        said = "".join(output.text for output in outputs["torch"] if output.get("name") == "stdout")
+        assert float(said.rpartition(":")[2]) < 1e-5
+
+
+class Shell:
+    """Stands for IPython, which would install."""
+
+    def __init__(self):
+        self.lines = []
+
+    def run_line_magic(self, name, line):
+        self.lines.append(f"{name} {line}")
+
+
+def test_an_empty_source_is_said_and_a_given_one_installed_beside_the_jax_there_is(tmp_path, monkeypatch):
+    shell, real = Shell(), importlib.util.find_spec
     monkeypatch.chdir(tmp_path)
-
-    names: dict = {"__name__": "__main__"}
-    shown = [value for source in code_cells() if (value := run_cell(source, names)) is not None]
-    said = capsys.readouterr().out
-
-    run = tmp_path / "bert_emd_run" / "student"
-    results = json.loads((run / "eval_results.json").read_text())
-    assert json.loads(json.dumps(names["results"])) == results
-    assert (results["teacher"]["layers"], results["student"]["layers"]) == (2, 1)
-    steps = -(-60 // 32)  # 260 rows, of which 200 are held out
-    assert names["plan"]["steps"] == results["best_step"] == steps
-    assert (run / "report.html").is_file()
-    command = json.loads((run / "run_config.json").read_text())["command_line"]
-    assert command[:3] == ["run_distill.py", "--output_dir", "bert_emd_run/student"]
-
-    # The predictions that the run left are those of the model that it left.
-    rows_left = [json.loads(line) for line in (run / "dev_predictions.jsonl").read_text().splitlines()]
-    predicted = names["student"].predict([row["text"] for row in rows_left])
-    np.testing.assert_allclose([row["student"] for row in rows_left], predicted, atol=2e-6)
-    found = [results["labels"][int(row.argmax())] for row in predicted]
-    accuracy = np.mean([label == row["label"] for label, row in zip(found, rows_left, strict=True)])
-    assert accuracy == pytest.approx(results["student"]["metrics"]["accuracy"])
-
-    last, first, weights = shown
-    with np.load(run / "layer_mapping.npz") as mapping:
-        for figure, moment in ((last, -1), (first, 0)):
-            images = [axes.images[0].get_array() for axes in figure.axes]
-            for side, image in zip(("attention", "hidden"), images, strict=True):
-                np.testing.assert_allclose(image, mapping[f"{side}_flow"][moment], atol=1e-7)
-        lines = [line.get_ydata()[-1] for axes in weights.axes for line in axes.lines]
-        ends = [
-            mapping[f"{side}_{owner}_weights"][-1]
-            for side in ("attention", "hidden")
-            for owner in ("student", "teacher")
-        ]
-        np.testing.assert_allclose(lines, np.concatenate(ends), atol=1e-7)
-    assert last._repr_png_().startswith(b"\x89PNG")
-    assert said.count("of its mass goes to teacher layer") == 1
-    assert all(sentence in said for sentence in names["sentences"])
-    if names["difference"] is not None:
-        assert names["difference"] < 1e-5
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bert_emd_jax" else real(name)
+    )
+    source = code_of("install")
+    with pytest.raises(SystemExit, match="SOURCE is empty"):
+        run(source, {"get_ipython": lambda: shell})
+    assert shell.lines == []
+    run(filled_in(source, SOURCE="git+https://host/repository"), {"get_ipython": lambda: shell})
+    assert shell.lines == ["pip install --quiet $SOURCE --constraint kept.txt"]  # IPython puts SOURCE in
+    kept = (tmp_path / "kept.txt").read_text()
+    assert f"jax=={importlib.metadata.version('jax')}\n" in kept
+    assert "orbax-checkpoint==" in kept
 
 
-@pytest.mark.parametrize("parts", ["pypi", "hub"])
-def test_the_choice_is_one_line(parts):
-    choices = [line for cell in code_cells() for line in cell.splitlines() if line.startswith("PARTS")]
-    assert len(choices) == 1
-    assert f'"{parts}"' in choices[0]
+def test_work_is_on_drive_if_that_is_ticked(tmp_path, task_dir, monkeypatch):
+    mounted = []
+    drive = types.SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
+    names: dict[str, Any] = {"Path": Path}
+    run(filled_in(code_of("choose"), DRIVE=True, TASK="my files", PAIR_COLUMN="other", RUN="mine"), names)
+    run(code_of("prepare"), names)
+    assert mounted == ["/content/drive"]
+    assert names["work"] == Path("/content/drive/MyDrive/mine")
+    assert names["task"]["text_pair_column"] == "other"

@@ -102,3 +102,38 @@ def test_no_upper_bound_replaces_a_jax_that_is_there():
         assert {bound.operator for bound in requirement.specifier} <= {">="}, text
     for extra in ("cuda", "tpu"):
         assert project["optional-dependencies"][extra] == [f"jax[{extra}]"]
+
+
+def test_one_setting_says_where_the_project_is(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import repository
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    # What is written is what there is, and nothing is promised while there is none.
+    assert repository.with_badges(readme, repository.repository()) == readme
+    url = "https://github.com/someone/some-name"
+    published = repository.with_badges(readme, url)
+    assert published.count("](https://github.com/someone/some-name") == 2
+    assert "github/someone/some-name/blob/main/examples/bert_emd_colab.ipynb" in published
+    assert repository.with_badges(repository.with_badges(published, None), url) == published
+    with_urls = repository.with_urls(text, url)
+    assert tomllib.loads(with_urls)["project"]["urls"]["Repository"] == url
+    assert tomllib.loads(with_urls)["project"]["name"] == "bert_emd_jax"
+    assert repository.with_urls(with_urls, url) == with_urls
+    for wrong in ("someone/some-name", "https://github.com/", f"{url}/tree/main"):
+        with pytest.raises(SystemExit, match="not an address"):
+            repository.main(wrong)
+
+
+def test_what_pypi_shows_has_no_link_that_leads_nowhere(monkeypatch):
+    """Links of README.md into the repository mean nothing there."""
+    import setuptools
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **values: given.update(values))
+    exec(compile((ROOT / "setup.py").read_text(), ROOT / "setup.py", "exec"), {"__file__": ROOT / "setup.py"})
+    links = re.findall(r"\]\(([^)]+)\)", given["long_description"])
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert "BERT-EMD" in given["long_description"]

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy import stats
 
 from bert_emd_jax.data.kind import Kind, Labels
 
@@ -172,9 +171,9 @@ def _pearson(scored: ScoredRows, draws: Draws) -> PerDraw:
 
 
 def _spearman(scored: ScoredRows, draws: Draws) -> PerDraw:
-    return _correlation(
-        *(stats.rankdata(side[draws], axis=1) for side in (scored.predictions, scored.truths))
-    )
+    from scipy.stats import rankdata  # takes most of a second to import
+
+    return _correlation(*(rankdata(side[draws], axis=1) for side in (scored.predictions, scored.truths)))
 
 
 def _correlation(a: Float[np.ndarray, "draws rows"], b: Float[np.ndarray, "draws rows"]) -> PerDraw:

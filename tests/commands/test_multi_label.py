@@ -16,7 +16,10 @@ LABELS = ("bad", "good", "short")
 
 
 def write_sets(directory, rows_of=(("train", 160), ("dev", 16), ("test", 16)), *, columns=False):
-    """Texts of good or bad sentences, of both or of none, and whether they are short."""
+    """Texts of good or bad sentences, of both or of none, and whether they say that they are short.
+
+    All are equally long: one padded length, compiled once.
+    """
     rng = np.random.default_rng(0)
     directory.mkdir()
     for split, count in rows_of:
@@ -26,7 +29,8 @@ def write_sets(directory, rows_of=(("train", 160), ("dev", 16), ("test", 16)), *
             parts = [rng.choice(SENTENCES[label].split("|")) for label in ("good", "bad") if has[label]] or [
                 "the plot"
             ]
-            text = " ".join(parts if has["short"] else ["the movie is long and long and long", *parts])
+            words = [*" ".join(parts).split(), "short" if has["short"] else "long"]
+            text = " ".join([*words, *["the"] * (18 - len(words))])
             cells = (
                 [str(int(has[label])) for label in LABELS]
                 if columns
@@ -45,7 +49,7 @@ def sets(tmp_path):
 def test_finetune_distill_evaluate(tmp_path, sets, tiny_model_dir, capsys):
     start = tiny_model_dir("start", num_labels=2)
     teacher, student, scores = tmp_path / "teacher", tmp_path / "student", tmp_path / "scores"
-    kind, learning = ("--kind", "multi_label"), ("--learning_rate", 5e-3, "--num_train_epochs", 20)
+    kind, learning = ("--kind", "multi_label"), ("--learning_rate", 5e-3, "--num_train_epochs", 24)
     assert finetune.main(train_flags(sets, teacher, "--bert_model", start, *kind, *learning)) == 0
     results = json.loads((teacher / "eval_results.json").read_text())
     assert (results["kind"], results["labels"], results["primary_metric"]) == (

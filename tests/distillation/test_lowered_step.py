@@ -1,8 +1,13 @@
-"""The whole step as it is lowered for a GPU or TPU, read on a CPU: nothing that is known to be slow there."""
+"""The whole step as it is lowered for a GPU or TPU, read on a CPU: nothing that is known to be slow there.
+
+And what it exchanges between devices, as it is compiled for several.
+"""
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -37,9 +42,10 @@ def bert(layers: int, width: int) -> EncoderConfig:
     )
 
 
-@functools.cache
-def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5, dtype: str = "bfloat16") -> str:
-    """The module of a step with dropout, before the compiler sees it."""
+def step_on(
+    devices: int, student_layers: int = 3, teacher_layers: int = 5, dtype: str = "bfloat16", scan: bool = True
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A step with dropout over so many devices, ROWS rows on each, and its arguments."""
     student, teacher = bert(student_layers, 8), bert(teacher_layers, 12)
     models = (
         LoadedModel(student, initial_params(student, "classifier", 1), None, initial_projection(8, 12, 2)),  # pyright: ignore[reportArgumentType]
@@ -58,22 +64,28 @@ def lowered(platform: str, student_layers: int = 3, teacher_layers: int = 5, dty
         dtype=dtype,
     )
     trainer = DistillTrainer(config, *models, TaskData(task, rows, rows, (LENGTH,), examples))
-    modules = [SequenceClassifier(model.config, jax.numpy.dtype(dtype), scan=True) for model in models]
+    modules = [SequenceClassifier(model.config, jax.numpy.dtype(dtype), scan=scan) for model in models]
     trainer.student_module, trainer.teacher_module = modules
     constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
-    ids = np.ones((1, ROWS, LENGTH), np.int32)
+    ids = np.ones((1, devices * ROWS, LENGTH), np.int32)
     batch = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
     batch |= {"labels": ids[:, :, 0], "weights": ids[:, :, 0].astype(np.float32)}
-    everywhere = jax.sharding.PartitionSpec()
+    everywhere, rows_of_each = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(None, DEVICES)
     step = jax.shard_map(
         trainer.update,
-        mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), (DEVICES,)),
-        in_specs=everywhere,
+        mesh=jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DEVICES,)),
+        in_specs=(everywhere, everywhere, rows_of_each),
         out_specs=everywhere,
         check_vma=False,
     )
-    exported = jax.export.export(jax.jit(step), platforms=[platform])
-    return exported(trainer.initial_state(), constants, batch).mlir_module()
+    return jax.jit(step), (trainer.initial_state(), constants, batch)
+
+
+@functools.cache
+def lowered(platform: str, **options: Any) -> str:
+    """The module of a step on one device, before the compiler sees it."""
+    step, arguments = step_on(1, **options)
+    return jax.export.export(step, platforms=[platform])(*arguments).mlir_module()
 
 
 def operations(platform: str, name: str, **layers: int) -> list[str]:
@@ -136,3 +148,20 @@ def test_float16_is_lowered_with_its_loss_scale(platform):
     scalars = [side.count("tensor<f32>") for side in (arguments, results)]
     plain = next(line for line in lowered(platform).splitlines() if "func.func public @main" in line)
     assert scalars[0] == plain.split("->")[0].count("tensor<f32>") + 1
+
+
+COLLECTIVES = r"all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
+
+
+def test_devices_exchange_the_gradient_and_little_more():
+    """Sums of one gradient, of the costs and of some counts."""
+    step, arguments = step_on(8, dtype="float32", scan=False)
+    compiled = step.lower(*arguments).compile().as_text()
+    exchanged = re.findall(rf"= (\(.*?\)|\S+) ({COLLECTIVES})(?:-start)?\(", compiled)
+    assert exchanged
+    assert {name for _, name in exchanged} == {"all-reduce"}
+    shapes = re.findall(r"(\w+)\[([\d,]*)\]", " ".join(shape for shape, _ in exchanged))
+    assert {kind for kind, _ in shapes} <= {"f32", "s32", "u32", "pred"}
+    numbers = sum(int(np.prod([int(size) for size in shape.split(",") if size])) for _, shape in shapes)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))
+    assert parameters <= numbers <= parameters + 200

@@ -32,7 +32,7 @@ def test_the_intervals_are_those_of_scipy():
         (difference_interval("accuracy", [scored(BINARY)], [scored(OF_TEACHER)], None), difference),
     ):
         theirs = stats.bootstrap(
-            (np.arange(150),), statistic, method="percentile", n_resamples=20_000, rng=0
+            (np.arange(150),), statistic, method="percentile", n_resamples=20_000, random_state=0
         ).confidence_interval
         np.testing.assert_allclose(ours, theirs, atol=0.015)  # a thousand draws
         assert ours[0] < ours[1]
@@ -51,7 +51,7 @@ def test_several_models_count_by_their_mean_score():
     models = [BINARY, OF_TEACHER]
     right = np.mean([logits.argmax(1) == CLASSES for logits in models], axis=0)
     apart = right - (BINARY.argmax(1) == CLASSES)
-    theirs = stats.bootstrap((apart,), np.mean, method="percentile", n_resamples=20_000, rng=0)
+    theirs = stats.bootstrap((apart,), np.mean, method="percentile", n_resamples=20_000, random_state=0)
     ours = difference_interval("accuracy", [scored(model) for model in models], [scored(BINARY)], None)
     np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.015)  # a thousand draws
 

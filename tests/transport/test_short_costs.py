@@ -7,6 +7,7 @@ import pytest
 from precision import needs_good_sums
 
 from bert_emd_jax.transport.costs import attention_cost, hidden_cost
+from bert_emd_jax.transport.short_costs import _PIECE
 
 DTYPES = ["bfloat16", "float16"]
 MASK = np.ones((3, 20), np.int32)
@@ -60,8 +61,9 @@ def test_layers_that_nearly_agree(dtype):
     norm = (wide(teacher)[0][keep] ** 2).mean()
     ours = np.asarray(hidden_cost(student, teacher, MASK))
     expected = exact(wide(student), wide(teacher), keep) / keep.sum()
-    # Some units in the last place of what is subtracted from each other, not of the difference.
-    assert np.abs(ours - expected).max() <= 4 * 2**-24 * 2 * norm
+    # Some units in the last place of what is subtracted from each other, not of the difference. How many
+    # depends on a processor's vectors, which share a sum out; n roundings in a row come to sqrt(n).
+    assert np.abs(ours - expected).max() <= np.sqrt(_PIECE) * 2**-24 * 2 * norm
     assert (ours > 0).all()
 
 
