@@ -29,13 +29,13 @@ test: $(VENV)/.installed-test
 
 # The stacks that users have, without torch: `make test-lowest` with the oldest packages that pyproject.toml allows,
 # `make test-colab` with those of constraints/colab.txt, `make test-newest` with the newest that the Python takes.
-# Tests of what JAX, Flax and Orbax do, and a training from files to a converted student; with the oldest packages
-# also tests of what other packages read. PYTHON=python3.13 chooses the Python.
-JAX_TESTS := tests/models tests/evaluation tests/devices/test_precision.py tests/data/test_kinds.py \
-	$(addprefix tests/training/test_,checkpoints.py optimizer.py) \
+# Quick tests of what JAX, Flax and Orbax do, and a training from files to a converted student; in Colab's also the
+# notebook, with the oldest also what other packages read. PYTHON=python3.13 chooses the Python.
+JAX_TESTS := $(addprefix tests/models/test_,dropout.py encoder_config.py initialization.py) \
+	tests/devices/test_precision.py $(addprefix tests/training/test_,checkpoints.py optimizer.py) \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
 	tests/test_api.py tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
-FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data tests/corpus tests/augmentation \
+FAST_TESTS := $(JAX_TESTS) tests/evaluation tests/tokenization tests/data tests/corpus tests/augmentation \
 	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
 	tests/distillation/test_presets.py tests/test_local_paths.py tests/test_buckets.py
 

@@ -11,7 +11,7 @@ from importlib import metadata
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the time, and unoptimised code is as correct. XLA ends the process at a flag that
 # it does not know: these are in jaxlib 0.7 to 0.11.
-COMPILER_FLAGS = "--xla_backend_optimization_level=0"
+COMPILER_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
     COMPILER_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
