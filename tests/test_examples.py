@@ -242,6 +242,7 @@ def storage() -> Iterator[dict[str, str]]:
         yield variables
 
 
+@pytest.mark.skipif("KILLS" not in os.environ, reason="takes minutes, mostly of waiting: `make kills`")
 def test_a_run_of_two_hosts_survives_a_process_that_dies_and_machines_that_vanish(
     cloud, storage, task_dir, tiny_model_dir
 ):
