@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +51,7 @@ def test_kubernetes_takes_the_manifest():
     assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
 
 
-def test_the_manifest_and_the_pages_call_with_flags_that_there_are(monkeypatch):
+def test_the_manifest_calls_with_flags_that_there_are():
     yaml = pytest.importorskip("yaml")
     from bert_emd_jax.commands.flags import parse_flags
     from bert_emd_jax.distillation.distill_config import DistillConfig
@@ -298,4 +297,3 @@ def test_a_run_of_two_hosts_survives_a_process_that_dies_and_machines_that_vanis
     steps = [row["step"] for row in logged if row["kind"] == "train"]
     assert steps == list(range(1, 8 * -(-37 // 8) + 1))
     assert bucket.exists("bucket/student/pytorch/model.safetensors")
-    shutil.rmtree(here.directory)

@@ -9,7 +9,7 @@
 # SOURCE    what pip installs: a wheel, git+https://…, or a name on PyPI (required)
 # TYPE      chips, v5litepod-8 unless said otherwise: one host; v5litepod-16 and more: a pod slice of several
 # RUNTIME   goes with the chips: v2-alpha-tpuv5-lite, v6e: v2-alpha-tpuv6e, v5p: v2-alpha-tpuv5, v4: tpu-ubuntu2204-base
-# TIER      --spot (a quarter to a half of the price, may vanish), --guaranteed or empty
+# TIER      --spot (cheaper, may vanish), --guaranteed or empty
 # NAME      of what is created; PROJECT
 # KEEP=yes  do not delete it at the end;  ATTEMPTS=50  starts before giving up
 set -euo pipefail

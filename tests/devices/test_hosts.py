@@ -107,6 +107,19 @@ def test_two_processes_equal_one_and_either_continues_the_other(job):
     assert "resuming at step" in job.log("stopped").read_text()
 
 
+def test_a_process_that_dies_takes_the_run_down_with_a_message(job):
+    processes = job.start("run", 2, "--num_train_epochs", "2000", processes=2)
+    while not (job.directory / "run" / "metrics.jsonl").exists():
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    time.sleep(2)
+    processes[1].kill()
+    died = time.monotonic()
+    assert processes[0].wait(LONGEST_RUN) != 0
+    assert time.monotonic() - died < 60
+    assert "error" in job.log("run").read_text().lower()
+
+
 def test_a_main_process_that_cannot_start_stops_the_others(job):
     (job.directory / "run").mkdir()
     (job.directory / "run" / "notes.txt").write_text("mine")
