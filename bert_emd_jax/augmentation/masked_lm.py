@@ -13,7 +13,7 @@ from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, read_stored
 from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
-from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
+from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import MaskedLanguageModel, forward
 
@@ -52,7 +52,7 @@ class WordPredictor:
             logits_BxV = jnp.where(admitted[None] & ~is_itself_BxV, logits_BxV, -jnp.inf)
             return jax.lax.top_k(logits_BxV, self._count)[1]
 
-        self._likeliest = sharded_forward(likeliest)
+        self._likeliest = ShardedForward(likeliest)
 
     def predict(
         self,

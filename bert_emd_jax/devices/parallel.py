@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jaxlib.version
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 Batch = TypeVar("Batch")  # any tree of arrays with an axis of rows
 
@@ -50,36 +50,42 @@ def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any
     )
 
 
-def sharded_forward(forward: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+class ShardedForward:
     """`forward(params, batch) -> rows` over the local devices, for inference.
 
     A jitted shard_map: as under pmap, batch and results have a device axis, but options of the compiler can
     be given. `params` may be replicated over the devices of all hosts, as those of a state are.
     """
 
-    def on_one_device(params: Any, batch: Any) -> Any:
-        rows = forward(params, jax.tree.map(lambda values: values[0], batch))
-        return jax.tree.map(lambda values: values[None], rows)
+    def __init__(self, forward: Callable[[Any, Any], Any]) -> None:
+        def on_one_device(params: Any, batch: Any) -> Any:
+            rows = forward(params, jax.tree.map(lambda values: values[0], batch))
+            return jax.tree.map(lambda values: values[None], rows)
 
-    mesh, everywhere, split = _local_mesh(), PartitionSpec(), PartitionSpec(DEVICES)
-    compiled = jit_inference(
-        jax.shard_map(
-            on_one_device, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False
+        mesh, everywhere, split = _local_mesh(), PartitionSpec(), PartitionSpec(DEVICES)
+        self._everywhere, self._split = NamedSharding(mesh, everywhere), NamedSharding(mesh, split)
+        self._compiled = jit_inference(
+            jax.shard_map(
+                on_one_device, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False
+            )
         )
-    )
 
-    def of_this_host(leaf: jax.Array) -> jax.Array:
+    def __call__(self, params: Any, batch: Any) -> Any:
+        return self._compiled(jax.tree.map(self._of_this_host, params), jax.device_put(batch, self._split))
+
+    def compile(self, params: Any, batch: Any) -> None:
+        """Compiles what a call with arrays of these shapes and types will find in the cache of programs."""
+        self._compiled.lower(_shapes(params, self._everywhere), _shapes(batch, self._split)).compile()
+
+    def _of_this_host(self, leaf: jax.Array) -> jax.Array:
         if leaf.is_fully_addressable:
             return leaf
         copies = [shard.data for shard in leaf.addressable_shards]
-        sharding = NamedSharding(mesh, everywhere)
-        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+        return jax.make_array_from_single_device_arrays(leaf.shape, self._everywhere, copies)
 
-    def on_all_devices(params: Any, batch: Any) -> Any:
-        batch = jax.device_put(batch, NamedSharding(mesh, split))
-        return compiled(jax.tree.map(of_this_host, params), batch)
 
-    return on_all_devices
+def _shapes(tree: Any, sharding: Sharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def jit_inference(function: Callable[..., Any]) -> Callable[..., Any]:

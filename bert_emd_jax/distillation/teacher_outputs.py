@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.devices.parallel import replicate, rows_for_devices, sharded_forward, split_for_prediction
+from bert_emd_jax.devices.parallel import ShardedForward, replicate, rows_for_devices, split_for_prediction
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -155,7 +155,7 @@ class TeacherOutputs:
         if first == len(self._batches):
             return
         padded_rows = rows_for_devices(_ROWS_AT_ONCE, jax.local_device_count())
-        compute = sharded_forward(
+        compute = ShardedForward(
             lambda params, batch: kept_outputs(forward(module, params, batch), self._kinds)
         )
         device_params = replicate(inference_params(module, params))

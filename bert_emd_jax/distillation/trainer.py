@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +16,7 @@ from bert_emd_jax.data.kinds import kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
@@ -35,7 +37,7 @@ from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import compute_dtype, directory_of
-from bert_emd_jax.training.state import TrainState, dropout_key
+from bert_emd_jax.training.state import TrainState
 from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import TrainingConfig
@@ -125,7 +127,7 @@ class LayerTrainer(Trainer):
         teacher = given_output(batch) or forward(
             self.teacher_module, step.constants.teacher, batch, logits_only=logits_only
         )
-        key = dropout_key(step.state, step.index)
+        key = step.dropout_key()
         student = forward(self.student_module, params, batch, key, logits_only=logits_only)
         loss, terms, plans = jnp.zeros(()), {}, None
         if layers.costs:
@@ -278,6 +280,9 @@ class DistillTrainer(LayerTrainer):
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)
+
+    def needed_later(self) -> Iterator[Task]:
+        return self._evaluation.needed_later(self.state.params, self.models)
 
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)

@@ -10,9 +10,9 @@ from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.corpus.dataset import PretrainingDataset
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.devices.parallel import (
+    ShardedForward,
     replicate,
     rows_for_devices,
-    sharded_forward,
     split_for_prediction,
 )
 from bert_emd_jax.distillation.distill_config import MappingConfig
@@ -72,7 +72,7 @@ class ValidationLoss:
                 terms[_MASKED_LM] = masked_lm_sums(student.logits, labels, weights)
             return terms
 
-        self._sums = sharded_forward(sums)
+        self._sums = ShardedForward(sums)
 
     def __call__(self, params: Any) -> dict[str, float]:
         """The losses of replicated parameters."""

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import Int
 
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.machine import Machine, load_average, machine
 from bert_emd_jax.devices.parallel import jit_inference
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import forward
 
@@ -73,24 +75,43 @@ def measure_latency(
       modules: name → (module, parameters on the host).
     """
     load_before = load_average()
-    length = min(8 * math.ceil(np.median(dataset.lengths) / 8), int(dataset.lengths.max()))
-    fitting = np.flatnonzero(dataset.lengths <= length)
+    batches = _latency_batches(dataset)
     models = {name: logits_on_device(module, params) for name, (module, params) in modules.items()}
     result: dict[str, dict[str, float]] = {name: {} for name in modules}
-    for batch_size in LATENCY_BATCH_SIZES:
-        batch = dataset.collate(np.resize(fitting, batch_size), length)
+    for batch_size, batch in batches.items():
         calls = {name: functools.partial(logits, batch) for name, logits in models.items()}
         seconds_in_turn(calls, 1)  # compiles
         for name, seconds in seconds_in_turn(calls, rounds).items():
             result[name][str(batch_size)] = 1000 * float(np.median(seconds)) / batch_size
+    length = batches[1]["input_ids"].shape[1]
     return Latency(result, length, machine(jax.local_devices()[0].device_kind, load_before))
 
 
 def logits_on_device(module: nn.Module, params: Any) -> Callable[[Any], np.ndarray]:
     """Returns the compiled forward pass of a classifier: a batch in NumPy to logits in NumPy."""
     on_device = jax.device_put(params, jax.local_devices()[0])
-    compute = jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
+    compute = _jit_logits(module)
     return lambda batch: np.asarray(compute(on_device, batch))
+
+
+def compile_for_latency(module: nn.Module, params: Any, dataset: EncodedDataset, batch_size: int) -> None:
+    """Compiles one of the programs that `measure_latency` times, for the cache of programs."""
+    sharding = SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), params
+    )
+    _jit_logits(module).lower(shapes, _latency_batches(dataset)[batch_size]).compile()
+
+
+def _jit_logits(module: nn.Module) -> Callable[..., Any]:
+    return jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
+
+
+def _latency_batches(dataset: EncodedDataset) -> dict[int, Batch]:
+    """The batches that are timed, by their number of rows."""
+    length = min(8 * math.ceil(np.median(dataset.lengths) / 8), int(dataset.lengths.max()))
+    fitting = np.flatnonzero(dataset.lengths <= length)
+    return {rows: dataset.collate(np.resize(fitting, rows), length) for rows in LATENCY_BATCH_SIZES}
 
 
 def seconds_in_turn(

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.hosts import sum_of_processes
-from bert_emd_jax.devices.parallel import rows_for_devices, sharded_forward, split_for_prediction
+from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
 from bert_emd_jax.models.heads import SequenceClassifier, forward
 
 
@@ -19,9 +19,19 @@ class Predictor:
 
     def __init__(self, module: SequenceClassifier) -> None:
         self._outputs = module.config.num_labels
-        self._logits = sharded_forward(
+        self._logits = ShardedForward(
             lambda params, batch: forward(module, params, batch, logits_only=True).logits
         )
+
+    def compile(
+        self, params: Any, dataset: EncodedDataset, bucket_lengths: tuple[int, ...], batch_size: int
+    ) -> None:
+        """Compiles what `logits` needs for parameters of these shapes, for the cache of programs."""
+        padded_rows = rows_for_devices(batch_size, jax.local_device_count())
+        batches = evaluation_batches(dataset.lengths, bucket_lengths, batch_size)
+        for batch in {batch.length: batch for batch in batches}.values():
+            arrays = dataset.collate(batch.rows, batch.length, padded_rows)
+            self._logits.compile(params, split_for_prediction(arrays))
 
     def logits(
         self,

@@ -29,27 +29,23 @@ def dropout(
 
 
 class Draw(NamedTuple):
-    """What one place of a layer draws bits for."""
+    """What one place draws bits for."""
 
     rate: float
     shape: tuple[int, ...]
 
 
-def draw_for_layers(
-    key: Array, layers: int, draws: Sequence[Draw]
-) -> tuple[UInt16[Array, "layers ..."] | None, ...]:
-    """Returns the bits for every draw of all layers, made in one go; None where nothing is dropped.
+def draw_bits(key: Array | None, draws: Sequence[Draw]) -> tuple[UInt16[Array, "..."] | None, ...]:
+    """Returns the bits for every draw, made in one go; None where nothing is dropped, all None without a key.
 
-    One call of the generator instead of one for each place of each layer, and again in the backward pass.
+    Every call of a generator is some hundred operations to compile: one call for a whole model.
     """
-    needed = [draw for draw in draws if _dropped_of_65536(draw.rate)]
-    sizes = [math.prod(draw.shape) for draw in needed]
-    if not needed:
+    sizes = [math.prod(draw.shape) if _dropped_of_65536(draw.rate) else 0 for draw in draws]
+    if key is None or not any(sizes):
         return (None,) * len(draws)
-    bits = random_uint16(key, (layers, sum(sizes)))
-    parts = iter(jnp.split(bits, np.cumsum(sizes)[:-1], axis=1))
+    parts = jnp.split(random_uint16(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
     return tuple(
-        next(parts).reshape(layers, *draw.shape) if _dropped_of_65536(draw.rate) else None for draw in draws
+        part.reshape(draw.shape) if part.size else None for part, draw in zip(parts, draws, strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.activations import activation
-from bert_emd_jax.models.dropout import Draw, draw_for_layers, dropout, random_uint16
+from bert_emd_jax.models.dropout import Draw, draw_bits, dropout
 from bert_emd_jax.models.embedding_lookup import take_rows
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.params import STACKED_LAYERS
@@ -67,6 +67,31 @@ def take_positions(
 
 DropoutBits = tuple[Array | None, Array | None, Array | None]
 """Random bits for the three places of a layer that drop something; None where none does."""
+
+
+class EncoderBits(NamedTuple):
+    """Random bits for all places of an encoder; those of `layers` have an axis of layers in front."""
+
+    embeddings: Array | None = None
+    layers: DropoutBits = (None, None, None)
+
+
+def draw_encoder_bits(
+    config: EncoderConfig, batch: tuple[int, ...], key: Array | None, *more: Draw
+) -> tuple[EncoderBits, tuple[Array | None, ...]]:
+    """Returns the bits of an encoder for a batch of (rows, tokens), and those of `more` places behind it.
+
+    Masks are the same whether layers are compiled as a loop or one by one.
+    """
+    (rows, length), layers = batch, config.num_hidden_layers
+    states = rows, length, config.hidden_size
+    scores = Draw(
+        config.attention_probs_dropout_prob, (layers, rows, config.num_attention_heads, length, length)
+    )
+    of_layers = Draw(config.hidden_dropout_prob, (layers, *states))
+    draws = Draw(config.hidden_dropout_prob, states), scores, of_layers, of_layers, *more
+    embeddings, *bits = draw_bits(key, draws)
+    return EncoderBits(embeddings, (bits[0], bits[1], bits[2])), tuple(bits[3:])
 
 
 class Embeddings(nn.Module):
@@ -186,7 +211,7 @@ class Encoder(nn.Module):
         input_ids: Int[Array, "batch seq"],
         attention_mask: Int[Array, "batch seq"],
         token_type_ids: Int[Array, "batch seq"] | None = None,
-        dropout_key: Array | None = None,
+        dropout_bits: EncoderBits | None = None,
         positions: Int[Array, "batch positions"] | None = None,
     ) -> EncoderOutput:
         """Runs the encoder; its parameters may also be those of `stack_layers`.
@@ -194,7 +219,7 @@ class Encoder(nn.Module):
         Args:
           attention_mask: 1 for tokens, 0 for padding.
           token_type_ids: segment of each token, 0 if None.
-          dropout_key: switches dropout on. Masks follow from it, the number of their layer and their place.
+          dropout_bits: switch dropout on, see `draw_encoder_bits`.
           positions: those of each row whose output is wanted, all if None. The last layer runs at these
             alone, which spares most of its work.
         """
@@ -204,15 +229,7 @@ class Encoder(nn.Module):
         # The smallest float32 rather than -inf: a row of padding alone stays finite.
         mask_bias = jnp.where(attention_mask[:, None, None, :].astype(bool), 0.0, jnp.finfo(jnp.float32).min)
         depth = config.num_hidden_layers
-        states = (*input_ids.shape, config.hidden_size)
-        bits, layer_bits = None, (None, None, None)
-        if dropout_key is not None:
-            of_embeddings, of_layers = jax.random.split(dropout_key)
-            scores = (len(input_ids), config.num_attention_heads, *input_ids.shape[1:] * 2)
-            hidden_draw = Draw(config.hidden_dropout_prob, states)
-            draws = Draw(config.attention_probs_dropout_prob, scores), hidden_draw, hidden_draw
-            bits = random_uint16(of_embeddings, states)
-            layer_bits = draw_for_layers(of_layers, depth, draws)
+        bits, layer_bits = dropout_bits or EncoderBits()
         embedded = Embeddings(config, self.dtype, name="embeddings")(input_ids, token_type_ids, bits)
         if self.is_initializing():
             for layer in range(depth):

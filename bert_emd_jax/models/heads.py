@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.models.activations import activation
-from bert_emd_jax.models.dropout import dropout, random_uint16
+from bert_emd_jax.models.dropout import Draw, dropout
 from bert_emd_jax.models.encoder import (
     Encoder,
     EncoderOutput,
     dense,
+    draw_encoder_bits,
     layer_norm,
     take_positions,
 )
@@ -99,17 +100,17 @@ class SequenceClassifier(nn.Module):
     ) -> ModelOutput:
         config = self.config
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
-        encoder_key, head_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        rate = config.classifier_dropout
+        rate = config.hidden_dropout_prob if rate is None else rate
+        head_draw = Draw(rate, (len(input_ids), config.hidden_size))
+        encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
         encoded = Encoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
-            input_ids, attention_mask, token_type_ids, encoder_key, first_token
+            input_ids, attention_mask, token_type_ids, encoder_bits, first_token
         )
         features = encoded.pooled
         assert features is not None  # the encoder has a pooler by default
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
-        rate = config.classifier_dropout
-        rate = config.hidden_dropout_prob if rate is None else rate
-        bits = None if head_key is None else random_uint16(head_key, features.shape)
         features = dropout(features, rate, bits)
         # The head runs in float32 at least: it costs nothing and the losses need the digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
@@ -144,7 +145,8 @@ class MaskedLanguageModel(nn.Module):
             config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
         )
         in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
-        encoded = encoder(input_ids, attention_mask, token_type_ids, dropout_key, in_encoder)
+        bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, bits, in_encoder)
         hidden = take_positions(encoded.hidden_states[-1], after)
         transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
         transformed = activation(config.hidden_act)(transformed)
@@ -172,7 +174,8 @@ class EncoderWithoutHead(nn.Module):
         dropout_key: Array | None = None,
     ) -> ModelOutput:
         encoder = Encoder(self.config, self.dtype, remat=self.remat, scan=self.scan, name="bert")
-        return ModelOutput(*encoder(input_ids, attention_mask, token_type_ids, dropout_key), None)
+        bits, _ = draw_encoder_bits(self.config, input_ids.shape, dropout_key)
+        return ModelOutput(*encoder(input_ids, attention_mask, token_type_ids, bits), None)
 
 
 MODULES: dict[Head, type[nn.Module]] = {

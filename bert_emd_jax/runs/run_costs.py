@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from bert_emd_jax.devices.compile_ahead import in_background
 from bert_emd_jax.devices.device_config import SpeedConfig
 from bert_emd_jax.files import cache_directory
 
@@ -77,7 +78,7 @@ def _listen_once() -> None:
     """One listener for the life of the process: older versions of JAX cannot take one back."""
 
     def note(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event == _COMPILATION_EVENT:
+        if event == _COMPILATION_EVENT and not in_background():
             for costs in _counting:
                 costs.note_compilation(duration_secs)
 

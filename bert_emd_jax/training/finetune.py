@@ -1,5 +1,6 @@
 """Fine-tuning one BERT on a task."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,11 +11,11 @@ from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
+from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
-from bert_emd_jax.training.state import dropout_key
 from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import FinetuneConfig
@@ -61,7 +62,7 @@ class FinetuneTrainer(Trainer):
         self, params: Any, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], tuple[Measurements, None]]:
         """The mean over the real rows of the global batch, whatever devices and micro-batches they lie on."""
-        key = dropout_key(step.state, step.index)
+        key = step.dropout_key()
         logits = forward(self._module, params, batch, key, logits_only=True).logits
         losses = self.data.task.kind.hard_loss(logits, batch["labels"])
         share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
@@ -69,6 +70,9 @@ class FinetuneTrainer(Trainer):
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)
+
+    def needed_later(self) -> Iterator[Task]:
+        return self._evaluation.needed_later(self.state.params, self.models)
 
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)

@@ -12,6 +12,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import save_model
+from bert_emd_jax.devices.compile_ahead import CompileAhead
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.hosts import is_main, on_main
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
@@ -99,6 +101,9 @@ class Run:
             stack.enter_context(logging_redirect_tqdm([logging.getLogger("bert_emd_jax")]))
             self._bar = stack.enter_context(progress_bar(self._last, self._step, shown=is_main()))
             trainer.state = replicate(state)
+            self._ahead = stack.enter_context(contextlib.closing(CompileAhead()))
+            if device_needs().compiles_ahead and speed.compilation_cache and jax.process_count() == 1:
+                trainer.meanwhile = lambda: self._ahead.start(trainer.needed_later())
             self._stack = stack.pop_all()
         # Scalars of the steps since the last row; they stay on the device until the row is written.
         self._pending: list[dict[str, Any]] = list(self.progress.pending)
@@ -170,6 +175,7 @@ class Run:
 
     def _export(self) -> dict[str, Any]:
         trainer, best_step = self._trainer, self.progress.best_step
+        self._ahead.wait("export")
         best = trainer.best_model(self._checkpoints.best_or_newest(best_step, self._fresh))
         save_model(self._directory.path, best)
         results = {
@@ -198,6 +204,7 @@ class Run:
     def _evaluate(self) -> None:
         trainer, step = self._trainer, self._step
         with self._stop.interruptible():
+            self._ahead.wait("evaluate")
             metrics = trainer.evaluate()
         sign = -1 if trainer.lower_is_better else 1
         best = self.progress.improved_by(sign * metrics[trainer.primary_metric], step)

@@ -56,12 +56,11 @@ def create_state(
     return jax.device_get(state)
 
 
-def dropout_key(state: TrainState, micro_batch: Int[Array, ""] | int) -> Array:
-    """The key of one micro-batch on this device: a function of (state, device) alone."""
+def dropout_key(state: TrainState, micro_batch: Int[Array, ""] | int, micro_batches: int) -> Array:
+    """The key of one of the micro-batches on this device: a function of (state, device) alone."""
     key = jax.random.wrap_key_data(state.dropout_key, impl=DROPOUT_GENERATOR)
-    for part in (state.step, jax.lax.axis_index(DEVICES), micro_batch):
-        key = jax.random.fold_in(key, part)
-    return key
+    part = state.step * jax.lax.psum(1, DEVICES) + jax.lax.axis_index(DEVICES)
+    return jax.random.fold_in(key, part * micro_batches + micro_batch)
 
 
 def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:

@@ -1,6 +1,7 @@
 """Training on a task: its rows, its metrics on the dev sets, and what is measured of the result."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task_data import TaskData
+from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
-from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
+from bert_emd_jax.evaluation.model_cost import (
+    LATENCY_BATCH_SIZES,
+    compile_for_latency,
+    flops_per_sentence,
+    measure_latency,
+    size_of,
+)
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.files import content_hash
@@ -59,6 +67,22 @@ class TaskEvaluation:
         self._data, self._dtype, self._batch_size = data, dtype, batch_size
         self._predictor = Predictor(module)
         self._directory = directory
+
+    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[Task]:
+        """What `metrics` of such parameters ("evaluate") and `results` of such models ("export") compile."""
+        data, batch_size = self._data, self._batch_size
+        predict = functools.partial(self._predictor.compile, params)
+        yield "evaluate", lambda: predict(data.dev, self._lengths(data.dev), batch_size)
+        for name, model in models.items():
+            module = classifier(model.config, self._dtype)
+            for rows in LATENCY_BATCH_SIZES:
+                yield (
+                    "export",
+                    functools.partial(compile_for_latency, module, model.params, data.dev, rows),
+                )
+            if name != "student":
+                predict = functools.partial(Predictor(module).compile, model.params)
+                yield "export", functools.partial(predict, data.dev, self._lengths(data.dev), batch_size)
 
     def metrics(self, params: Any) -> dict[str, float]:
         """The task's metrics on the first dev set, for replicated parameters; called in all processes."""
@@ -130,14 +154,17 @@ class TaskEvaluation:
     ) -> ScoredRows:
         """Predicts rows, which have labels."""
         assert rows.labels is not None  # read_split refuses train and dev rows without a label
-        lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())
-        # The test rows had no part in choosing the lengths.
-        lengths = lengths if longest <= max(lengths) else (*lengths, longest)
+        lengths = self._lengths(rows)
         logits = predictor.logits(params, rows, lengths, self._batch_size, by_all_processes=by_all_processes)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
         kind = self._data.task.kind
         return ScoredRows(kind, kind.predictions(logits), rows.labels)
+
+    def _lengths(self, rows: EncodedDataset) -> tuple[int, ...]:
+        lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())
+        # The test rows had no part in choosing the lengths.
+        return lengths if longest <= max(lengths) else (*lengths, longest)
 
     def _scores(self, scored: ScoredRows) -> dict[str, float]:
         return compute_metrics(self._data.task.metrics, scored, self._data.task.labels)

@@ -4,7 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.devices.compile_ahead import Task
+from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
@@ -22,7 +24,13 @@ from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule,
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import Run, compute_dtype
-from bert_emd_jax.training.state import TrainState, apply_gradients, create_state, unless_nonfinite
+from bert_emd_jax.training.state import (
+    TrainState,
+    apply_gradients,
+    create_state,
+    dropout_key,
+    unless_nonfinite,
+)
 from bert_emd_jax.training.training_config import TrainingConfig
 
 Measurements = dict[str, Any]
@@ -40,13 +48,18 @@ class MicroStep(NamedTuple):
     state: TrainState
     constants: Any
 
+    def dropout_key(self) -> Array:
+        """Another one in every step, on every device and for every micro-batch."""
+        return dropout_key(self.state, self.index, len(self.rows))
+
 
 class Trainer(abc.ABC):
     """A kind of training. `step` makes one optimizer step, `train` a whole run of them.
 
     primary_metric: the one of `evaluate` that chooses the best step, the lowest if `lower_is_better`.
     evaluates_at_start: also before the first step. waits_for_step: a step is finished before the next one is
-    started. check_every: steps between two calls of `check`; 0: never.
+    started. check_every: steps between two calls of `check`; 0: never. meanwhile: a call to make once, while
+    the first step is compiled.
     """
 
     program: ClassVar[str]
@@ -82,7 +95,9 @@ class Trainer(abc.ABC):
         self.optimizer = make_optimizer(config.optimizer, self.learning_rate, learning_rates)
         self._extra_params = dict(extra_params or {})
         self._method = method
+        self.meanwhile: Callable[[], None] | None = None
         self._constants: tuple[int, Any] | None = None
+        self._programs: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     @abc.abstractmethod
     def loss(
@@ -143,6 +158,10 @@ class Trainer(abc.ABC):
         """The row of `metrics.jsonl` of a check."""
         return {}
 
+    def needed_later(self) -> Iterable[Task]:
+        """What `evaluate` and `results` will compile: tasks for "evaluate" and "export"."""
+        return ()
+
     def before_checkpoint(self) -> None:  # noqa: B027
         """Writes what must not lag behind a checkpoint."""
 
@@ -179,8 +198,28 @@ class Trainer(abc.ABC):
         """
         if self._constants is None or self._constants[0] != epoch:
             self._constants = epoch, self.constants(epoch)
-        self.state, measurements = self.compiled_step(self.state, self._constants[1], batch)
+        constants = self._constants[1]
+        self.state, measurements = self._program(constants, batch)(self.state, constants, batch)
+        self._while_compiling()
         return measurements
+
+    def _program(self, constants: Any, batch: Batch) -> Any:
+        """The compiled step for a batch of such shapes: of a short run one that is compiled quickly."""
+        needs, rows = device_needs(), self.total_steps * self.config.optimizer.train_batch_size
+        if rows >= needs.rows_for_tuning or jax.process_count() > 1:
+            return self.compiled_step
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self._programs:
+            lowered = self.compiled_step.lower(self.state, constants, batch)
+            self._while_compiling()
+            self._programs[shapes] = lowered.compile(compiler_options=dict(needs.quick_options))
+        return self._programs[shapes]
+
+    def _while_compiling(self) -> None:
+        """Once, during the first compilation or, if that cannot be, after the first step was begun."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
     def update(self, state: TrainState, constants: Any, batch: Batch) -> tuple[TrainState, Measurements]:
         """One optimizer step on one device of `DEVICES`: a pure function, which `compiled_step` compiles.

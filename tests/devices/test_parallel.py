@@ -13,13 +13,13 @@ from bert_emd_jax.devices import parallel
 
 ON_FOUR_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
-from bert_emd_jax.devices.parallel import sharded_forward, replicate, split_for_prediction
+from bert_emd_jax.devices.parallel import ShardedForward, replicate, split_for_prediction
 
 def forward(params, batch):
     return {"rows": batch["x"] @ params, "sum": jnp.sum(batch["x"]), "index": jax.lax.axis_index("devices")}
 
 params, x = np.arange(6.0, dtype="float32").reshape(3, 2), np.arange(24.0, dtype="float32").reshape(8, 3)
-results = sharded_forward(forward)(replicate(params), split_for_prediction({"x": x}))
+results = ShardedForward(forward)(replicate(params), split_for_prediction({"x": x}))
 np.testing.assert_allclose(np.asarray(results["rows"]).reshape(8, 2), x @ params)
 np.testing.assert_allclose(results["sum"], x.reshape(4, -1).sum(axis=1))
 assert results["index"].tolist() == [0, 1, 2, 3]

@@ -1,12 +1,15 @@
 """A loop over layers computes what every layer's own code does, dropout included."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from precision import enable_x64
 
-from bert_emd_jax.models.dropout import Draw, draw_for_layers
+from bert_emd_jax.models.dropout import Draw, draw_bits
+from bert_emd_jax.models.encoder import draw_encoder_bits
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import (
     MaskedLanguageModel,
@@ -69,13 +72,19 @@ def test_outputs_and_gradients_are_those_of_single_layers(precision, dropout, re
 
 
 def test_every_layer_and_place_has_bits_of_its_own():
-    draws = Draw(0.1, (2, 3, 4, 4)), Draw(0.0, (5,)), Draw(0.2, (2, 4, 8))
-    bits = draw_for_layers(jax.random.key(0), 3, draws)
-    assert bits[1] is None
-    assert [part.shape for part in bits if part is not None] == [(3, 2, 3, 4, 4), (3, 2, 4, 8)]
-    beginnings = {bytes(np.asarray(bits[place][layer]).ravel()[:8]) for place in (0, 2) for layer in range(3)}
-    assert len(beginnings) == 6
-    assert draw_for_layers(jax.random.key(0), 3, draws[1:2]) == (None,)
+    config = dataclasses.replace(CONFIG, attention_probs_dropout_prob=0.0)
+    encoder, (head, none) = draw_encoder_bits(
+        config, (2, 8), jax.random.key(0), Draw(0.2, (2, 16)), Draw(0.0, (5,))
+    )
+    assert encoder.layers[0] is None
+    assert none is None
+    layers = [np.asarray(bits) for bits in encoder.layers if bits is not None]
+    assert [part.shape for part in layers] == [(3, 2, 8, 16)] * 2
+    single = [np.asarray(encoder.embeddings), np.asarray(head)]
+    assert [part.shape for part in single] == [(2, 8, 16), (2, 16)]
+    beginnings = {bytes(part.ravel()[:8]) for part in [*single, *layers[0], *layers[1]]}
+    assert len(beginnings) == 8
+    assert draw_bits(jax.random.key(0), [Draw(0.0, (5,))]) == draw_bits(None, [Draw(0.1, (5,))]) == (None,)
 
 
 @pytest.mark.parametrize("head", ["classifier", "masked_lm"])
