@@ -30,17 +30,20 @@ class Vertex(NamedTuple):
 
 
 class _Basis(NamedTuple):
+    """cell: of each arc, counted along the rows of the costs."""
+
     inverse: Float[Array, "n n"]
-    row: Int[Array, " n"]
-    column: Int[Array, " n"]
+    cell: Int[Array, " n"]
     is_arc: Bool[Array, " n"]
 
 
 class _State(NamedTuple):
+    """cell: that with the least reduced cost, which enters the basis if this is below 0."""
+
     basis: _Basis
     potentials: Float[Array, "3 n"]
     cell: Int[Array, ""]
-    improvable: Bool[Array, ""]
+    least: Float[Array, ""]
     pivots: Int[Array, ""]
 
 
@@ -59,38 +62,43 @@ def optimal_vertex(
     sources = source.shape[0]
     supplies = _balanced_supplies(source, target)
     costs = _parts(cost)
+    flat_costs = costs.reshape(3, -1)
     tolerance = optimality_tolerance(cost)
 
     def priced(basis: _Basis, pivots: Array) -> _State:
-        basic_costs = jnp.where(basis.is_arc, costs[:, basis.row, basis.column], 0)
+        basic_costs = jnp.where(basis.is_arc, flat_costs[:, basis.cell], 0)
         potentials = jnp.sum(basic_costs[:, :, None] * basis.inverse, axis=1)
-        reduced = _total(costs - potentials[:, :sources, None] - potentials[:, None, sources:])
-        cell = jnp.argmin(reduced).astype(jnp.int32)
-        return _State(basis, potentials, cell, reduced.ravel()[cell] < -tolerance, pivots)
+        reduced = _total(costs - potentials[:, :sources, None] - potentials[:, None, sources:]).ravel()
+        return _State(basis, potentials, jnp.argmin(reduced).astype(jnp.int32), jnp.min(reduced), pivots)
+
+    def is_improvable(state: _State) -> Array:
+        return state.least < -tolerance
 
     def improve(state: _State) -> _State:
-        return priced(_pivot(state.basis, supplies, state.cell, target.shape[0]), state.pivots + 1)
-
-    def improvable(state: _State) -> Array:
-        return state.improvable & (state.pivots < max_pivots)
+        """The state after a pivot, which is not counted; the same one if it is optimal."""
+        basis = _pivot(state.basis, supplies, state.cell, is_improvable(state), target.shape[0])
+        return priced(basis, state.pivots)
 
     def usual_pivots(state: _State) -> _State:
-        for _ in range(_USUAL_PIVOTS):
-            proceed, better = improvable(state), improve(state)
-            state = jax.tree.map(lambda new, old, on=proceed: jnp.where(on, new, old), better, state)
-        return state
+        made = []
+        for _ in range(min(_USUAL_PIVOTS, max_pivots)):
+            made.append(is_improvable(state))
+            # Else pivots are fused with those before them, each anew: many times the code to compile.
+            state = jax.lax.optimization_barrier(improve(state))
+        return state._replace(pivots=sum(made, state.pivots))
+
+    def goes_on(state: _State) -> Array:
+        return is_improvable(state) & (state.pivots < max_pivots)
 
     state = priced(_staircase(source, target, log_plan), jnp.zeros((), jnp.int32))
     state = jax.lax.platform_dependent(state, cpu=lambda state: state, default=usual_pivots)
-    state = jax.lax.while_loop(improvable, improve, state)
+    state = jax.lax.while_loop(goes_on, lambda state: improve(state)._replace(pivots=state.pivots + 1), state)
     basis = state.basis
     amounts = _amounts(basis, supplies)
-    is_cell = (basis.row[:, None, None] == jnp.arange(sources)[:, None]) & (
-        basis.column[:, None, None] == jnp.arange(target.shape[0])
-    )
-    flow = jnp.sum(jnp.where(is_cell, amounts[:, None, None], 0), axis=0)
+    is_cell = basis.cell[:, None] == jnp.arange(cost.size)
+    flow = jnp.sum(jnp.where(is_cell, amounts[:, None], 0), axis=0).reshape(cost.shape)
     potentials = _total(state.potentials)
-    return Vertex(flow, potentials[:sources], potentials[sources:], ~state.improvable, state.pivots)
+    return Vertex(flow, potentials[:sources], potentials[sources:], ~is_improvable(state), state.pivots)
 
 
 def optimality_tolerance(cost: Float[Array, "S T"]) -> float:
@@ -166,8 +174,7 @@ def _staircase(
     inverse = jnp.where(after_other_side[:, None], jnp.concatenate([of_rows, of_columns]), whole_node)
     return _Basis(
         inverse=inverse.astype(flow.dtype),
-        row=jnp.concatenate([rows, row_of_column]).astype(jnp.int32),
-        column=jnp.concatenate([column_of_row, columns]).astype(jnp.int32),
+        cell=jnp.concatenate([rows * len(columns) + column_of_row, row_of_column * len(columns) + columns]),
         is_arc=jnp.concatenate([rows >= 0, column_rank != columns[-1]]),
     )
 
@@ -190,17 +197,21 @@ def _ends(weights: Float[Array, " n"], rank: Int[Array, " n"]) -> Float[Array, "
     return jnp.sum(jnp.where(rank <= rank[:, None], weights, 0), axis=1)
 
 
-def _pivot(basis: _Basis, supplies: Float[Array, "3 n"], cell: Int[Array, ""], targets: int) -> _Basis:
-    """Enters a cell into the basis: pushes flow round its cycle until an arc is empty, which leaves."""
+def _pivot(
+    basis: _Basis, supplies: Float[Array, "3 n"], cell: Int[Array, ""], wanted: Bool[Array, ""], targets: int
+) -> _Basis:
+    """Enters a cell into the basis: pushes flow round its cycle until an arc is empty, which leaves.
+
+    The same basis if that is not wanted.
+    """
     sources = basis.inverse.shape[0] - targets
     row, column = cell // targets, cell % targets
-    change = basis.inverse[:, row] + basis.inverse[:, sources + column]
+    change = jnp.where(wanted, basis.inverse[:, row] + basis.inverse[:, sources + column], 0)
     leaving = jnp.argmin(jnp.where(basis.is_arc & (change > 0), _amounts(basis, supplies), jnp.inf))
-    is_leaving = jnp.arange(change.shape[0]) == leaving
+    is_leaving = (jnp.arange(change.shape[0]) == leaving) & wanted
     others = jnp.where(is_leaving, 0, change)
     return _Basis(
         inverse=basis.inverse - others[:, None] * basis.inverse[leaving],
-        row=jnp.where(is_leaving, row, basis.row),
-        column=jnp.where(is_leaving, column, basis.column),
+        cell=jnp.where(is_leaving, cell, basis.cell),
         is_arc=basis.is_arc,
     )
