@@ -200,30 +200,30 @@ def measure_job(
             output = directory / state
             flags = [f"--{model}_model={directory / model}" for model in ("teacher", "student")]
             flags += [f"--data_dir={args.data_dir}", "--task_name=mrpc", f"--output_dir={output}"]
-            flags += ["--dtype=bfloat16", "--num_train_epochs=3", "--log_steps=1", *args.job_flags.split()]
+            flags += ["--dtype=bfloat16", "--num_train_epochs=3", *args.job_flags.split()]
             flags += ["--max_steps=6"] if args.smoke else []
             os.environ.setdefault("XDG_CACHE_HOME", str(directory / "cache"))
             start = time.perf_counter()
             process = start_python(str(ROOT / "run_distill.py"), *flags)
-            metrics = output / "metrics.jsonl"
-            while process.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
-                time.sleep(0.02)
-            first = time.perf_counter() - start
-            process.communicate()
-            if process.returncode:
-                raise SystemExit("run_distill.py failed")
+            assert process.stdout is not None
+            log = [(line, time.perf_counter() - start) for line in process.stdout]
+            if process.wait():
+                raise SystemExit("run_distill.py failed:\n" + "".join(line for line, _ in log))
             whole = time.perf_counter() - start
-            rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-            per_step = [32 / row["examples_per_second"] for row in rows if row["kind"] == "train"]
+            first = next(after for line, after in log if "first step after" in line)
+            metrics = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [row for row in map(json.loads, metrics) if row["kind"] == "train"]
+            count = rows[-1]["step"]
+            step = statistics.median(32e3 / row["examples_per_second"] for row in rows)
             report.add(
                 f"job_{state}_s",
-                {"first_step": first, "whole": whole, "steps": len(per_step)},
+                {"first_step": first, "whole": whole, "steps": count, "step_ms": step},
                 f"MRPC, {state}: first step after {first:.1f} s, the whole run after {whole:.1f} s;"
-                f" {len(per_step)} steps, {1e3 * statistics.median(per_step):.1f} ms each",
+                f" {count} steps, {step:.1f} ms each",
             )
         if step_of_torch is not None:
             start_of_torch = _import_of_torch()
-            total = start_of_torch + len(per_step) * step_of_torch / 1e3
+            total = start_of_torch + count * step_of_torch / 1e3
             report.add(
                 "job_torch_s", total, f"  torch: its import, as many steps of 128 tokens: {total:.1f} s"
             )

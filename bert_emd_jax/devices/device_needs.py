@@ -15,6 +15,7 @@ class DeviceNeeds(NamedTuple):
     steps_for_another_length: so many steps a run must have for a second padded length, a third and so on. A
       further length costs a compilation, and shortens the steps of the rows that fit into it.
     compiles_ahead: what a run needs after its first step is compiled during it.
+    copies_ahead: batches are copied to the device one step ahead.
     rows_for_tuning: so many training rows a run must have, all epochs together, for the fastest step; one of
       fewer is compiled with `quick_options`.
     """
@@ -22,20 +23,20 @@ class DeviceNeeds(NamedTuple):
     loops_over_layers: bool
     steps_for_another_length: tuple[int, ...]
     compiles_ahead: bool = False
+    copies_ahead: bool = False
     rows_for_tuning: int = 0
-    quick_options: Mapping[str, bool] = MappingProxyType({})
+    quick_options: Mapping[str, bool | str] = MappingProxyType({})
 
 
 # CPU: a compilation is worth some tens of steps, and the more lengths there are the less another one saves.
 # Accelerators: on a H200 it takes 15 to 30 s, a step of 32 rows some 8 ms whatever the length, and one of 256
 # rows 37 ms at 128 tokens.
 _CPU = DeviceNeeds(False, (50, 100, 150, 1000, 2000))
-_ACCELERATOR = DeviceNeeds(True, (2000, 8000, 32000), compiles_ahead=True)
+_ACCELERATOR = DeviceNeeds(True, (2000, 8000, 32000), compiles_ahead=True, copies_ahead=True)
 # XLA tries its Triton matrix products one by one: 8 s, for steps that are 0.5 ms shorter at 32 rows, 2.8 ms
 # shorter at 256 (H200).
-_GPU = _ACCELERATOR._replace(
-    rows_for_tuning=500_000, quick_options=MappingProxyType({"xla_gpu_enable_triton_gemm": False})
-)
+QUICK_COMPILATION: dict[str, bool | str] = {"xla_gpu_enable_triton_gemm": False}
+_GPU = _ACCELERATOR._replace(rows_for_tuning=500_000, quick_options=MappingProxyType(QUICK_COMPILATION))
 _NEEDS = {"cpu": _CPU, "gpu": _GPU}
 
 

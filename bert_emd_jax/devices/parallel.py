@@ -14,12 +14,17 @@ import jaxlib.version
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from bert_emd_jax.devices.device_needs import QUICK_COMPILATION
+
 Batch = TypeVar("Batch")  # any tree of arrays with an axis of rows
 
 DEVICES = "devices"
-# The fusion of products into YNNPACK calls makes inference on large batches up to 1.6 times slower (training
-# is faster with it): jaxlib 0.10.
-_CPU_INFERENCE_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_INFERENCE_OPTIONS: dict[str, dict[str, bool | str]] = {
+    # The fusion of products into YNNPACK calls makes inference on large batches up to 1.6 times slower
+    # (training is faster with it): jaxlib 0.10.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+    "gpu": QUICK_COMPILATION,
+}
 # With jaxlib 0.7.2 and 0.8.0, seen on CPUs with a model of 22 million parameters, steps that donate the state
 # have other losses from the second one on than steps that keep it, and learn nothing. 0.9.0 and later agree.
 _DONATES_STATE = tuple(map(int, jaxlib.version.__version__.split(".")[:2])) >= (0, 9)
@@ -94,14 +99,13 @@ def jit_inference(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def _inference_options(backend: str) -> dict[str, str] | None:
-    if backend != "cpu":
-        return None
+def _inference_options(backend: str) -> dict[str, bool | str] | None:
+    options = _INFERENCE_OPTIONS.get(backend)
     try:
-        jax.jit(lambda: 0, compiler_options=_CPU_INFERENCE_OPTIONS)()
+        jax.jit(lambda: 0, compiler_options=options)()
     except jax.errors.JaxRuntimeError:  # another jaxlib does not know them
         return None
-    return _CPU_INFERENCE_OPTIONS
+    return options
 
 
 def _local_mesh() -> Mesh:
@@ -134,6 +138,11 @@ def split_for_training(batch: Batch, micro_batches: int = 1) -> Batch:
         return np.moveaxis(by_device, (2, 1), (0, 1))
 
     return jax.tree.map(split, batch)
+
+
+def on_devices(batch: Any) -> Any:
+    """Puts arrays of `split_for_training` on this host's devices, as the step asks for them."""
+    return jax.device_put(batch, NamedSharding(_local_mesh(), PartitionSpec(DEVICES)))
 
 
 def split_for_prediction(batch: Batch) -> Batch:

@@ -1,6 +1,6 @@
 """The arrays of the training steps, put together one step ahead of the devices."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 from bert_emd_jax.data.batching import BatchRows
@@ -10,12 +10,18 @@ from bert_emd_jax.training.row_source import RowSource
 
 
 def prefetched(
-    source: RowSource, first: int, last: int, padded_rows: int, micro_batches: int
+    source: RowSource,
+    first: int,
+    last: int,
+    padded_rows: int,
+    micro_batches: int,
+    put: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Generator[tuple[int, Batch]]:
     """This host's arrays for the steps from `first` up to `last`.
 
     Args:
       padded_rows: of a whole batch (`parallel.rows_for_devices`).
+      put: called on the arrays of each step, ahead like all else.
 
     Yields:
       (rows of the whole batch over all hosts, arrays [local devices, micro-batches, rows, …]).
@@ -27,7 +33,7 @@ def prefetched(
         # Only these rows are read, tokenised or parsed here.
         mine = BatchRows(batch.rows[positions[positions < len(batch.rows)]], batch.length)
         arrays = source.arrays(step, mine, len(positions))
-        return len(batch.rows), split_for_training(arrays, micro_batches)
+        return len(batch.rows), put(split_for_training(arrays, micro_batches))
 
     with ThreadPoolExecutor(1, "prefetch") as worker:
         ahead = worker.submit(inputs, first) if first < last else None

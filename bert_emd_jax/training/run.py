@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bert_emd_jax import layout
@@ -194,7 +193,7 @@ class Run:
         row = means(rows) | trainer.log(step, jax.device_get(measurements))
         row |= {
             "epoch": step / self._per_epoch,
-            "learning_rate": float(np.asarray(trainer.learning_rate(step - 1))),
+            "learning_rate": rows[-1]["learning_rate"],
             "examples_per_second": self._examples / (time.perf_counter() - self._since),
         }
         self._log.write("train", step, row)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.device_needs import device_needs
-from bert_emd_jax.devices.parallel import DEVICES, pmap_step, replicate, rows_for_devices
+from bert_emd_jax.devices.parallel import DEVICES, on_devices, pmap_step, replicate, rows_for_devices
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
@@ -188,7 +188,10 @@ class Trainer(abc.ABC):
         optimizer = self.config.optimizer
         micro_batches = optimizer.gradient_accumulation_steps
         padded_rows = rows_for_devices(optimizer.train_batch_size, jax.device_count(), micro_batches)
-        return contextlib.closing(prefetched(self.rows, first, last, padded_rows, micro_batches))
+        put = {}
+        if device_needs().copies_ahead and jax.process_count() == 1:
+            put = {"put": on_devices}
+        return contextlib.closing(prefetched(self.rows, first, last, padded_rows, micro_batches, **put))
 
     def step(self, batch: Batch, epoch: int = 0) -> Measurements:
         """Makes one optimizer step: `state` moves on; returns what was measured, still on the devices.
@@ -263,6 +266,7 @@ class Trainer(abc.ABC):
             **shares,
             **measurements,
             "gradient_norm": gradient_norm,
+            "learning_rate": self.learning_rate(state.step),
             "bad_steps": after.bad_steps,
         }
 

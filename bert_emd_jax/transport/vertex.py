@@ -19,6 +19,11 @@ from jaxtyping import Array, Bool, Float, Int
 _USUAL_PIVOTS = 8
 
 
+def _enough_pivots(sources: int, targets: int) -> int:
+    """More than any of 100,000 random problems of this size has needed."""
+    return sources * targets // 4 + 4
+
+
 class Vertex(NamedTuple):
     """A feasible vertex; `is_optimal` says whether its potentials prove it optimal."""
 
@@ -29,19 +34,32 @@ class Vertex(NamedTuple):
     pivots: Int[Array, ""]
 
 
-class _Basis(NamedTuple):
-    """cell: of each arc, counted along the rows of the costs."""
+class _Tree(NamedTuple):
+    """A basis. `table` is [inverse | cell of each arc] over [potentials of the costs' three parts | unused].
 
-    inverse: Float[Array, "n n"]
-    cell: Int[Array, " n"]
+    In one array, so that a pivot changes it in one operation. A cell is counted along the rows of the costs.
+    """
+
+    table: Float[Array, "n+3 n+1"]
     is_arc: Bool[Array, " n"]
+
+    @property
+    def inverse(self) -> Float[Array, "n n"]:
+        return self.table[:-3, :-1]
+
+    @property
+    def cell(self) -> Int[Array, " n"]:
+        return self.table[:-3, -1].astype(jnp.int32)
+
+    @property
+    def potentials(self) -> Float[Array, "3 n"]:
+        return self.table[-3:, :-1]
 
 
 class _State(NamedTuple):
     """cell: that with the least reduced cost, which enters the basis if this is below 0."""
 
-    basis: _Basis
-    potentials: Float[Array, "3 n"]
+    tree: _Tree
     cell: Int[Array, ""]
     least: Float[Array, ""]
     pivots: Int[Array, ""]
@@ -59,46 +77,64 @@ def optimal_vertex(
     Costs and weights should not exceed about 1; the target weights are rescaled to the total of the sources.
     `log_plan` is the logarithm of a plan that is near the optimum, or not far from it.
     """
-    sources = source.shape[0]
+    sources = cost.shape[0]
     supplies = _balanced_supplies(source, target)
     costs = _parts(cost)
-    flat_costs = costs.reshape(3, -1)
     tolerance = optimality_tolerance(cost)
 
-    def priced(basis: _Basis, pivots: Array) -> _State:
-        basic_costs = jnp.where(basis.is_arc, flat_costs[:, basis.cell], 0)
-        potentials = jnp.sum(basic_costs[:, :, None] * basis.inverse, axis=1)
-        reduced = _total(costs - potentials[:, :sources, None] - potentials[:, None, sources:]).ravel()
-        return _State(basis, potentials, jnp.argmin(reduced).astype(jnp.int32), jnp.min(reduced), pivots)
+    def priced(tree: _Tree, pivots: Array) -> _State:
+        reduced = _total(_reduced_costs(costs, tree.potentials)).ravel()
+        return _State(tree, jnp.argmin(reduced).astype(jnp.int32), jnp.min(reduced), pivots)
 
     def is_improvable(state: _State) -> Array:
         return state.least < -tolerance
 
-    def improve(state: _State) -> _State:
-        """The state after a pivot, which is not counted; the same one if it is optimal."""
-        basis = _pivot(state.basis, supplies, state.cell, is_improvable(state), target.shape[0])
-        return priced(basis, state.pivots)
+    def improve(state: _State, wanted: Array) -> _State:
+        """The state after a pivot, which is not counted; the same one if that is not wanted."""
+        return priced(_pivot(state.tree, costs, supplies, state.cell, wanted), state.pivots)
 
-    def usual_pivots(state: _State) -> _State:
+    def straight(state: _State, count: int) -> _State:
+        """So many pivots without a loop, or fewer."""
         made = []
-        for _ in range(min(_USUAL_PIVOTS, max_pivots)):
+        for _ in range(count):
             made.append(is_improvable(state))
             # Else pivots are fused with those before them, each anew: many times the code to compile.
-            state = jax.lax.optimization_barrier(improve(state))
+            state = jax.lax.optimization_barrier(improve(state, made[-1]))
         return state._replace(pivots=sum(made, state.pivots))
 
-    def goes_on(state: _State) -> Array:
-        return is_improvable(state) & (state.pivots < max_pivots)
+    def until_optimal(state: _State) -> _State:
+        def goes_on(state: _State) -> Array:
+            return is_improvable(state) & (state.pivots < max_pivots)
 
-    state = priced(_staircase(source, target, log_plan), jnp.zeros((), jnp.int32))
-    state = jax.lax.platform_dependent(state, cpu=lambda state: state, default=usual_pivots)
-    state = jax.lax.while_loop(goes_on, lambda state: improve(state)._replace(pivots=state.pivots + 1), state)
-    basis = state.basis
-    amounts = _amounts(basis, supplies)
-    is_cell = basis.cell[:, None] == jnp.arange(cost.size)
+        def pivot(state: _State) -> _State:
+            return improve(state, jnp.ones((), bool))._replace(pivots=state.pivots + 1)
+
+        return jax.lax.while_loop(goes_on, pivot, state)
+
+    def on_gpu(state: _State) -> _State:
+        count = min(max_pivots, _enough_pivots(*cost.shape))
+        if count <= 2 * _USUAL_PIVOTS:
+            return straight(state, count)
+        blocks, rest = divmod(count, _USUAL_PIVOTS)
+        state = jax.lax.fori_loop(0, blocks, lambda _, state: straight(state, _USUAL_PIVOTS), state)
+        return straight(state, rest)
+
+    tree = _with_potentials(_staircase(source, target, log_plan), costs)
+    state = priced(tree, jnp.zeros((), jnp.int32))
+    state = jax.lax.platform_dependent(
+        state,
+        cpu=until_optimal,
+        tpu=lambda state: until_optimal(straight(state, min(max_pivots, _USUAL_PIVOTS))),
+        default=on_gpu,
+    )
+    # Anew, without what pivots may have rounded.
+    tree = _with_potentials(state.tree, costs)
+    amounts = _amounts(tree, supplies)
+    is_cell = tree.cell[:, None] == jnp.arange(cost.size)
     flow = jnp.sum(jnp.where(is_cell, amounts[:, None], 0), axis=0).reshape(cost.shape)
-    potentials = _total(state.potentials)
-    return Vertex(flow, potentials[:sources], potentials[sources:], ~is_improvable(state), state.pivots)
+    potentials = _total(tree.potentials)
+    is_optimal = ~is_improvable(priced(tree, state.pivots))
+    return Vertex(flow, potentials[:sources], potentials[sources:], is_optimal, state.pivots)
 
 
 def optimality_tolerance(cost: Float[Array, "S T"]) -> float:
@@ -132,20 +168,32 @@ def _balanced_supplies(source: Float[Array, " S"], target: Float[Array, " T"]) -
     return jnp.concatenate([sources, targets], axis=1)
 
 
-def _amounts(basis: _Basis, supplies: Float[Array, "3 n"]) -> Float[Array, " n"]:
-    amounts = _total(jnp.sum(supplies[:, None] * basis.inverse, axis=2))
-    return jnp.where(basis.is_arc, jnp.maximum(amounts, 0), 0)
+def _reduced_costs(costs: Float[Array, "3 S T"], potentials: Float[Array, "3 n"]) -> Float[Array, "3 S T"]:
+    sources = costs.shape[1]
+    return costs - potentials[:, :sources, None] - potentials[:, None, sources:]
+
+
+def _with_potentials(tree: _Tree, costs: Float[Array, "3 S T"]) -> _Tree:
+    """The tree with the potentials that make the reduced costs of its arcs 0."""
+    basic_costs = jnp.where(tree.is_arc, costs.reshape(3, -1)[:, tree.cell], 0)
+    potentials = jnp.sum(basic_costs[:, :, None] * tree.inverse, axis=1)
+    return tree._replace(table=jnp.concatenate([tree.table[:-3], jnp.pad(potentials, ((0, 0), (0, 1)))]))
+
+
+def _amounts(tree: _Tree, supplies: Float[Array, "3 n"]) -> Float[Array, " n"]:
+    amounts = _total(jnp.sum(supplies[:, None] * tree.inverse, axis=2))
+    return jnp.where(tree.is_arc, jnp.maximum(amounts, 0), 0)
 
 
 def _staircase(
     source: Float[Array, " S"], target: Float[Array, " T"], log_plan: Float[Array, "S T"]
-) -> _Basis:
+) -> _Tree:
     """A feasible tree by the north-west corner rule, sources and sinks in the order that the plan suggests.
 
     Each source in turn fills the sinks in theirs. The order in which nodes are used up says all: the arc of
     a node is the last cell that it has a part in. If the node before was of the same side, the arc carries
     all of its node; else what is used up until then on its node's side beyond that on the other side. The
-    last sink is the root.
+    last sink is the root. The potentials are not computed.
     """
     flow = jnp.exp(log_plan)
     rows, columns = jnp.arange(flow.shape[0]), jnp.arange(flow.shape[1])
@@ -172,9 +220,10 @@ def _staircase(
     )
     whole_node = jnp.eye(sum(flow.shape))
     inverse = jnp.where(after_other_side[:, None], jnp.concatenate([of_rows, of_columns]), whole_node)
-    return _Basis(
-        inverse=inverse.astype(flow.dtype),
-        cell=jnp.concatenate([rows * len(columns) + column_of_row, row_of_column * len(columns) + columns]),
+    cell = jnp.concatenate([rows * len(columns) + column_of_row, row_of_column * len(columns) + columns])
+    table = jnp.concatenate([inverse, cell[:, None].astype(inverse.dtype)], axis=1)
+    return _Tree(
+        table=jnp.pad(table.astype(flow.dtype), ((0, 3), (0, 0))),
         is_arc=jnp.concatenate([rows >= 0, column_rank != columns[-1]]),
     )
 
@@ -198,20 +247,32 @@ def _ends(weights: Float[Array, " n"], rank: Int[Array, " n"]) -> Float[Array, "
 
 
 def _pivot(
-    basis: _Basis, supplies: Float[Array, "3 n"], cell: Int[Array, ""], wanted: Bool[Array, ""], targets: int
-) -> _Basis:
+    tree: _Tree,
+    costs: Float[Array, "3 S T"],
+    supplies: Float[Array, "3 n"],
+    cell: Int[Array, ""],
+    wanted: Bool[Array, ""],
+) -> _Tree:
     """Enters a cell into the basis: pushes flow round its cycle until an arc is empty, which leaves.
 
     The same basis if that is not wanted.
     """
-    sources = basis.inverse.shape[0] - targets
-    row, column = cell // targets, cell % targets
-    change = jnp.where(wanted, basis.inverse[:, row] + basis.inverse[:, sources + column], 0)
-    leaving = jnp.argmin(jnp.where(basis.is_arc & (change > 0), _amounts(basis, supplies), jnp.inf))
-    is_leaving = (jnp.arange(change.shape[0]) == leaving) & wanted
-    others = jnp.where(is_leaving, 0, change)
-    return _Basis(
-        inverse=basis.inverse - others[:, None] * basis.inverse[leaving],
-        cell=jnp.where(is_leaving, cell, basis.cell),
-        is_arc=basis.is_arc,
-    )
+    _, sources, targets = costs.shape
+    row, column = cell // targets, sources + cell % targets
+    at_ends = jnp.where(wanted, _at(tree.table, row, 1) + _at(tree.table, column, 1), 0)
+    cost = jnp.where(wanted, _at(costs.reshape(3, -1), cell, 1), 0)
+    change, reduced = at_ends[:-3], cost - at_ends[-3:]
+    leaving = jnp.argmin(jnp.where(tree.is_arc & (change > 0), _amounts(tree, supplies), jnp.inf))
+    is_leaving = (jnp.arange(len(at_ends)) == leaving) & wanted
+    # The row of the arc that leaves is that of the one that enters; it is taken off the other rows as often
+    # as their arcs are on the cycle, and added to the potentials as often as the cell is too cheap.
+    factors = jnp.where(is_leaving, 0, jnp.concatenate([change, -reduced]))
+    table = tree.table - factors[:, None] * _at(tree.table, leaving, 0)
+    is_number = jnp.arange(table.shape[1]) == table.shape[1] - 1
+    numbers = jnp.where(is_leaving, cell.astype(table.dtype), tree.table[:, -1])
+    return tree._replace(table=jnp.where(is_number, numbers[:, None], table))
+
+
+def _at(values: Array, index: Int[Array, ""], axis: int) -> Array:
+    """Values at an index that is computed; unsigned, without the operations for negative ones."""
+    return jax.lax.dynamic_index_in_dim(values, index.astype(jnp.uint32), axis, keepdims=False)

@@ -58,7 +58,9 @@ class ToyTrainer(Trainer):
         bias = before.params["dense"]["bias"] + loss
         after = before.replace(step=before.step + 1, params={"dense": {"bias": bias}})
         self.state = unless_nonfinite(before, after, loss, jnp.ones(()))
-        return {"loss": loss, "gradient_norm": jnp.ones(()), "bad_steps": self.state.bad_steps}
+        rate = self.learning_rate(self.state.step)
+        bad = self.state.bad_steps
+        return {"loss": loss, "gradient_norm": jnp.ones(()), "learning_rate": rate, "bad_steps": bad}
 
     def evaluate(self) -> dict[str, float]:
         self.evaluations.append(float(self.state.params["dense"]["bias"][0]))
