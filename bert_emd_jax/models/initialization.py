@@ -21,6 +21,9 @@ PROJECTION = "fit_dense"
 """Key beside a student's parameters of its projection to the teacher's width; no part of the model itself."""
 
 
+_FIRST_LAYER = "bert/layer_0/"
+
+
 @dataclasses.dataclass(frozen=True)
 class NewHead:
     """The classifier to be trained: its number of labels, their names, the meaning of its logits (see
@@ -41,8 +44,14 @@ class NewHead:
 def parameter_shapes(config: EncoderConfig, head: Head) -> dict[str, tuple[int, ...]]:
     """Returns path → shape of every parameter of a model, sorted by path, without allocating one."""
     tokens = jnp.zeros((1, 1), jnp.int32)
-    abstract = jax.eval_shape(MODULES[head](config).init, jax.random.key(0), tokens, tokens)
-    return {path: leaf.shape for path, leaf in sorted(flatten(abstract["params"]).items())}
+    # Of one layer: to trace twelve takes half a second, and all are alike.
+    module = MODULES[head](dataclasses.replace(config, num_hidden_layers=1))
+    abstract = jax.eval_shape(module.init, jax.random.key(0), tokens, tokens)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in flatten(abstract["params"]).items():
+        numbers = range(config.num_hidden_layers) if path.startswith(_FIRST_LAYER) else range(1)
+        shapes |= {path.replace(_FIRST_LAYER, f"bert/layer_{number}/", 1): leaf.shape for number in numbers}
+    return dict(sorted(shapes.items()))
 
 
 def initial_params(config: EncoderConfig, head: Head, seed: int) -> Params:

@@ -149,6 +149,7 @@ class Run:
         if self._step == self._first:
             jax.block_until_ready(trainer.state)
             self._costs.first_step_is_done()
+            self._ahead.first_step_is_done()
         self._step += 1
         step = self._step
         self._pending.append({name: value for name, value in measurements.items() if _is_scalar(value)})

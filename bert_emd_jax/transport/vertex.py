@@ -89,6 +89,7 @@ def optimal_vertex(
     def is_improvable(state: _State) -> Array:
         return state.least < -tolerance
 
+    @jax.jit  # traced once
     def improve(state: _State, wanted: Array) -> _State:
         """The state after a pivot, which is not counted; the same one if that is not wanted."""
         return priced(_pivot(state.tree, costs, supplies, state.cell, wanted), state.pivots)

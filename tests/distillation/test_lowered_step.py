@@ -107,8 +107,11 @@ def test_nothing_is_added_to_rows_that_others_add_to(platform):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_layers_are_compiled_once(platform):
-    """Three loops over layers and that for the last pivots; no more operations for more layers."""
-    assert len(operations(platform, "while")) == 4
+    """Three loops over layers, on TPUs one for the last pivots; no more operations for more layers.
+
+    On a GPU the host would have to wait for each pivot of a loop.
+    """
+    assert len(operations(platform, "while")) == {"cuda": 3, "tpu": 4}[platform]
     for name in ("dot_general", "while", "scatter", "rng_bit_generator"):
         more = operations(platform, name, student_layers=4, teacher_layers=7)
         assert len(more) == len(operations(platform, name)) > 0, name

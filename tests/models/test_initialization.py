@@ -1,9 +1,19 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.initialization import initial_params, initial_projection, student_from_layers
+from bert_emd_jax.models.heads import MODULES
+from bert_emd_jax.models.initialization import (
+    initial_params,
+    initial_projection,
+    parameter_shapes,
+    student_from_layers,
+)
 from bert_emd_jax.models.params import flatten
 
 CONFIG = EncoderConfig(
@@ -43,3 +53,12 @@ def test_the_projection_starts_as_the_identity_where_the_widths_agree():
     kernel = initial_projection(200, 300, 0)["kernel"]
     assert kernel.shape == (200, 300)
     assert kernel.std() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("head", ["classifier", "masked_lm", "none"])
+def test_shapes_are_those_of_the_whole_module(head):
+    config = dataclasses.replace(CONFIG, num_hidden_layers=11)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    whole = jax.eval_shape(MODULES[head](config).init, jax.random.key(0), tokens, tokens)["params"]
+    expected = {path: leaf.shape for path, leaf in sorted(flatten(whole).items())}
+    assert list(parameter_shapes(config, head).items()) == list(expected.items())
