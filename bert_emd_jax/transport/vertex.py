@@ -1,7 +1,8 @@
 """The exact optimal plan on the device: from an approximate plan to an optimal vertex.
 
-On accelerators everything but a last loop, which is seldom entered, is straight code of few small operations:
-there a launch costs more than the work, and a loop whose length the host must read costs most.
+On a GPU all is few small operations: there a launch costs more than the work, and a loop whose length the host
+must read costs most, for the device then waits for the host behind it. So pivots are made there a number of
+times that is enough, and change nothing once the vertex is optimal. Elsewhere a loop ends with the last one.
 
 A basis is a spanning tree of S + T - 1 cells. Its inverse has only the entries -1, 0 and 1, so floating point
 updates it without rounding, and each pivot of the simplex method is a handful of small dense operations.
@@ -20,8 +21,8 @@ _USUAL_PIVOTS = 8
 
 
 def _enough_pivots(sources: int, targets: int) -> int:
-    """More than any of 100,000 random problems of this size has needed."""
-    return sources * targets // 4 + 4
+    """More than any of 250,000 random problems of fourteen sizes up to 24 x 24 has needed."""
+    return sources * targets // 4 + min(sources, targets)
 
 
 class Vertex(NamedTuple):
