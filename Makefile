@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-lowest test-colab test-newest bench kills docs wheel lint format clean
+.PHONY: demo test test-lowest test-colab test-newest notebook bench kills docs wheel lint format clean
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -13,9 +13,9 @@ $(VENV)/.installed: pyproject.toml setup.py
 	touch $@
 
 # First what pip would choose badly if left to others: transformers would bring a torch with gigabytes of CUDA, and
-# moto a boto3 that no s3fs of these years goes with.
+# moto a boto3 that s3fs does not go with, for which pip would search for minutes.
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) "torch==$(TORCH)" "s3fs>=2024.6" "aiobotocore[boto3]"
+	$(PIP) "torch==$(TORCH)" "s3fs>=2024.6"
 	$(PIP) -e ".[test,lint]"
 	touch $@
 
@@ -57,6 +57,10 @@ test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
 	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
 	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(TESTS_$*)
+
+# Half an hour. The outputs that the notebook is committed with, from Colab's stack (`make test-colab` makes it).
+notebook:
+	JAX_PLATFORMS=cpu .venv-colab/bin/python examples/refresh_notebook.py
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(PIP) -e ".[bench]"

@@ -1,11 +1,18 @@
 """What is best on a kind of device: how layers are compiled, and what another compilation is worth."""
 
 import functools
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
+import jaxlib.version
+
+# Before jaxlib 0.9 (seen with 0.7.2, 0.8.0) XNNPACK's products on a CPU keep their packed weights as long as
+# the address of the weights stays: of new weights in the memory of old ones they go on with the old.
+KEEPS_OLD_WEIGHTS = tuple(map(int, jaxlib.version.__version__.split(".")[:2])) < (0, 9)
+WITHOUT_OLD_WEIGHTS: dict[str, bool | str] = {"xla_cpu_use_xnnpack": False}
 
 
 class DeviceNeeds(NamedTuple):
@@ -17,7 +24,7 @@ class DeviceNeeds(NamedTuple):
     compiles_ahead: what a run needs after its first step is compiled during it.
     copies_ahead: batches are copied to the device one step ahead.
     rows_for_tuning: so many training rows a run must have, all epochs together, for the fastest step; one of
-      fewer is compiled with `quick_options`.
+      fewer is compiled with `quick_options` (in a single process).
     """
 
     loops_over_layers: bool
@@ -32,6 +39,8 @@ class DeviceNeeds(NamedTuple):
 # Accelerators: on a H200 it takes 15 to 30 s, a step of 32 rows some 8 ms whatever the length, and one of 256
 # rows 37 ms at 128 tokens.
 _CPU = DeviceNeeds(False, (50, 100, 150, 1000, 2000))
+if KEEPS_OLD_WEIGHTS:
+    _CPU = _CPU._replace(rows_for_tuning=sys.maxsize, quick_options=MappingProxyType(WITHOUT_OLD_WEIGHTS))
 _ACCELERATOR = DeviceNeeds(True, (2000, 8000, 32000), compiles_ahead=True, copies_ahead=True)
 # XLA tries its Triton matrix products one by one: 8 s, for steps that are 0.5 ms shorter at 32 rows, 2.8 ms
 # shorter at 256 (H200).

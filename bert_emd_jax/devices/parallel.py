@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jaxlib.version
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from bert_emd_jax.devices.device_needs import QUICK_COMPILATION
+from bert_emd_jax.devices.device_needs import KEEPS_OLD_WEIGHTS, QUICK_COMPILATION, WITHOUT_OLD_WEIGHTS
 
 Batch = TypeVar("Batch")  # any tree of arrays with an axis of rows
 
@@ -22,12 +21,9 @@ DEVICES = "devices"
 _INFERENCE_OPTIONS: dict[str, dict[str, bool | str]] = {
     # The fusion of products into YNNPACK calls makes inference on large batches up to 1.6 times slower
     # (training is faster with it): jaxlib 0.10.
-    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+    "cpu": WITHOUT_OLD_WEIGHTS if KEEPS_OLD_WEIGHTS else {"xla_cpu_experimental_ynn_fusion_type": ""},
     "gpu": QUICK_COMPILATION,
 }
-# With jaxlib 0.7.2 and 0.8.0, seen on CPUs with a model of 22 million parameters, steps that donate the state
-# have other losses from the second one on than steps that keep it, and learn nothing. 0.9.0 and later agree.
-_DONATES_STATE = tuple(map(int, jaxlib.version.__version__.split(".")[:2])) >= (0, 9)
 
 
 def replicate(tree: Any) -> Any:
@@ -51,7 +47,7 @@ def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any
         axis_name=DEVICES,
         in_axes=(None, None, 0),  # pyright: ignore[reportArgumentType]
         out_axes=None,  # pyright: ignore[reportArgumentType]
-        donate_argnums=0 if _DONATES_STATE else (),
+        donate_argnums=() if KEEPS_OLD_WEIGHTS and jax.default_backend() == "cpu" else 0,
     )
 
 

@@ -40,8 +40,10 @@ def draw_bits(key: Array | None, draws: Sequence[Draw]) -> tuple[UInt16[Array, "
 
     Every call of a generator is some hundred operations to compile: one call for a whole model.
     """
+    if key is None:  # shapes may be unknown here
+        return (None,) * len(draws)
     sizes = [math.prod(draw.shape) if _dropped_of_65536(draw.rate) else 0 for draw in draws]
-    if key is None or not any(sizes):
+    if not any(sizes):
         return (None,) * len(draws)
     parts = jnp.split(random_uint16(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
     return tuple(

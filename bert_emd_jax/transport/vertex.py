@@ -1,8 +1,8 @@
 """The exact optimal plan on the device: from an approximate plan to an optimal vertex.
 
-On a GPU all is few small operations: there a launch costs more than the work, and a loop whose length the host
-must read costs most, for the device then waits for the host behind it. So pivots are made there a number of
-times that is enough, and change nothing once the vertex is optimal. Elsewhere a loop ends with the last one.
+On a GPU all is few small operations: there a launch costs more than the work, and a loop whose length the
+host must read costs most, for the device then waits for the host behind it. So pivots are made there a number
+of times that is enough, and change nothing once the vertex is optimal. Elsewhere a loop ends with the last.
 
 A basis is a spanning tree of S + T - 1 cells. Its inverse has only the entries -1, 0 and 1, so floating point
 updates it without rounding, and each pivot of the simplex method is a handful of small dense operations.
