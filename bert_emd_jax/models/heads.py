@@ -102,7 +102,7 @@ class SequenceClassifier(nn.Module):
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
         rate = config.classifier_dropout
         rate = config.hidden_dropout_prob if rate is None else rate
-        head_draw = Draw(rate, (len(input_ids), config.hidden_size))
+        head_draw = Draw(rate, (input_ids.shape[0], config.hidden_size))
         encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
         encoded = Encoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
             input_ids, attention_mask, token_type_ids, encoder_bits, first_token
