@@ -33,7 +33,7 @@ test: $(VENV)/.installed-test
 # Quick tests of what JAX, Flax and Orbax do, and a training from files to a converted student; in Colab's also the
 # notebook, with the oldest also what other packages read. PYTHON=python3.13 chooses the Python.
 JAX_TESTS := $(addprefix tests/models/test_,dropout.py encoder_config.py initialization.py) \
-	tests/devices/test_precision.py $(addprefix tests/training/test_,checkpoints.py optimizer.py) \
+	tests/devices/test_precision.py tests/devices/test_donation.py $(addprefix tests/training/test_,checkpoints.py optimizer.py) \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
 	tests/test_api.py tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
 FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data \

@@ -62,6 +62,20 @@ def test_it_is_a_notebook_whose_forms_offer_what_there_is():
     assert json.loads(fields["KIND"]["form"]) == sorted(KINDS)
 
 
+def test_it_shows_what_a_run_of_the_demo_found():
+    """`make notebook` leaves that, for readers on the web who run nothing."""
+    outputs = {cell.id: cell.outputs for cell in notebook().cells if cell.cell_type == "code"}
+    for name in ("mapping-end", "mapping-first", "weights"):
+        assert any("image/png" in output.get("data", {}) for output in outputs[name]), name
+    scores = outputs["scores"][0].text
+    both = re.search(r"^accuracy, 1,000 test rows +(0\.\d+) .*? (0\.\d+) \(", scores, re.M)
+    assert both, scores
+    assert min(float(score) for score in both.groups()) > 0.8
+    assert outputs["install"] == outputs["report"] == []
+    assert not any(output.get("name") == "stderr" for cell in outputs.values() for output in cell)
+    assert NOTEBOOK.stat().st_size < 400_000
+
+
 def test_it_runs_and_running_it_again_trains_nothing(tmp_path, tiny_model_dir, task_dir):
     fields = {
         **{"TASK": "my files", "FILES": str(task_dir), "MODEL": str(tiny_model_dir("start") / "pytorch")},
