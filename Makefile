@@ -31,7 +31,7 @@ test: $(VENV)/.installed-test
 # The stacks that users have, without torch: `make test-lowest` with the oldest packages that pyproject.toml allows,
 # `make test-colab` with those of constraints/colab.txt, `make test-newest` with the newest that the Python takes.
 # Quick tests of what JAX, Flax and Orbax do, and a training from files to a converted student; in Colab's also the
-# notebook, with the oldest also what other packages read. PYTHON=python3.13 chooses the Python.
+# notebook and TensorFlow Datasets, with the oldest also what other packages read. PYTHON=python3.13 chooses the Python.
 JAX_TESTS := $(addprefix tests/models/test_,dropout.py encoder_config.py initialization.py) \
 	tests/devices/test_precision.py tests/devices/test_donation.py $(addprefix tests/training/test_,checkpoints.py optimizer.py) \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
@@ -49,7 +49,7 @@ STACK_lowest := --resolution lowest-direct "protobuf>=6.31.1"
 STACK_colab := --constraint constraints/colab.txt
 STACK_newest := --upgrade
 TESTS_lowest := $(FAST_TESTS)
-TESTS_colab := $(JAX_TESTS) tests/test_notebook.py
+TESTS_colab := $(JAX_TESTS) tests/test_notebook.py tests/data/test_tfds_source.py
 TESTS_newest := $(filter-out tests/training/% tests/models/%,$(JAX_TESTS)) tests/training/test_checkpoints.py
 
 test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv

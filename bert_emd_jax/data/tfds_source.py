@@ -1,6 +1,7 @@
 """The GLUE tasks from TensorFlow Datasets, read without TensorFlow."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _MNLI_SPLITS = {
     "test_mismatched": "test_mismatched",
 }
 _RANDOM_ACCESS = ("array_record", "parquet")
+_ANY_PROTOBUF = "TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK"  # protobuf's own
 _HOST = "https://dl.fbaipublicfiles.com"  # of most tasks
 
 
@@ -83,10 +85,28 @@ def _split_names(task: Task) -> dict[str, str]:
     return {split: names[split] for split in task.splits}
 
 
+def library() -> Any:
+    """Imports TensorFlow Datasets with its GLUE tasks.
+
+    Also beside a protobuf that is older than the library's schemas, as in Colab, August 2026: they are simple
+    enough for it, but protobuf refuses them by their version.
+    """
+    before = os.environ.get(_ANY_PROTOBUF)
+    os.environ[_ANY_PROTOBUF] = "true"
+    try:
+        import tensorflow_datasets
+        import tensorflow_datasets.text.glue
+    finally:
+        if before is None:
+            del os.environ[_ANY_PROTOBUF]
+        else:
+            os.environ[_ANY_PROTOBUF] = before
+    return tensorflow_datasets
+
+
 def _builder(task: Task, data_dir: str | Path | None) -> Any:
     """Returns the library's builder of a dataset that is on disk."""
-    import tensorflow_datasets as tfds
-
+    tfds = library()
     name = f"glue/{plain_name(task.name)}"
     try:
         # Finds a prepared dataset of any version, but cannot prepare one.
@@ -112,10 +132,8 @@ def _builder(task: Task, data_dir: str | Path | None) -> Any:
 def _prepared(name: str, data_dir: str | Path | None) -> Any:
     """Downloads and prepares a dataset."""
     import requests
-    import tensorflow_datasets as tfds
-    import tensorflow_datasets.text.glue
 
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    builder = library().builder(name, data_dir=data_dir, file_format="array_record")
     path = builder.data_dir
     logger.info("%s: not there; trying to download it", path)
     try:

@@ -11,6 +11,7 @@ import pytest
 
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.tasks import TASK_NAMES, get_task
+from bert_emd_jax.data.tfds_source import library
 from bert_emd_jax.errors import UserError
 
 ROWS = 12
@@ -74,12 +75,10 @@ class LocalFiles:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> tuple[Path, Path]:
     """The official files of each task in a directory of its own, and what the library makes of them."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    import tensorflow_datasets.text.glue
-
+    tfds = library()
     files, prepared = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patched:
-        glue = tensorflow_datasets.text.glue.Glue
+        glue = tfds.text.glue.Glue
         patched.setattr(glue, "_make_download_manager", lambda self, **_: LocalFiles(files))
         for task in TASK_NAMES[:-1]:
             write_official_files(files / task, task)
@@ -112,9 +111,7 @@ def test_examples_are_those_of_the_files(sources, name, split):
 
 def test_mrpc_from_the_original_files(tmp_path, monkeypatch):
     """The library makes the dev set itself, from the numbers of its rows."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    import tensorflow_datasets.text.glue
-
+    tfds = library()
     header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
     rows = [f"{row % 2}\t{row}\t{row + 100}\tA{row}\tB{row}\n" for row in range(10)]
     paths = {name: str(tmp_path / name) for name in ("train", "test", "dev_ids")}
@@ -126,7 +123,7 @@ def test_mrpc_from_the_original_files(tmp_path, monkeypatch):
         def download(self, url):
             return paths
 
-    glue = tensorflow_datasets.text.glue.Glue
+    glue = tfds.text.glue.Glue
     monkeypatch.setattr(glue, "_make_download_manager", lambda self, **_: Downloads(tmp_path))
     data = tmp_path / "data"
     tfds.builder("glue/mrpc", data_dir=data).download_and_prepare(file_format="array_record")
