@@ -1,6 +1,7 @@
 """Where a run can be watched beside its own files: TensorBoard, Weights & Biases."""
 
 import contextlib
+import functools
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,10 +31,15 @@ class TensorBoard:
     """TensorBoard's event files, written without TensorFlow."""
 
     def __init__(self, directory: Path, resume_step: int) -> None:
+        self._directory, self._resume_step = directory, resume_step
+
+    @functools.cached_property
+    def _events(self) -> Any:
+        """Opened with the first number, not before the first step."""
         with _hidden("torch"):  # which tensorboardX imports if it can: seconds and 200 MB for nothing
             from tensorboardX import SummaryWriter
 
-        self._events = SummaryWriter(str(directory / layout.TENSORBOARD), purge_step=resume_step + 1)
+        return SummaryWriter(str(self._directory / layout.TENSORBOARD), purge_step=self._resume_step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -43,7 +49,8 @@ class TensorBoard:
         self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._events.close()
+        if "_events" in vars(self):
+            self._events.close()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -69,8 +70,10 @@ class Run:
         trainer, speed, path = self._trainer, self._trainer.config.speed, self._directory.path
         keep_compiled_programs(speed)
         self._costs = RunCosts()
-        self._fresh = trainer.initial_state()
-        inputs = trainer.inputs()
+        with ThreadPoolExecutor(1) as worker:  # hashing needs no lock of Python's
+            hashing = worker.submit(trainer.inputs)
+            self._fresh = trainer.initial_state()
+            inputs = hashing.result()
         on_main(lambda: self._directory.check_inputs(inputs))
         self._facts = {"inputs": inputs, "compute_dtype": trainer.dtype, **trainer.prepare()}
         logger.info("computing in %s", trainer.dtype)
