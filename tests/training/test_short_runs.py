@@ -93,7 +93,8 @@ def test_the_run_is_the_same_and_finds_what_it_needs_compiled(
         moments.append(dict(missed))
 
     results, again = trained(model, task_dir, tmp_path / "ahead", seen)
-    assert moments[0]["others"] >= 3  # for the scores, and for sentences one by one and in batches
+    assert moments[0]["others"] >= 1
+    assert missed["others"] >= 3  # for the scores, and for sentences one by one and in batches
     assert missed["main"] == moments[0]["main"]
     for facts in (expected, results):
         del facts["student"]["milliseconds_per_sentence"], facts["timed_on"]
