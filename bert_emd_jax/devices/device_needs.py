@@ -23,8 +23,8 @@ class DeviceNeeds(NamedTuple):
       further length costs a compilation, and shortens the steps of the rows that fit into it.
     compiles_ahead: what a run needs after its first step is compiled during it.
     copies_ahead: batches are copied to the device one step ahead.
-    rows_for_tuning: so many training rows a run must have, all epochs together, for the fastest step; one of
-      fewer is compiled with `quick_options` (in a single process).
+    step_options: what the compiler is told for the step of a run with fewer training rows than
+      `rows_for_tuning`, all epochs together (in a single process).
     """
 
     loops_over_layers: bool
@@ -32,7 +32,7 @@ class DeviceNeeds(NamedTuple):
     compiles_ahead: bool = False
     copies_ahead: bool = False
     rows_for_tuning: int = 0
-    quick_options: Mapping[str, bool | str] = MappingProxyType({})
+    step_options: Mapping[str, bool | str] = MappingProxyType({})
 
 
 # CPU: a compilation is worth some tens of steps, and the more lengths there are the less another one saves.
@@ -40,12 +40,12 @@ class DeviceNeeds(NamedTuple):
 # rows 37 ms at 128 tokens.
 _CPU = DeviceNeeds(False, (50, 100, 150, 1000, 2000))
 if KEEPS_OLD_WEIGHTS:
-    _CPU = _CPU._replace(rows_for_tuning=sys.maxsize, quick_options=MappingProxyType(WITHOUT_OLD_WEIGHTS))
+    _CPU = _CPU._replace(rows_for_tuning=sys.maxsize, step_options=MappingProxyType(WITHOUT_OLD_WEIGHTS))
 _ACCELERATOR = DeviceNeeds(True, (2000, 8000, 32000), compiles_ahead=True, copies_ahead=True)
 # XLA tries its Triton matrix products one by one: 8 s, for steps that are 0.5 ms shorter at 32 rows, 2.8 ms
 # shorter at 256 (H200).
 QUICK_COMPILATION: dict[str, bool | str] = {"xla_gpu_enable_triton_gemm": False}
-_GPU = _ACCELERATOR._replace(rows_for_tuning=500_000, quick_options=MappingProxyType(QUICK_COMPILATION))
+_GPU = _ACCELERATOR._replace(rows_for_tuning=500_000, step_options=MappingProxyType(QUICK_COMPILATION))
 _NEEDS = {"cpu": _CPU, "gpu": _GPU}
 
 

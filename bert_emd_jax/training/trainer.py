@@ -215,7 +215,7 @@ class Trainer(abc.ABC):
         if shapes not in self._programs:
             lowered = self.compiled_step.lower(self.state, constants, batch)
             self._while_compiling()
-            self._programs[shapes] = lowered.compile(compiler_options=dict(needs.quick_options))
+            self._programs[shapes] = lowered.compile(compiler_options=dict(needs.step_options))
         return self._programs[shapes]
 
     def _while_compiling(self) -> None:

@@ -82,7 +82,7 @@ def test_the_run_is_the_same_and_finds_what_it_needs_compiled(
         compiles_ahead=True,
         copies_ahead=True,
         rows_for_tuning=10**6,
-        quick_options={"xla_cpu_enable_fast_math": False},
+        step_options={"xla_cpu_enable_fast_math": False},
     )
     for module in (run, trainer):
         monkeypatch.setattr(module, "device_needs", lambda: needs)
