@@ -70,19 +70,15 @@ class TaskEvaluation:
 
     def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[Task]:
         """What `metrics` of such parameters ("evaluate") and `results` of such models ("export") compile."""
-        data, batch_size = self._data, self._batch_size
-        predict = functools.partial(self._predictor.compile, params)
-        yield "evaluate", lambda: predict(data.dev, self._lengths(data.dev), batch_size)
+        dev = self._data.dev
+        rows = dev, self._lengths(dev), self._batch_size
+        yield "evaluate", functools.partial(self._predictor.compile, params, *rows)
         for name, model in models.items():
             module = classifier(model.config, self._dtype)
-            for rows in LATENCY_BATCH_SIZES:
-                yield (
-                    "export",
-                    functools.partial(compile_for_latency, module, model.params, data.dev, rows),
-                )
             if name != "student":
-                predict = functools.partial(Predictor(module).compile, model.params)
-                yield "export", functools.partial(predict, data.dev, self._lengths(data.dev), batch_size)
+                yield "export", functools.partial(Predictor(module).compile, model.params, *rows)
+            for count in LATENCY_BATCH_SIZES:
+                yield "export", functools.partial(compile_for_latency, module, model.params, dev, count)
 
     def metrics(self, params: Any) -> dict[str, float]:
         """The task's metrics on the first dev set, for replicated parameters; called in all processes."""

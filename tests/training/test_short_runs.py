@@ -9,10 +9,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from bert_emd_jax.devices.compile_ahead import CompileAhead
 from bert_emd_jax.devices.device_needs import device_needs
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.trainer import DistillTrainer
 from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training import run, trainer
-from bert_emd_jax.training.finetune import FinetuneTrainer
-from bert_emd_jax.training.training_config import FinetuneConfig
 
 
 @pytest.fixture
@@ -45,9 +45,10 @@ def missed():
 
 
 def trained(model, task, output_dir, seen=None):
-    """Results and weights of a short run; `seen` is called after each evaluation."""
-    config = FinetuneConfig(
-        bert_model=str(model),
+    """Results and weights of a short run; `seen` is called before each evaluation."""
+    config = DistillConfig(
+        teacher_model=str(model),
+        student_init_layers=(1, 3),
         data_dir=task,
         task_name="custom",
         output_dir=output_dir,
@@ -56,16 +57,15 @@ def trained(model, task, output_dir, seen=None):
         max_seq_length=12,
         token_cache=False,
     )
-    training = FinetuneTrainer.from_config(config)
+    training = DistillTrainer.from_config(config)
     evaluate = training.evaluate
 
-    def evaluate_and_look():
-        metrics = evaluate()
+    def look_and_evaluate():
         if seen is not None:
             seen(training)
-        return metrics
+        return evaluate()
 
-    training.evaluate = evaluate_and_look
+    training.evaluate = look_and_evaluate
     results = training.train()
     return results, flatten(jax.device_get(training.state.params))
 
@@ -94,10 +94,13 @@ def test_the_run_is_the_same_and_finds_what_it_needs_compiled(
 
     results, again = trained(model, task_dir, tmp_path / "ahead", seen)
     assert moments[0]["others"] >= 1
-    assert missed["others"] >= 3  # for the scores, and for sentences one by one and in batches
+    # Of both models for the scores, and for sentences one by one and in batches.
+    assert missed["others"] >= 6
     assert missed["main"] == moments[0]["main"]
     for facts in (expected, results):
-        del facts["student"]["milliseconds_per_sentence"], facts["timed_on"]
+        del facts["timed_on"]
+        for name in ("student", "teacher"):
+            del facts[name]["milliseconds_per_sentence"]
     assert results == expected
     for path, leaf in weights.items():
         np.testing.assert_allclose(again[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
