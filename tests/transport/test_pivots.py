@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.transport import sinkhorn
-from bert_emd_jax.transport.vertex import optimal_vertex
+from bert_emd_jax.transport.vertex import _enough_pivots, optimal_vertex
 
 
 def problems(students, teachers, count, seed=0):
@@ -47,6 +47,13 @@ def test_plans_are_those_of_a_cpu(platform, shape, monkeypatch):
         assert theirs.pivots.max() > 8
     for name, one, other in zip(ours._fields, ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (4, 12), (6, 6), (8, 12), (4, 24)])
+def test_a_gpu_makes_enough_pivots(shape):
+    plan = jax.jit(jax.vmap(sinkhorn))(*problems(*shape, 2000, seed=1))
+    assert plan.is_exact.all()
+    assert 2 < plan.pivots.max() <= _enough_pivots(*shape) < 10 * sum(shape)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 11, 19])
