@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert_emd_jax.api import (
-        Model,
         distill,
         evaluate,
         finetune,
         general_distill,
-        load,
         mapping,
         plot_layer_weights,
         plot_mapping,
@@ -19,13 +17,15 @@ if TYPE_CHECKING:
     from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
+    from bert_emd_jax.model import Model, load
     from bert_emd_jax.training.training_config import FinetuneConfig
 
 __version__ = "0.2.0"
 
 _HOME = {
-    **dict.fromkeys(("Model", "distill", "evaluate", "finetune", "general_distill", "load"), "api"),
+    **dict.fromkeys(("distill", "evaluate", "finetune", "general_distill"), "api"),
     **dict.fromkeys(("mapping", "plot_layer_weights", "plot_mapping"), "api"),
+    **dict.fromkeys(("Model", "load"), "model"),
     "Prediction": "data.kind",
     **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
     "FinetuneConfig": "training.training_config",

@@ -11,6 +11,7 @@ LAYER_MAPPING = "layer_mapping.npz"
 RESULTS = "eval_results.json"
 DEV_PREDICTIONS = "dev_predictions.jsonl"
 TEST_PREDICTIONS = "test_predictions.jsonl"
+DEV_SIMILARITIES = "dev_similarities.json"
 NONFINITE_STEPS = "bad_steps.json"
 TEACHER_OUTPUTS = "teacher_outputs"
 TRACE = "trace"
@@ -21,6 +22,15 @@ REPORT = "report.html"
 WRITTEN = (
     *(CONFIG, "vocab.txt", "tokenizer.json", "tokenizer_config.json", PARAMS, PYTORCH),
     *(CHECKPOINTS, RUN_CONFIG, METRICS, LAYER_MAPPING, RESULTS, DEV_PREDICTIONS),
-    *(TEST_PREDICTIONS, NONFINITE_STEPS, TEACHER_OUTPUTS, TRACE, TENSORBOARD, WANDB, REPORT),
+    *(
+        TEST_PREDICTIONS,
+        DEV_SIMILARITIES,
+        NONFINITE_STEPS,
+        TEACHER_OUTPUTS,
+        TRACE,
+        TENSORBOARD,
+        WANDB,
+        REPORT,
+    ),
 )
 """All that a training program writes to its output directory; --overwrite removes these and nothing else."""

@@ -101,7 +101,7 @@ def test_what_are_no_texts(tiny_model_dir, arguments, message):
     [
         ("finetune", "training.finetune:FinetuneTrainer.from_config", "bert_model"),
         ("evaluate", "evaluation.evaluate:evaluate", "student_model"),
-        ("distill", "distillation.trainer:DistillTrainer.from_config", "teacher_model"),
+        ("distill", "distillation.task_trainers:task_trainer", "teacher_model"),
     ],
 )
 def test_flags_reach_the_program(monkeypatch, name, program, model):

@@ -13,6 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the lowest up; rooms of one line do not import each other.
 ORDER = (
     ("errors", "files", "layout", "buckets", "local_paths", "screen_log", "configs"),
+    ("tables",),
     ("devices",),
     ("models",),
     ("tokenization",),
@@ -25,7 +26,7 @@ ORDER = (
     ("training",),
     ("distillation",),
     ("report",),
-    ("api",),
+    ("api", "model"),
     ("__init__",),
     ("commands",),
     ("__main__",),

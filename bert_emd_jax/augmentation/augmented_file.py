@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from bert_emd_jax.data.rows import Column, column_names, json_objects, read_rows
 from bert_emd_jax.data.task import SplitFile
 from bert_emd_jax.files import replacing
+from bert_emd_jax.tables.rows import Column, column_names, json_objects, read_rows
 
 Cells = dict[Column, Any]
 """All cells of a row by their columns, in the file's order."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.rows import decoded_lines
 
 logger = logging.getLogger(__name__)
 

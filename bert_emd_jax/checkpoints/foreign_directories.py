@@ -16,7 +16,7 @@ _FILES = {
     "onnx/model.onnx": f"an ONNX graph, {_GRAPH}",
     "openvino_model.xml": f"an OpenVINO graph, {_GRAPH}",
 }
-# Where libraries put the model into a directory of its own: sentence-transformers of old, training, the hub.
+# Where libraries put the model into a directory of its own: a module of several, training, the hub.
 _BELOW = ("0_*", "checkpoint-*", "snapshots/*", "*")
 
 

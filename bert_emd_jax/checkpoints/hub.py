@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bert_emd_jax.buckets import local_copy
-from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, tensorflow_index
+from bert_emd_jax.checkpoints.checkpoint_files import WEIGHTS_FILES, find_weights, tensorflow_index
+from bert_emd_jax.checkpoints.sentence_transformers import FILES as SENTENCE_TRANSFORMERS_FILES
+from bert_emd_jax.checkpoints.sentence_transformers import MODULES_FILE, transformer_directory, weights_folder
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import CHECKPOINTS, CONFIG, PYTORCH, TENSORBOARD
 from bert_emd_jax.local_paths import require_local
@@ -20,7 +22,10 @@ _ALWAYS_NEEDED = (
     CONFIG,
     *("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     "*.model",
+    *SENTENCE_TRANSFORMERS_FILES,
+    *("[1-9]_*/config.json", "[1-9]_*/model.safetensors", "[1-9]_*/pytorch_model.bin"),
 )
+_AT_THE_TOP = (CONFIG, MODULES_FILE)
 _BESIDE_WEIGHTS = {
     "model.safetensors.index.json": ("model-*-of-*.safetensors",),
     "pytorch_model.bin.index.json": ("pytorch_model-*-of-*.bin",),
@@ -78,9 +83,12 @@ def resolve_model(name_or_path: Path | str) -> Path:
         for kind, refusal in refusals.items():
             if isinstance(error, kind):
                 raise UserError(refusal) from None
-        cached = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision)
-        directory = Path(cached).parent if isinstance(cached, str) else None
-        if directory is not None and any((directory / file).is_file() for file in WEIGHTS_FILES):
+        files = (
+            huggingface_hub.try_to_load_from_cache(repo, name, revision=revision) for name in _AT_THE_TOP
+        )
+        cached = next((file for file in files if isinstance(file, str)), None)
+        directory = None if cached is None else Path(cached).parent
+        if directory is not None and find_weights(transformer_directory(directory)) is not None:
             logger.info("%s: the hub is not reachable; using the copy in its local cache", name)
             return directory
         raise UserError(
@@ -91,7 +99,10 @@ def resolve_model(name_or_path: Path | str) -> Path:
 
 def _needed_files(name: str, files: Iterable[str]) -> list[str]:
     """Returns patterns of what to fetch of a model: its weights in one format, the best that it has."""
-    weights = next((file for file in WEIGHTS_FILES if file in files), None)
-    if weights is None:
-        raise UserError(f"{name}: the model on the hub holds none of {', '.join(WEIGHTS_FILES)}")
-    return [*_ALWAYS_NEEDED, weights, *_BESIDE_WEIGHTS.get(weights, ())]
+    files = list(files)
+    for folder in dict.fromkeys(("", weights_folder(files))):
+        weights = next((file for file in WEIGHTS_FILES if f"{folder}{file}" in files), None)
+        if weights is not None:
+            of_encoder = (*_ALWAYS_NEEDED, weights, *_BESIDE_WEIGHTS.get(weights, ()))
+            return [*dict.fromkeys((*_ALWAYS_NEEDED, *(f"{folder}{pattern}" for pattern in of_encoder)))]
+    raise UserError(f"{name}: the model on the hub holds none of {', '.join(WEIGHTS_FILES)}")

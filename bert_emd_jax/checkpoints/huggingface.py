@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from bert_emd_jax.checkpoints.checkpoint_files import SAFETENSORS_FILE, Checkpoint
 from bert_emd_jax.checkpoints.loading import StoredModel
 from bert_emd_jax.checkpoints.names import (
+    DENSE_PREFIX,
     canonical_name,
     head_of,
     is_ignored,
@@ -20,6 +19,8 @@ from bert_emd_jax.checkpoints.names import (
     param_mappings,
     torch_file_name,
 )
+from bert_emd_jax.checkpoints.safetensors_file import write_safetensors
+from bert_emd_jax.checkpoints.sentence_transformers import write_modules
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
@@ -99,35 +100,26 @@ def torch_tensors(params: Params, config: EncoderConfig) -> dict[str, np.ndarray
 
 
 def write_huggingface_weights(directory: Path, params: Params, config: EncoderConfig) -> None:
-    """Writes `config.json` and `model.safetensors`, as transformers' class for the head loads them."""
+    """Writes `config.json` and `model.safetensors`, as transformers' class for the head loads them.
+
+    An embedder becomes a directory of sentence-transformers.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     head = head_of(flatten(params))
     values = config.to_dict() | {"architectures": [config.family.classes[head]], "dtype": "float32"}
+    values.pop("embedding", None)
+    tensors = torch_tensors(params, config)
+    behind_pooling = {name: tensors.pop(name) for name in list(tensors) if name.startswith(DENSE_PREFIX)}
     write_json(directory / CONFIG, values)
-    write_safetensors(directory / SAFETENSORS_FILE, torch_tensors(params, config), {"format": "pt"})
+    write_safetensors(directory / SAFETENSORS_FILE, tensors, {"format": "pt"})
+    if config.embedding is not None:
+        write_modules(directory, config.embedding, config.hidden_size, behind_pooling)
     if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
             "%s: the %s before the classifier is no part of transformers' model: logits will differ there",
             directory,
             config.classifier_activation,
         )
-
-
-def write_safetensors(
-    path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None
-) -> None:
-    """Writes contiguous arrays as safetensors, with the permissions that a new file has.
-
-    Raises:
-      UserError: it could not be written; the disk may be full.
-    """
-    path.touch()
-    permissions = path.stat().st_mode
-    try:
-        safetensors.numpy.save_file(tensors, path, metadata)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: could not be written ({' '.join(str(error).split())})") from None
-    path.chmod(permissions)  # the library's are for the owner alone
 
 
 def _classifies_no_sequences(

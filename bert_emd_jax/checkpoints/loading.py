@@ -8,6 +8,7 @@ import numpy as np
 
 from bert_emd_jax.checkpoints.names import ParamMapping, head_of, name_map, param_mappings
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.initialization import NewHead, config_with_labels, initial_params, parameter_shapes
@@ -88,8 +89,10 @@ def plan_loading(
         another number of labels. None refuses a missing head.
     """
     arrays, config = stored.arrays, stored.config
-    head = head_of(arrays) if head is None else head
+    if head is None:
+        head = head_of(arrays) if config.embedding is None else "embedding"
     replaced: set[str] = set()
+    config = _config_with_embedding(config, head, new_head, stored.source)
     if head == "classifier":
         kernel = arrays.get("classifier/kernel")
         rows = None if kernel is None else kernel.shape[-1]
@@ -111,6 +114,21 @@ def plan_loading(
     return LoadPlan(config, head, tuple(used), tuple(new), tuple(ignored), tuple(problems), seed)
 
 
+def _config_with_embedding(
+    config: EncoderConfig, head: Head, new_head: NewHead | None, source: str
+) -> EncoderConfig:
+    """Returns the config with `embedding` if the head is that of an embedder, and without if it is not."""
+    if head != "embedding":
+        return dataclasses.replace(config, embedding=None)
+    if config.embedding is not None:
+        return config
+    embedding = new_head.embedding if new_head else None
+    if embedding is None:
+        logger.info("%s: says nothing of its pooling: the mean over all tokens", source)
+        embedding = EmbeddingConfig()
+    return dataclasses.replace(config, embedding=embedding)
+
+
 def _has_pooler(arrays: Mapping[str, np.ndarray]) -> bool:
     return any(path in arrays for path in _POOLER)
 
@@ -120,7 +138,7 @@ def _shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Returns path → shape of the parameters of the model asked for, in the order of the table."""
     shapes = parameter_shapes(config, head)
-    if as_stored:
+    if as_stored or head == "embedding":  # an embedder has one only because its files have
         with_pooler = parameter_shapes(config, "none") if _has_pooler(arrays) else {}
         pooler = {path: shape for path, shape in with_pooler.items() if path in _POOLER}
         shapes = {path: shape for path, shape in shapes.items() if path not in _POOLER} | pooler

@@ -1,6 +1,7 @@
 """The one format of a model on disk: `config.json`, the tokenizer's files, `params/`, and `pytorch/`.
 
-Reading also takes a Hugging Face directory, a single weights file or a hub id, converted in memory.
+Reading also takes a directory of Hugging Face or sentence-transformers, a single weights file or a hub id,
+converted in memory.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from bert_emd_jax.checkpoints.huggingface import stored_model, write_huggingface
 from bert_emd_jax.checkpoints.loading import LoadPlan, StoredModel, load_params, plan_loading
 from bert_emd_jax.checkpoints.names import param_mappings
 from bert_emd_jax.checkpoints.params_store import restore_params, save_params
+from bert_emd_jax.checkpoints.sentence_transformers import read_modules, transformer_directory
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG, PARAMS, PYTORCH
@@ -50,15 +52,16 @@ class LoadedModel:
 def load_model(
     path: Path,
     *,
-    head: Head = "classifier",
+    head: Head | None = "classifier",
     new_head: NewHead | None = None,
     do_lower_case: bool | None = None,
 ) -> LoadedModel:
     """Loads a model to use it with a head.
 
     Args:
-      path: a model directory, a Hugging Face directory, a weights file beside its config and
-        vocabulary, or a hub id.
+      path: a model directory, a directory of Hugging Face or sentence-transformers, a weights file beside its
+        config and vocabulary, or a hub id.
+      head: None: that of an embedder if the path holds one, else a classifier.
       new_head: for a head that is going to be trained: replaces a missing one, or a classifier with
         another number of labels. Nothing stands between the pooler and a classifier that we train.
       do_lower_case: overrules the tokenizer's own setting.
@@ -68,8 +71,19 @@ def load_model(
     """
     path = resolve_model(path)
     stored = read_stored(path)
+    if head is None:
+        head = "classifier" if stored.config.embedding is None else "embedding"
     plan = plan_loading(stored, head, new_head=new_head)
     return _load(path, stored, plan, "none" if new_head else None, do_lower_case)
+
+
+def load_for_texts(path: Path) -> LoadedModel:
+    """Loads a model to use it as it is: with its classifier if it has one, else as a sentence embedder."""
+    path = resolve_model(path)
+    stored = read_stored(path)
+    has_classifier = stored.config.embedding is None and "classifier/kernel" in stored.arrays
+    plan = plan_loading(stored, "classifier" if has_classifier else "embedding")
+    return _load(path, stored, plan, None)
 
 
 def load_whole_model(
@@ -95,12 +109,18 @@ def read_stored(path: Path) -> StoredModel:
     """
     if (path / PARAMS).is_dir():
         return _read_params(path)
-    weights = find_weights(path)
+    modules = read_modules(path)
+    encoder = path if modules is None else modules.transformer
+    weights = find_weights(encoder)
     if weights is None:
-        raise UserError(f"{path}: {what_is_there_instead(path)}")
-    values, source = read_config_values(config_directory(path))
+        raise UserError(f"{encoder}: {what_is_there_instead(encoder)}")
+    values, source = read_config_values(config_directory(encoder))
     config = EncoderConfig.from_dict(values, source)  # a refusal here needs no reading of the weights
-    return stored_model(read_weights(weights), config, values)
+    checkpoint = read_weights(weights)
+    if modules is not None:
+        config = dataclasses.replace(config, embedding=modules.embedding)
+        checkpoint = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, **modules.tensors})
+    return stored_model(checkpoint, config, values)
 
 
 def _read_params(directory: Path) -> StoredModel:
@@ -131,7 +151,7 @@ def _load(
             stored.source,
         )
     params = load_params(stored, plan)
-    directory = config_directory(path)
+    directory = config_directory(transformer_directory(path))
     tokenizer = Tokenizer.from_directory(directory, do_lower_case)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(

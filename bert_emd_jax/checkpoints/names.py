@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping
 
 import numpy as np
 
+from bert_emd_jax.models.embedding_config import DenseModule, dense_module_name
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
 
@@ -108,6 +109,8 @@ _BERT = NameMap(
         "embeddings.position_ids",
     ),
 )
+DENSE_PREFIX = "behind_pooling."
+"""Stands before the names of the tensors of an embedder's dense modules, which have files of their own."""
 NAME_MAPS: dict[str, NameMap] = {
     "bert": _BERT,
 }
@@ -139,7 +142,13 @@ def param_mappings(config: EncoderConfig) -> tuple[ParamMapping, ...]:
     names = name_map(config)
     groups = itertools.groupby(names.encoder, lambda mapping: "{layer}" in mapping.flax_path)
     encoder = itertools.chain(*(expanded((is_layer, list(group))) for is_layer, group in groups))
-    return (*encoder, *itertools.chain(*names.heads.values()))
+    modules = config.embedding.modules if config.embedding else ()
+    behind = [
+        _dense(f"{DENSE_PREFIX}{number}.linear", dense_module_name(number))
+        for number, module in enumerate(modules)
+        if isinstance(module, DenseModule)
+    ]
+    return (*encoder, *itertools.chain(*names.heads.values(), *behind))
 
 
 def head_of(flax_paths: Container[str]) -> Head:

@@ -10,8 +10,8 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from bert_emd_jax.checkpoints.huggingface import write_safetensors
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.checkpoints.safetensors_file import write_safetensors
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG

@@ -18,11 +18,11 @@ from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT, s
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.configs import Config, Dtype, OptionalBool, ReadAnywhere
 from bert_emd_jax.data.readers import read_split
-from bert_emd_jax.data.rows import Column
 from bert_emd_jax.data.task import TFDS, Task, augmented
 from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.rows import Column
 
 if TYPE_CHECKING:
     from bert_emd_jax.augmentation.word_replacements import WordReplacements

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from bert_emd_jax.corpus.workers import results_in_order, worker_pool
-from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_json
+from bert_emd_jax.tables.rows import decoded_lines
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _BYTES_AT_ONCE = 1 << 20

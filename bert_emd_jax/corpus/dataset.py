@@ -19,9 +19,9 @@ from bert_emd_jax.corpus.manifest import (
 )
 from bert_emd_jax.corpus.writing import metrics_path
 from bert_emd_jax.data.encoding import padded_batch
-from bert_emd_jax.data.mapped_arrays import map_integers
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.tables.mapped_arrays import map_integers
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _EXAMPLES_AT_ONCE = 4096

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_emd_jax.corpus.formats import ExampleArrays
-from bert_emd_jax.data.rows import decoded_lines
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json
+from bert_emd_jax.tables.rows import decoded_lines
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _LONGEST = 1 << 16  # tokens of an example

@@ -7,13 +7,12 @@ from pathlib import Path
 from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS
 from bert_emd_jax.data.label_cells import LabelCells
-from bert_emd_jax.data.parquet import class_names
-from bert_emd_jax.data.rows import column_names, read_rows
 from bert_emd_jax.data.task import SplitFile, Task
 from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.parquet import class_names
+from bert_emd_jax.tables.rows import read_rows
 
-_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 # The directories of a dataset on the Hugging Face Hub, and how it numbers the files of one split.
 _SHARD_DIRECTORIES = (".", "data")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
@@ -37,19 +36,14 @@ def custom_task(directory: Path, config: CustomTaskConfig, model_kind: Kind | No
         raise UserError(f"--data_dir {directory}: no such directory")
     splits: dict[str, SplitFile] = {}
     for split, stems in _STEMS.items():
-        names = _find_files(directory, stems)
+        names = _find_files(directory, stems, kind.suffixes)
         if names:
-            column = config.text_column or _guess_text_column(directory / names[0])
-            splits[split] = SplitFile(
-                names[0],
-                column,
-                config.text_pair_column,
-                config.label_columns or config.label_column,
-                more_names=tuple(names[1:]),
-            )
+            text, pair, label = kind.columns(directory / names[0], split, config)
+            splits[split] = SplitFile(names[0], text, pair, label, more_names=tuple(names[1:]))
     if not splits:
-        kinds = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
-        below = [path.name for path in sorted(directory.iterdir()) if path.is_dir() and _has_train_file(path)]
+        kinds = ", ".join(f"*{suffix}" for suffix in kind.suffixes)
+        folders = [path for path in sorted(directory.iterdir()) if path.is_dir()]
+        below = [path.name for path in folders if _has_train_file(path, kind.suffixes)]
         hint = f"; there is one in {', '.join(below[:5])} below it" if below else ""
         raise UserError(
             f"--data_dir {directory}: no train, dev (or validation) or test file among {kinds} here{hint}"
@@ -59,7 +53,8 @@ def custom_task(directory: Path, config: CustomTaskConfig, model_kind: Kind | No
         given = config.label_columns or config.labels
         names = given or _infer_labels(directory, splits, kind, config.label_separator)
         labels = _check_labels(names, kind, kind.fewest_labels)
-    return Task("custom", labels, kind.metrics, splits, kind=kind, label_separator=config.label_separator)
+    metrics = kind.metrics_of(directory, splits)
+    return Task("custom", labels, metrics, splits, kind=kind, label_separator=config.label_separator)
 
 
 def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
@@ -74,17 +69,17 @@ def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
         raise UserError("--labels and --label_columns: the columns are the labels; leave --labels out")
 
 
-def _has_train_file(directory: Path) -> bool:
-    return any((directory / f"train{suffix}").is_file() for suffix in _SUFFIXES)
+def _has_train_file(directory: Path, suffixes: Sequence[str]) -> bool:
+    return any((directory / f"train{suffix}").is_file() for suffix in suffixes)
 
 
-def _find_files(directory: Path, stems: Sequence[str]) -> list[str]:
+def _find_files(directory: Path, stems: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     """Returns the names of a split's file, or of all its parquet files; [] if it has none."""
     found: list[list[Path]] = []
     for stem in stems:
         for folder in _SHARD_DIRECTORIES:
-            suffixes = _SUFFIXES if folder == "." else (".parquet",)
-            paths = [directory / folder / f"{stem}{suffix}" for suffix in suffixes]
+            here = suffixes if folder == "." else (".parquet",)
+            paths = [directory / folder / f"{stem}{suffix}" for suffix in here]
             found += [[path] for path in paths if path.is_file()]
             candidates = sorted((directory / folder).glob(f"{stem}-*"))
             shards = [path for path in candidates if _SHARD.fullmatch(path.name.removeprefix(stem))]
@@ -106,14 +101,6 @@ def _check_shards(paths: Sequence[Path]) -> None:
             f"{paths[0]}: {len(paths)} files of this split are here, their names speak of {max(totals)};"
             " complete them"
         )
-
-
-def _guess_text_column(path: Path) -> str:
-    names = column_names(path)
-    for name in ("text", "sentence"):
-        if name in names:
-            return name
-    raise UserError(f"{path}:1: no column 'text' or 'sentence'; name the column with --text_column")
 
 
 def _check_labels(labels: Sequence[str], kind: Kind, fewest: int) -> tuple[str, ...]:

@@ -49,6 +49,11 @@ class EncodedDataset:
         """Tokens of every row."""
         return np.diff(self.offsets).astype(np.int32)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that the rows consist of, by name, for hashes."""
+        return {name: values for name, values in vars(self).items() if isinstance(values, np.ndarray)}
+
     def collate(
         self, rows: Int[np.ndarray, " rows"], length: int, rows_padded_to: int | None = None
     ) -> Batch:

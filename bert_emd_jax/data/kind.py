@@ -1,7 +1,8 @@
 """What a kind of task says of its labels: in files, in training and afterwards. `data.kinds` has them."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -9,12 +10,23 @@ from jaxtyping import Bool, Float, Num
 
 from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.families import Head
+from bert_emd_jax.tables.rows import Column, column_names
 
 if TYPE_CHECKING:
-    from bert_emd_jax.data.task import Task
+    from bert_emd_jax.data.task import SplitFile, Task
+    from bert_emd_jax.data.task_config import CustomTaskConfig
 
 Labels = tuple[str, ...] | None
 """The names of a task's labels in the order of the logits; None if labels are numbers."""
+
+
+class Columns(NamedTuple):
+    """The columns of a file: of the text, of the second text, and of the label or of each label."""
+
+    text: Column
+    text_pair: Column | None = None
+    label: Column | tuple[Column, ...] | None = None
 
 
 class Prediction(NamedTuple):
@@ -36,11 +48,13 @@ class Kind(abc.ABC):
       problem_type: what transformers calls the meaning of such logits in `config.json`.
       metrics: the scores that every such task has; the first chooses the best step if the task names none.
       label_metrics: scores of one label, chosen as `f1_LABEL`.
-      methods: what such a model in Python can do, see `api.Model`.
+      methods: what such a model in Python can do, see `model.Model`.
       figures: what the report draws of the predictions, by the names that `report.html` knows.
       has_column_per_label: labels may stand in columns of their own (`--label_columns`).
       fewest_labels: how many labels a task has at least; None if labels have no names.
       output_name: what a model gives each label.
+      head: that of its models.
+      suffixes: of the files of own tasks.
     """
 
     name: ClassVar[str]
@@ -53,6 +67,8 @@ class Kind(abc.ABC):
     has_column_per_label: ClassVar[bool] = False
     fewest_labels: ClassVar[int | None] = None
     output_name: ClassVar[str] = "probability"
+    head: ClassVar[Head] = "classifier"
+    suffixes: ClassVar[tuple[str, ...]] = (".tsv", ".csv", ".jsonl", ".parquet")
 
     def fits(self, problem_type: str, outputs: int) -> bool:
         """Whether a classifier whose config says so is of this kind."""
@@ -63,6 +79,15 @@ class Kind(abc.ABC):
         return 1 if labels is None else len(labels)
 
     # In files
+
+    def columns(self, path: Path, split: str, config: "CustomTaskConfig") -> Columns:
+        """Where texts and labels stand in a file of an own task. Raises UserError if it has no text."""
+        text = config.text_column or guessed_text_column(path)
+        return Columns(text, config.text_pair_column, config.label_columns or config.label_column)
+
+    def metrics_of(self, directory: Path, splits: Mapping[str, "SplitFile"]) -> tuple[str, ...]:
+        """The scores of an own task with these files."""
+        return self.metrics
 
     def is_missing(self, cells: LabelCells, labels: Labels) -> bool:
         """Whether a row of a test split has no label."""
@@ -143,6 +168,15 @@ class Kind(abc.ABC):
     @abc.abstractmethod
     def shown(self, prediction: Any, labels: Labels) -> str:
         """One row's prediction, for a reader."""
+
+
+def guessed_text_column(path: Path) -> str:
+    """Returns the column of the text in a file. Raises UserError if none has a usual name."""
+    names = column_names(path)
+    for name in ("text", "sentence"):
+        if name in names:
+            return name
+    raise UserError(f"{path}:1: no column 'text' or 'sentence'; name the column with --text_column")
 
 
 class LabellingKind(Kind):

@@ -1,24 +1,42 @@
-"""The kinds of tasks: one class, any number of labels, or a number per text.
+"""The kinds of tasks: one class, any number of labels, a number, or a vector per text.
 
 A kind is one entry of `KINDS`; its scores are entries of `evaluation.metrics`. Losses alone import JAX.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert_emd_jax.data.kind import Kind, LabellingKind, Labels, Prediction
+from bert_emd_jax.data.kind import (
+    Columns,
+    Kind,
+    LabellingKind,
+    Labels,
+    Prediction,
+    guessed_text_column,
+)
 from bert_emd_jax.data.label_cells import LabelCells
+from bert_emd_jax.data.retrieval import has_retrieval
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.rows import column_names
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-    from bert_emd_jax.data.task import Task
+    from bert_emd_jax.data.task import SplitFile, Task
+    from bert_emd_jax.data.task_config import CustomTaskConfig
     from bert_emd_jax.models.encoder_config import EncoderConfig
+
+
+SIMILARITY_METRICS = ("spearman", "pearson")
+"""Of the cosines of scored pairs."""
+RETRIEVAL_METRICS = ("ndcg@10", "mrr@10", "recall@1", "recall@5", "recall@10", "recall@100")
+AGREEMENT_METRIC = "teacher_cosine"
+"""Mean cosine of a student's and its teacher's vectors of a text."""
 
 
 class Classification(LabellingKind):
@@ -170,17 +188,8 @@ class MultiLabel(LabellingKind):
         return super().shown(prediction, labels) or "no label"
 
 
-class Regression(Kind):
-    """A number."""
-
-    name = "regression"
-    about = "one value per text"
-    problem_type = "regression"
-    metrics = ("pearson_and_spearman", "pearson", "spearman")
-    figures = ("scatter",)
-
-    def fits(self, problem_type: str, outputs: int) -> bool:
-        return problem_type == self.problem_type and outputs == 1
+class _Number(Kind):
+    """A number per row, which models come near."""
 
     def is_missing(self, cells: LabelCells, labels: Labels) -> bool:
         return super().is_missing(cells, labels) or cells.name() == ""
@@ -212,16 +221,6 @@ class Regression(Kind):
     def read(self, value: Any, labels: Labels) -> float:
         return float(value)
 
-    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
-        """The squared error."""
-        import optax
-
-        return optax.squared_error(logits[:, 0], truths)
-
-    def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
-        """The squared difference of the values, whatever the temperature."""
-        return self.hard_loss(student_logits, teacher_logits[:, 0])
-
     def predictions(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits, np.float64)[:, 0]
 
@@ -238,12 +237,81 @@ class Regression(Kind):
         return f"{prediction:.3g}"
 
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Regression(), MultiLabel())}
-CLASSIFICATION, REGRESSION = KINDS["classification"], KINDS["regression"]
+class Regression(_Number):
+    """A number of a text."""
+
+    name = "regression"
+    about = "one value per text"
+    problem_type = "regression"
+    metrics = ("pearson_and_spearman", "pearson", "spearman")
+    figures = ("scatter",)
+
+    def fits(self, problem_type: str, outputs: int) -> bool:
+        return problem_type == self.problem_type and outputs == 1
+
+    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
+        """The squared error."""
+        import optax
+
+        return optax.squared_error(logits[:, 0], truths)
+
+    def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
+        """The squared difference of the values, whatever the temperature."""
+        return self.hard_loss(student_logits, teacher_logits[:, 0])
+
+
+class Embedding(_Number):
+    """A vector of a text. Texts have no labels; pairs of texts may have a score, to measure cosines by."""
+
+    name = "embedding"
+    about = "one vector per text"
+    problem_type = "none"
+    metrics = ()
+    methods = ("embed", "similarity")
+    figures = ("scatter",)
+    head = "embedding"
+    suffixes = (*Kind.suffixes, ".txt")
+
+    def fits(self, problem_type: str, outputs: int) -> bool:
+        return False  # no classifier is of this kind
+
+    def columns(self, path: Path, split: str, config: "CustomTaskConfig") -> Columns:
+        """Those that the flags name, if the file has them. A score is that of a pair, outside of training."""
+        names = column_names(path)
+        pair = config.text_pair_column if config.text_pair_column in names else None
+        label = config.label_column if split != "train" and pair and config.label_column in names else None
+        if pair and split != "train" and label is None and config.label_column != "label":
+            raise UserError(f"{path}:1: no column {config.label_column!r}, which --label_column names")
+        if config.text_column in names:
+            return Columns(config.text_column, pair, label)
+        if label is None and 1 <= len(names) <= 2:
+            return Columns(*names)
+        return Columns(guessed_text_column(path), pair, label)
+
+    def metrics_of(self, directory: Path, splits: Mapping[str, "SplitFile"]) -> tuple[str, ...]:
+        """Those of scored pairs and of retrieval, as far as these are there; else of a teacher's vectors."""
+        dev = splits.get("dev")
+        of_pairs = SIMILARITY_METRICS if dev is not None and dev.label is not None else ()
+        of_retrieval = RETRIEVAL_METRICS if has_retrieval(directory, "dev") else ()
+        return (*of_pairs, *of_retrieval) or (AGREEMENT_METRIC,)
+
+    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
+        """There is none: texts have no labels."""
+        raise NotImplementedError
+
+    def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
+        """There is none that a temperature would fit: see `distillation.vector_losses`."""
+        raise NotImplementedError
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Classification(), Regression(), MultiLabel(), Embedding())
+}
+CLASSIFICATION, REGRESSION, EMBEDDING = KINDS["classification"], KINDS["regression"], KINDS["embedding"]
 
 
 def kind_of(config: "EncoderConfig", source: object) -> Kind:
-    """Returns the kind of a model with a classifier.
+    """Returns the kind of a model with a classifier, or of a sentence embedder.
 
     Args:
       source: the model, for messages.
@@ -251,11 +319,13 @@ def kind_of(config: "EncoderConfig", source: object) -> Kind:
     Raises:
       UserError: its logits mean something that no kind knows.
     """
+    if config.embedding is not None:
+        return EMBEDDING
     problem_type, outputs = config.resolved_problem_type, config.num_labels
     for kind in KINDS.values():
         if kind.fits(problem_type, outputs):
             return kind
-    known = ", ".join(kind.about for kind in KINDS.values())
+    known = ", ".join(kind.about for kind in KINDS.values() if kind.head == "classifier")
     raise UserError(
         f"{source}: problem_type {problem_type!r} with {outputs} labels: not supported; classifiers here give"
         f" {known}; a conversion keeps it as it is"

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_emd_jax.data.rows import Column, json_type, label_cell
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.rows import Column, json_type, label_cell
 
 
 class LabelCells(NamedTuple):

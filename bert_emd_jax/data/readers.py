@@ -8,10 +8,10 @@ import numpy as np
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.label_cells import LabelCells
-from bert_emd_jax.data.rows import read_rows, text_cell
 from bert_emd_jax.data.task import TFDS, SplitFile, Task, augmented, plain_name
 from bert_emd_jax.data.tfds_source import read_tfds_split, tfds_splits
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.rows import read_rows, text_cell
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.data.kinds import CLASSIFICATION
-from bert_emd_jax.data.rows import Column, plain_number
 from bert_emd_jax.errors import UserError, did_you_mean
+from bert_emd_jax.tables.rows import Column, plain_number
 
 TFDS = "tfds"
 """A `data_dir` of this name stands for TensorFlow Datasets."""

@@ -27,8 +27,9 @@ class CustomTaskConfig(Config):
     labels: Names = ()
     """The labels in order; not given: those of the training file, sorted."""
     kind: Literal[tuple(KINDS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
-    """What labels are: one class per text, a number, or any number of labels. Not given: as the model that is
-    evaluated or the teacher says, else classification."""
+    """What labels are: one class per text, a number, or any number of labels; texts of kind embedding have
+    vectors and no labels. Not given: as the model that is evaluated or the teacher says, else
+    classification."""
     regression: bool = False
     """The same as --kind regression."""
 

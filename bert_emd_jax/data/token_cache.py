@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.mapped_arrays import map_integers
+from bert_emd_jax.tables.mapped_arrays import map_integers
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

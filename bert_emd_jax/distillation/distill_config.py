@@ -130,6 +130,21 @@ class PredictionConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True, init=False)
+class VectorConfig(Config):
+    """What the vectors of a sentence embedder learn, with --kind embedding."""
+
+    embedding_loss: Literal["mse", "cosine"] = "mse"
+    """How a text's vector is compared with the teacher's: mean squared error, or 1 - cosine."""
+    similarity_weight: float = 0.0
+    """Weight of the squared differences between the cosines of a batch's texts and the teacher's."""
+    keep_projection: bool = False
+    """Where the student's vectors have another width, keep the trained projection to the teacher's in it."""
+
+    def check(self) -> None:
+        self.require("similarity_weight", self.similarity_weight >= 0, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class DistillConfig(TrainingConfig):
     """What is distilled."""
 
@@ -145,6 +160,7 @@ class DistillConfig(TrainingConfig):
     preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
     """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
     prediction: PredictionConfig = PredictionConfig()
+    vectors: VectorConfig = VectorConfig()
     layers: MappingConfig = MappingConfig()
     optimizer: OptimizerConfig = OptimizerConfig(num_train_epochs=10)
 

@@ -104,7 +104,7 @@ class GeneralDistillTrainer(LayerTrainer):
         return cls(config, student, teacher, data)
 
     def own_loss(
-        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """The student's own masked-LM loss: the mean over all masked tokens of a micro-batch."""
         weight = self.config.masked_lm_weight

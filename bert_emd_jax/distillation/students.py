@@ -30,8 +30,10 @@ def initial_student(
     do_lower_case: bool | None = None,
 ) -> LoadedModel:
     """The student before training, with the projection to the teacher's width, as the flags say."""
-    head_config = teacher.config
-    new_head = NewHead(head_config.num_labels, seed, head_config.id2label, head_config.problem_type)
+    of_teacher = teacher.config
+    new_head = NewHead(
+        of_teacher.num_labels, seed, of_teacher.id2label, of_teacher.problem_type, of_teacher.embedding
+    )
     if config.student_model is not None:
         student = load_model(
             Path(config.student_model), head=head, new_head=new_head, do_lower_case=do_lower_case

@@ -214,7 +214,7 @@ def _content_hash(module: Any, teacher: LoadedModel, dataset: EncodedDataset) ->
         _VERSION,
         str(np.dtype(module.dtype)),
         jax.default_backend(),
-        dataclasses.asdict(teacher.config),
+        teacher.config.values(),
     ]
     arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
     arrays["segment_a_lengths"] = dataset.segment_a_lengths

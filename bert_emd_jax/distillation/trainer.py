@@ -2,8 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
@@ -11,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
-from bert_emd_jax.data.kinds import kind_of
+from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.data.embedding_data import EmbeddingData
 from bert_emd_jax.data.label_matching import match_labels
-from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
+from bert_emd_jax.data.task import Task
+from bert_emd_jax.data.task_data import TaskData, load_task_data
 from bert_emd_jax.devices import hosts
-from bert_emd_jax.devices.compile_ahead import Task
+from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
@@ -38,7 +38,13 @@ from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import compute_dtype, directory_of
 from bert_emd_jax.training.state import TrainState
-from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
+from bert_emd_jax.training.task_evaluation import (
+    Evaluation,
+    TaskEvaluation,
+    classifier,
+    rows_hashes,
+    task_rows,
+)
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import TrainingConfig
 from bert_emd_jax.transport.layer_weights import (
@@ -81,6 +87,7 @@ class LayerTrainer(Trainer):
         rows: RowSource,
         *,
         layer_factor: float = 1.0,
+        extra_params: Mapping[str, Any] | None = None,
     ) -> None:
         """Trains `student` to be like `teacher`.
 
@@ -88,6 +95,7 @@ class LayerTrainer(Trainer):
           layers: what is learned from layers.
           modules: the student's and the teacher's.
           layer_factor: weighs all that is learned from layers.
+          extra_params: trained beside those of student and layers, and no part of what is saved.
         """
         self.layers = layers
         self.teacher = teacher
@@ -98,7 +106,7 @@ class LayerTrainer(Trainer):
         self._layer_factor = layer_factor
         self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         self._history = LayerMappingWriter(config.program.output_dir)
-        extra_params, learning_rates = {}, {}
+        extra_params, learning_rates = dict(extra_params or {}), {}
         if layers.trains_layer_weights:
             extra_params[LAYER_WEIGHT_LOGITS] = {
                 cost.name: initial_layer_weight_logits(*self._layer_counts) for cost in layers.mapped_costs
@@ -115,7 +123,7 @@ class LayerTrainer(Trainer):
 
     @abc.abstractmethod
     def own_loss(
-        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
         """This device's share of what is learned beside layers, and its terms; `rows` count all devices."""
 
@@ -134,7 +142,7 @@ class LayerTrainer(Trainer):
             start = self._transport_state(params, step.state.method)
             outputs = params.get(PROJECTION), student, teacher
             loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers)
-        own, own_terms = self.own_loss(student, teacher, batch, jnp.maximum(step.rows[step.index], 1))
+        own, own_terms = self.own_loss(params, student, teacher, batch, jnp.maximum(step.rows[step.index], 1))
         loss = self._layer_factor * loss + own
         shares = {"loss": loss, **terms, **own_terms}
         share = step.rows[step.index] / jnp.maximum(step.rows.sum(), 1)
@@ -204,17 +212,22 @@ class LayerTrainer(Trainer):
         return replicate(inference_params(self.teacher_module, self.teacher.params))
 
 
-class DistillTrainer(LayerTrainer):
-    """Distillation on a task: layers, the teacher's predictions and the true labels."""
+class TaskTrainer(LayerTrainer):
+    """Distillation on the rows of a task, whose teacher's outputs may be computed once and kept."""
 
     config: DistillConfig
 
     def __init__(
-        self, config: DistillConfig, student: LoadedModel, teacher: LoadedModel, data: TaskData
+        self,
+        config: DistillConfig,
+        student: LoadedModel,
+        teacher: LoadedModel,
+        modules: tuple[nn.Module, nn.Module],
+        data: TaskData | EmbeddingData,
+        evaluation: Evaluation,
+        extra_params: Mapping[str, Any] | None = None,
     ) -> None:
-        """Takes models whose labels are those of the task, in its order."""
-        dtype = compute_dtype(config, self.program)
-        modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
+        """Trains on the task's training rows, and measures as `evaluation` does."""
         super().__init__(
             config,
             config.learned_layers,
@@ -223,50 +236,20 @@ class DistillTrainer(LayerTrainer):
             modules,
             task_rows(data, config.optimizer),
             layer_factor=config.prediction.beta,
+            extra_params=extra_params,
         )
         self.data = data
         self.primary_metric = data.task.primary_metric
-        self._evaluation = TaskEvaluation(
-            data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
-        )
+        self._evaluation = evaluation
 
     @classmethod
-    def from_config(cls, config: DistillConfig) -> Self:
-        """The trainer of `run_distill.py`.
+    @abc.abstractmethod
+    def from_models(cls, config: DistillConfig, task: Task, teacher: LoadedModel, source: str) -> Self:
+        """Reads the data and the student.
 
-        Raises:
-          UserError: a flag, file or row that the user can put right, or models that do not go together.
+        Args:
+          source: the flag and path of the teacher, for messages.
         """
-        hosts.initialize(config.hosts)
-        teacher_source, lower = config.pair.teacher_model, config.task.do_lower_case
-        teacher = load_model(Path(teacher_source), do_lower_case=lower)
-        source = f"--teacher_model {teacher_source}"
-        task = task_of(config.task, model_kind=kind_of(teacher.config, source))
-        teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
-        student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
-        check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
-        steps_on = config.optimizer.steps_on
-        lengths, aug = device_needs().steps_for_another_length, config.aug_train
-        data = load_task_data(config.task, task, student.tokenizer, steps_on, lengths, aug_train=aug)
-        data.check({source: teacher.config, "the student": student.config})
-        return cls(config, student, teacher, data)
-
-    def own_loss(
-        self, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Measurements]:
-        """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
-        prediction, kind = self.config.prediction, self.data.task.kind
-        if not prediction.learns_predictions:
-            return jnp.zeros(()), {}
-
-        def share(per_example: Array) -> Array:
-            return jnp.sum(per_example * batch["weights"]) / rows
-
-        soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
-        hard = kind.hard_loss(student.logits, batch["labels"])
-        terms = {"soft_loss": share(soft), "hard_loss": share(hard)}
-        loss = prediction.alpha * terms["soft_loss"] + (1 - prediction.alpha) * terms["hard_loss"]
-        return loss, terms | {"prediction_loss": loss}
 
     def prepare(self) -> dict[str, Any]:
         """Decides where the teacher's outputs for the training rows are kept, if they are."""
@@ -281,7 +264,7 @@ class DistillTrainer(LayerTrainer):
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)
 
-    def needed_later(self) -> Iterator[Task]:
+    def needed_later(self) -> Iterator[CompileTask]:
         return self._evaluation.needed_later(self.state.params, self.models)
 
     def evaluate(self) -> dict[str, float]:
@@ -289,3 +272,49 @@ class DistillTrainer(LayerTrainer):
 
     def results(self, model: LoadedModel) -> dict[str, Any]:
         return self._evaluation.results({"student": model, "teacher": self.teacher})
+
+
+class DistillTrainer(TaskTrainer):
+    """Distillation on a task with labels: layers, the teacher's predictions and the true labels."""
+
+    data: TaskData
+
+    def __init__(
+        self, config: DistillConfig, student: LoadedModel, teacher: LoadedModel, data: TaskData
+    ) -> None:
+        """Takes models whose labels are those of the task, in its order."""
+        dtype = compute_dtype(config, self.program)
+        modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
+        evaluation = TaskEvaluation(
+            data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
+        )
+        super().__init__(config, student, teacher, modules, data, evaluation)
+
+    @classmethod
+    def from_models(cls, config: DistillConfig, task: Task, teacher: LoadedModel, source: str) -> Self:
+        lower = config.task.do_lower_case
+        teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
+        student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
+        check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
+        steps_on = config.optimizer.steps_on
+        lengths, aug = device_needs().steps_for_another_length, config.aug_train
+        data = load_task_data(config.task, task, student.tokenizer, steps_on, lengths, aug_train=aug)
+        data.check({source: teacher.config, "the student": student.config})
+        return cls(config, student, teacher, data)
+
+    def own_loss(
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Measurements]:
+        """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
+        prediction, kind = self.config.prediction, self.data.task.kind
+        if not prediction.learns_predictions:
+            return jnp.zeros(()), {}
+
+        def share(per_example: Array) -> Array:
+            return jnp.sum(per_example * batch["weights"]) / rows
+
+        soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
+        hard = kind.hard_loss(student.logits, batch["labels"])
+        terms = {"soft_loss": share(soft), "hard_loss": share(hard)}
+        loss = prediction.alpha * terms["soft_loss"] + (1 - prediction.alpha) * terms["hard_loss"]
+        return loss, terms | {"prediction_loss": loss}

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bert_emd_jax.checkpoints.model_directory import load_model
+from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.configs import plain_values
 from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import check_length, check_rows
-from bert_emd_jax.data.kinds import kind_of
+from bert_emd_jax.data.kinds import EMBEDDING, KINDS, kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, read_split, scored_splits
 from bert_emd_jax.data.task import Task
@@ -21,6 +21,7 @@ from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.evaluate_embedder import evaluate_embedder
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
 from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
@@ -45,13 +46,28 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
       UserError: a flag, file or row that the user can put right, or a model of other labels than the task's.
     """
     output_dir, texts = config.program.output_dir, config.task
-    dtype = resolved_dtype(config.program.dtype)
     check_results_are_ours(output_dir)
-    model = load_model(config.student_model, do_lower_case=texts.do_lower_case)
+    given = texts.columns.given_kind
+    head = KINDS[given].head if given else None
+    model = load_model(config.student_model, head=head, do_lower_case=texts.do_lower_case)
     source = f"--student_model {config.student_model}"
     task = task_of(texts, model_kind=kind_of(model.config, source), model_labels=model.config.id2label)
     if config.submission:
         check_can_submit(task)
+    if task.kind is EMBEDDING:
+        results = evaluate_embedder(config, model, task, source)
+    else:
+        results = _evaluate_classifier(config, model, task, source)
+    results = {"program": PROGRAM, **results}
+    write_json(output_dir / RESULTS, results)
+    return results
+
+
+def _evaluate_classifier(
+    config: EvaluationConfig, model: LoadedModel, task: Task, source: str
+) -> dict[str, Any]:
+    output_dir, texts = config.program.output_dir, config.task
+    dtype = resolved_dtype(config.program.dtype)
     model = match_labels(model, task, source, in_order=config.labels_in_order)
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
     splits = scored_splits(task, texts.directory, config.split, texts.tfds_data_dir)
@@ -89,8 +105,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
             path = write_submission(output_dir, task, split, examples, logits)
             logger.info("for the GLUE benchmark: %s", path)
     latency = measure_latency({"student": (module, model.params)}, datasets[config.split])
-    results = {
-        "program": PROGRAM,
+    return {
         "task": task.name,
         "kind": task.kind.name,
         "labels": task.labels,
@@ -108,8 +123,6 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         "compute_dtype": dtype,
         "flags": plain_values(config.flags()),
     }
-    write_json(output_dir / RESULTS, results)
-    return results
 
 
 def check_results_are_ours(output_dir: Path) -> None:

@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bert_emd_jax.data.kind import Labels
-from bert_emd_jax.evaluation.metrics import ScoredRows, drawn_scores
+from bert_emd_jax.evaluation.metrics import Scored, drawn_scores
 
 LEVEL = 0.95
 _DRAWS = 1000
 _ROWS_AT_ONCE = 4_000_000
 
 
-def score_interval(metric: str, scored: ScoredRows, labels: Labels) -> tuple[float, float]:
+def score_interval(metric: str, scored: Scored, labels: Labels) -> tuple[float, float]:
     """The interval of a metric (`evaluation.metrics`) that 95 of 100 resampled splits lie in."""
     return _interval(
         np.concatenate([drawn_scores(metric, scored, labels, rows) for rows in _draws(len(scored))])
@@ -22,7 +22,7 @@ def score_interval(metric: str, scored: ScoredRows, labels: Labels) -> tuple[flo
 
 
 def difference_interval(
-    metric: str, ours: Sequence[ScoredRows], theirs: Sequence[ScoredRows], labels: Labels
+    metric: str, ours: Sequence[Scored], theirs: Sequence[Scored], labels: Labels
 ) -> tuple[float, float]:
     """The interval, by a paired percentile bootstrap, of what `ours` score above `theirs` on other rows.
 
@@ -30,7 +30,7 @@ def difference_interval(
     other models is not in it: `seeds_interval` has that.
     """
 
-    def mean(models: Sequence[ScoredRows], rows: np.ndarray) -> Float[np.ndarray, " draws"]:
+    def mean(models: Sequence[Scored], rows: np.ndarray) -> Float[np.ndarray, " draws"]:
         return np.mean([drawn_scores(metric, model, labels, rows) for model in models], axis=0)
 
     rows = len(ours[0])

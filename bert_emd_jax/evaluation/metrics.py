@@ -4,7 +4,7 @@ They are those of scikit-learn and SciPy (their defaults; 0 where a score is und
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +78,27 @@ class ScoredRows:
         counts = (times.astype(np.float32) @ self._countable).astype(np.float64)
         true, predicted, both = np.split(counts[:, 1:], 3, axis=1)
         return Counts(times.sum(axis=1), counts[:, 0], true, predicted, both)
+
+
+class ScoredMeans:
+    """Several scores of every row of one model, each at most 1; a metric is a mean of them."""
+
+    def __init__(self, values: Mapping[str, Float[np.ndarray, " rows"]]) -> None:
+        """Takes rows by the names of their metrics. Raises ValueError if a value is not finite."""
+        if not all(np.isfinite(rows).all() for rows in values.values()):
+            raise ValueError("scores must be finite: the model has diverged")
+        self.values = dict(values)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    @property
+    def all_rows(self) -> Draws:
+        return np.arange(len(self))[None]
+
+
+Scored = ScoredRows | ScoredMeans
+"""What a metric is computed of."""
 
 
 def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -214,8 +235,10 @@ LABEL_METRICS: dict[str, Callable[[Counts], Float[np.ndarray, "draws labels"]]] 
 """Scores of one label: `f1_LABEL`."""
 
 
-def drawn_scores(name: str, scored: ScoredRows, labels: Labels, draws: Draws) -> PerDraw:
+def drawn_scores(name: str, scored: Scored, labels: Labels, draws: Draws) -> PerDraw:
     """Returns a score of every draw, each at most 1. Raises ValueError if there is none of this name."""
+    if isinstance(scored, ScoredMeans):
+        return scored.values[name][draws].mean(axis=1)
     if name in METRICS:
         return METRICS[name](scored, draws)
     metric, _, label = name.partition("_")
@@ -224,7 +247,7 @@ def drawn_scores(name: str, scored: ScoredRows, labels: Labels, draws: Draws) ->
     raise ValueError(f"no metric {name!r} of kind {scored.kind.name}; there are {', '.join(METRICS)}")
 
 
-def compute_metrics(names: Sequence[str], scored: ScoredRows, labels: Labels) -> dict[str, float]:
+def compute_metrics(names: Sequence[str], scored: Scored, labels: Labels) -> dict[str, float]:
     """Returns the named scores. Raises ValueError if there is none of a name, or it suits other tasks."""
     return {name: float(drawn_scores(name, scored, labels, scored.all_rows)[0]) for name in names}
 

@@ -1,6 +1,7 @@
 """What a model costs to use: parameters, bytes, operations and milliseconds per sentence."""
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.machine import Machine, load_average, machine
 from bert_emd_jax.devices.parallel import jit_inference
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.embedding_config import DenseModule
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import forward
 
@@ -36,7 +38,7 @@ def size_of(config: EncoderConfig, params: Any) -> dict[str, int]:
 
 
 def flops_per_sentence(config: EncoderConfig, lengths: Int[np.ndarray, " rows"]) -> float:
-    """Floating-point operations of a classifier's forward pass without padding, mean over rows of `lengths`.
+    """Floating-point operations of a model's forward pass without padding, mean over rows of `lengths`.
 
     Those of the matrix products alone, a multiplication and an addition counted as two: next to them, the
     rest is a few percent. Counted as papers count, every layer at every token; prediction spares most of the
@@ -46,9 +48,18 @@ def flops_per_sentence(config: EncoderConfig, lengths: Int[np.ndarray, " rows"])
     width = config.hidden_size
     per_token = 4 * width**2 + 2 * width * config.intermediate_size  # query, key, value, output; feed-forward
     scores_and_values = 2 * tokens**2 * width
-    pooler_and_classifier = width**2 + width * config.num_labels
     layers = config.num_hidden_layers * (per_token * tokens + scores_and_values)
-    return float(np.mean(2 * (layers + pooler_and_classifier)))
+    return float(np.mean(2 * (layers + _products_of_head(config))))
+
+
+def _products_of_head(config: EncoderConfig) -> int:
+    """Multiplications of the pooler and the classifier, or of an embedder's dense modules."""
+    width = config.hidden_size
+    if config.embedding is None:
+        return width**2 + width * config.num_labels
+    dense = [module for module in config.embedding.modules if isinstance(module, DenseModule)]
+    sizes = [config.embedding.pooled_size(width), *(module.out_features for module in dense)]
+    return sum(before * after for before, after in itertools.pairwise(sizes))
 
 
 class Latency(NamedTuple):

@@ -1,26 +1,33 @@
-"""Logits of a classifier for a whole dataset, batched by length, over the devices of one or all hosts."""
+"""Logits of a classifier, or vectors of an embedder, batched by length, over the devices of all hosts."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import evaluation_batches
+from bert_emd_jax.data.batching import BatchRows, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.hosts import sum_of_processes
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
-from bert_emd_jax.models.heads import SequenceClassifier, forward
+from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, forward
 
 
 class Predictor:
     """The compiled forward pass of one module; a shape is compiled once, whatever the parameters."""
 
-    def __init__(self, module: SequenceClassifier) -> None:
-        self._outputs = module.config.num_labels
-        self._logits = ShardedForward(
-            lambda params, batch: forward(module, params, batch, logits_only=True).logits
+    def __init__(
+        self, module: SequenceClassifier | SentenceEmbedder, *, of: Literal["logits", "tokens"] = "logits"
+    ) -> None:
+        """Computes logits (an embedder's vectors), or the last layer's states of tokens."""
+        self.outputs = module.config.output_size
+        self._forward = ShardedForward(
+            (lambda params, batch: forward(module, params, batch, logits_only=True).logits)
+            if of == "logits"
+            else lambda params, batch: forward(module, params, batch).layer_outputs[-1].astype(jnp.float32)
         )
 
     def compile(
@@ -31,7 +38,7 @@ class Predictor:
         batches = evaluation_batches(dataset.lengths, bucket_lengths, batch_size)
         for batch in {batch.length: batch for batch in batches}.values():
             arrays = dataset.collate(batch.rows, batch.length, padded_rows)
-            self._logits.compile(params, split_for_prediction(arrays))
+            self._forward.compile(params, split_for_prediction(arrays))
 
     def logits(
         self,
@@ -49,13 +56,31 @@ class Predictor:
           bucket_lengths: padded lengths in use; the longest must hold the longest row.
           by_all_processes: all processes call this together: each predicts its share, and has the result.
         """
-        padded_rows = rows_for_devices(batch_size, jax.local_device_count())
         batches = evaluation_batches(dataset.lengths, bucket_lengths, batch_size)
         if by_all_processes:
             batches = batches[jax.process_index() :: jax.process_count()]
-        results = np.zeros((len(dataset), self._outputs), np.float32)
+        results = np.zeros((len(dataset), self.outputs), np.float32)
+        for rows, logits in self._computed(params, dataset, batches, batch_size):
+            results[rows] = logits
+        return sum_of_processes(results) if by_all_processes else results
+
+    def token_states(
+        self, params: Any, dataset: EncodedDataset, bucket_lengths: tuple[int, ...], batch_size: int
+    ) -> list[Float[np.ndarray, "tokens dim"]]:
+        """The states of every row's tokens, in the dataset's order; the predictor is one of tokens."""
+        batches = evaluation_batches(dataset.lengths, bucket_lengths, batch_size)
+        found: dict[int, np.ndarray] = {}
+        for rows, states in self._computed(params, dataset, batches, batch_size):
+            lengths = dataset.lengths[rows]
+            of_rows = zip(rows.tolist(), states, lengths, strict=True)
+            found |= {row: of_row[:length].copy() for row, of_row, length in of_rows}
+        return [found[row] for row in range(len(dataset))]
+
+    def _computed(
+        self, params: Any, dataset: EncodedDataset, batches: list[BatchRows], batch_size: int
+    ) -> Iterator[tuple[Int[np.ndarray, " rows"], Float[np.ndarray, "rows ..."]]]:
+        padded_rows = rows_for_devices(batch_size, jax.local_device_count())
         for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False, disable=None):
             arrays = dataset.collate(batch.rows, batch.length, padded_rows)
-            logits = np.asarray(self._logits(params, split_for_prediction(arrays)))
-            results[batch.rows] = logits.reshape(padded_rows, -1)[: len(batch.rows)]
-        return sum_of_processes(results) if by_all_processes else results
+            outputs = np.asarray(self._forward(params, split_for_prediction(arrays)))
+            yield batch.rows, outputs.reshape(padded_rows, *outputs.shape[2:])[: len(batch.rows)]

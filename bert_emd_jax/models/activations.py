@@ -33,9 +33,11 @@ _ACTIVATIONS: dict[str, Activation] = {
     "swish": jax.nn.silu,
     "tanh": jnp.tanh,
     "mish": _mish,
+    "sigmoid": jax.nn.sigmoid,
+    "identity": lambda x: x,
 }
 
 
 def activation(name: str) -> Activation:
-    """Returns the activation with this `hidden_act` name; names are checked by `EncoderConfig`."""
+    """Returns the activation with this `hidden_act` name; names are checked by the configs."""
     return _ACTIVATIONS[name]

@@ -8,6 +8,7 @@ from typing import Any
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.families import FAMILIES, Family
 from bert_emd_jax.models.other_architectures import DIFFERENCES, model_type_of_class
 
@@ -31,7 +32,7 @@ class EncoderConfig:
     rows; None means unnamed. `classifier_activation` is applied to the pooled output before the classifier:
     "none" in BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's
     logits mean if it is not the usual: a softmax over several labels, a value if there is one. The usual is
-    kept as None.
+    kept as None. `embedding` is that of a sentence embedder, None of other models.
     """
 
     vocab_size: int = 30522
@@ -53,6 +54,7 @@ class EncoderConfig:
     classifier_activation: str = "none"
     problem_type: str | None = None
     model_type: str = "bert"
+    embedding: EmbeddingConfig | None = None
 
     def __post_init__(self) -> None:
         if self.model_type not in FAMILIES:
@@ -97,6 +99,13 @@ class EncoderConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def output_size(self) -> int:
+        """Width of a sentence embedder's vectors, or of a classifier's logits."""
+        if self.embedding is not None:
+            return self.embedding.vector_size(self.hidden_size)
+        return self.num_labels
+
+    @property
     def resolved_problem_type(self) -> str:
         """What a classifier's logits mean."""
         return self.problem_type or _usual_problem_type(self.num_labels)
@@ -130,13 +139,22 @@ class EncoderConfig:
         elif values.get("num_labels") is not None:
             chosen["num_labels"] = values["num_labels"]
         try:
+            if "embedding" in chosen:
+                chosen["embedding"] = EmbeddingConfig.from_dict(chosen["embedding"])
             return cls(**chosen)
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
+    def values(self) -> dict[str, Any]:
+        """Returns field → value, without `embedding` if there is none, as in hashes of earlier versions."""
+        values = dataclasses.asdict(self)
+        if self.embedding is None:
+            del values["embedding"]
+        return values
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the config under Hugging Face's keys, ready for `config.json`."""
-        values = dataclasses.asdict(self)
+        values = self.values()
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
         values["problem_type"] = self.resolved_problem_type
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.

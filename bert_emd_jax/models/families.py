@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Head = Literal["classifier", "masked_lm", "none"]
+Head = Literal["classifier", "masked_lm", "embedding", "none"]
 """What stands on the encoder; a regressor is a classifier with one label."""
 
 
@@ -37,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         classes={
             "classifier": "BertForSequenceClassification",
             "masked_lm": "BertForMaskedLM",
+            "embedding": "BertModel",
             "none": "BertModel",
         },
         pretraining_class="BertForPreTraining",

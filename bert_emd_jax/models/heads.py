@@ -1,4 +1,4 @@
-"""BERT with a head on top: sequence classification (or regression) and masked-language modelling."""
+"""BERT with a head on top: sequence classification (or regression), masked-language modelling, embedding."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -13,6 +13,7 @@ from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.dropout import Draw, dropout
+from bert_emd_jax.models.embedding_config import DenseModule, EmbeddingConfig, dense_module_name
 from bert_emd_jax.models.encoder import (
     Encoder,
     EncoderOutput,
@@ -24,10 +25,11 @@ from bert_emd_jax.models.encoder import (
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.params import Params, stack_layers
+from bert_emd_jax.models.pooling import normalize, pool
 
 
 class ModelOutput(NamedTuple):
-    """The encoder's output and the head's logits (float32); see `EncoderOutput`."""
+    """The encoder's output (`EncoderOutput`) and the head's in float32: logits, or an embedder's vectors."""
 
     embeddings: Float[Array, "batch positions dim"]
     layer_outputs: Float[Array, "layers batch positions dim"]
@@ -73,7 +75,9 @@ def forward(
 
 def inference_params(module: nn.Module, params: Params) -> Params:
     """Returns parameters on the host as the module's forward pass takes them without a copy."""
-    assert isinstance(module, SequenceClassifier | MaskedLanguageModel | EncoderWithoutHead)
+    assert isinstance(
+        module, SequenceClassifier | MaskedLanguageModel | SentenceEmbedder | EncoderWithoutHead
+    )
     scan = device_needs().loops_over_layers if module.scan is None else module.scan
     return stack_layers(params, module.dtype) if scan else params
 
@@ -157,6 +161,56 @@ class MaskedLanguageModel(nn.Module):
         return ModelOutput(*encoded, logits + bias[None, None])
 
 
+class SentenceEmbedder(nn.Module):
+    """One vector [batch, dim] of every text, in place of logits, as `EncoderConfig.embedding` says.
+
+    For `logits_only` see `forward`. The pooler has no part in it: its parameters may be there or not.
+    """
+
+    config: EncoderConfig
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    scan: bool | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        dropout_key: Array | None = None,
+        logits_only: bool = False,
+    ) -> ModelOutput:
+        config, embedding = self.config, self.config.embedding or EmbeddingConfig()
+        is_first_alone = logits_only and embedding.pooling == ("cls",)
+        positions = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if is_first_alone else None
+        bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
+        encoder = Encoder(
+            config,
+            self.dtype,
+            with_pooler=self.is_initializing(),
+            remat=self.remat,
+            scan=self.scan,
+            name="bert",
+        )
+        encoded = encoder(input_ids, attention_mask, token_type_ids, bits, positions)
+        mask = attention_mask[:, :1] if is_first_alone else attention_mask
+        vectors = pool(encoded.layer_outputs[-1], mask, embedding.pooling)
+        for number, module in enumerate(embedding.modules):
+            if isinstance(module, DenseModule):
+                layer = nn.Dense(
+                    module.out_features,
+                    use_bias=module.bias,
+                    dtype=vectors.dtype,
+                    kernel_init=nn.initializers.normal(config.initializer_range),
+                    name=dense_module_name(number),
+                )
+                vectors = activation(module.activation)(layer(vectors))
+            else:
+                vectors = normalize(vectors)
+        return ModelOutput(*encoded, vectors)
+
+
 class EncoderWithoutHead(nn.Module):
     """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
 
@@ -181,5 +235,6 @@ class EncoderWithoutHead(nn.Module):
 MODULES: dict[Head, type[nn.Module]] = {
     "classifier": SequenceClassifier,
     "masked_lm": MaskedLanguageModel,
+    "embedding": SentenceEmbedder,
     "none": EncoderWithoutHead,
 }

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.heads import MODULES
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 PROJECTION = "fit_dense"
 """Key beside a student's parameters of its projection to the teacher's width; no part of the model itself."""
+VECTOR_PROJECTION = "vector_projection"
+"""Key beside an embedder's parameters of the projection of its vectors to the width of the teacher's."""
 
 
 _FIRST_LAYER = "bert/layer_0/"
@@ -26,18 +29,23 @@ _FIRST_LAYER = "bert/layer_0/"
 
 @dataclasses.dataclass(frozen=True)
 class NewHead:
-    """The classifier to be trained: its number of labels, their names, the meaning of its logits (see
-    `EncoderConfig`), and the seed of its first weights."""
+    """The head to be trained, see `EncoderConfig`: of a classifier its number of labels, their names and the
+    meaning of its logits; of an embedder what follows its encoder; and the seed of its first weights."""
 
     num_labels: int
     seed: int
     id2label: tuple[str, ...] | None = None
     problem_type: str | None = None
+    embedding: EmbeddingConfig | None = None
 
     def on(self, config: EncoderConfig) -> EncoderConfig:
         """Returns a model's config with this head."""
         return dataclasses.replace(
-            config, num_labels=self.num_labels, id2label=self.id2label, problem_type=self.problem_type
+            config,
+            num_labels=self.num_labels,
+            id2label=self.id2label,
+            problem_type=self.problem_type,
+            embedding=self.embedding,
         )
 
 
@@ -105,7 +113,9 @@ def config_with_labels(
 def student_from_layers(
     teacher_config: EncoderConfig, teacher_params: Params, layers: Sequence[int], head: Head, seed: int
 ) -> tuple[EncoderConfig, Params]:
-    """Returns a student made of some of the teacher's layers, its embeddings, its pooler and a new head.
+    """Returns a student made of some of the teacher's layers, its embeddings and its pooler.
+
+    Its head is new; that of an embedder, the dense modules behind the pooling, is the teacher's.
 
     Args:
       layers: encoder layers of the teacher, counted from 0.
@@ -121,12 +131,18 @@ def student_from_layers(
             " choose among them"
         )
     config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
-    fresh = initial_params(config, head, seed)
+    if head == "embedding":
+        of_head = {name: values for name, values in teacher_params.items() if name != "bert"}
+    else:
+        of_head = initial_params(config, head, seed)
     teacher = flatten(teacher_params["bert"])
     flat = {}
-    for path in flatten(fresh["bert"]):
-        module, _, rest = path.partition("/")
+    for path in parameter_shapes(config, head):
+        module, _, rest = path.removeprefix("bert/").partition("/")
+        if not path.startswith("bert/") or (module == "pooler" and f"{module}/{rest}" not in teacher):
+            continue
+        source = module
         if module.startswith("layer_"):
-            module = f"layer_{layers[int(module.removeprefix('layer_'))]}"
-        flat[path] = np.asarray(teacher[f"{module}/{rest}"])
-    return config, fresh | {"bert": unflatten(flat)}
+            source = f"layer_{layers[int(module.removeprefix('layer_'))]}"
+        flat[f"{module}/{rest}"] = np.asarray(teacher[f"{source}/{rest}"])
+    return config, of_head | {"bert": unflatten(flat)}

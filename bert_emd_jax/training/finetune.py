@@ -13,6 +13,7 @@ from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.device_needs import device_needs
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
@@ -46,6 +47,8 @@ class FinetuneTrainer(Trainer):
         """
         hosts.initialize(config.hosts)
         task = task_of(config.task)
+        if task.kind.head != "classifier":
+            raise UserError(f"--kind {task.kind.name}: has no labels to fine-tune on; distill needs none")
         head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
         lower = config.task.do_lower_case
         model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)

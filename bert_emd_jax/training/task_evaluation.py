@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.batching import BatchSchedule
+from bert_emd_jax.data.embedding_data import EmbeddingData
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task_data import TaskData
@@ -40,21 +41,32 @@ def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> Sequen
     return SequenceClassifier(config, jnp.dtype(dtype), remat)
 
 
-def task_rows(data: TaskData, config: OptimizerConfig) -> TaskRows:
+def task_rows(data: TaskData | EmbeddingData, config: OptimizerConfig) -> TaskRows:
     """The training rows of a task in the order of the seed."""
     lengths, batch_size = data.train.lengths, config.train_batch_size
     return TaskRows(data.train, BatchSchedule(lengths, data.bucket_lengths, batch_size, config.seed))
 
 
-def rows_hashes(data: TaskData) -> dict[str, str]:
+def rows_hashes(data: TaskData | EmbeddingData) -> dict[str, str]:
     """Hashes of the rows of a task that a run is made from."""
-    return {
-        f"the {name} rows": content_hash(
-            rows.pad_id,
-            {key: values for key, values in vars(rows).items() if isinstance(values, np.ndarray)},
-        )
-        for name, rows in (("training", data.train), ("dev", data.dev))
-    }
+    rows = {"training": data.train.arrays, "dev": data.dev.arrays}
+    return {f"the {name} rows": content_hash(data.train.pad_id, arrays) for name, arrays in rows.items()}
+
+
+class Evaluation(Protocol):
+    """What is measured of models during a training on a task, and at its end."""
+
+    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[Task]:
+        """What `metrics` of such parameters ("evaluate") and `results` of such models ("export") compile."""
+        ...
+
+    def metrics(self, params: Any) -> dict[str, float]:
+        """The scores on the dev set of replicated parameters; called in all processes."""
+        ...
+
+    def results(self, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
+        """What a results file says of models: the "student" and perhaps its "teacher"."""
+        ...
 
 
 class TaskEvaluation:

@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -134,7 +133,7 @@ class Trainer(abc.ABC):
     def inputs(self) -> dict[str, str]:
         """Hashes of what a run is made from, by what it is; a resumed run must be made from the same."""
         return {
-            f"the {name}": content_hash(dataclasses.asdict(model.config), flatten(model.params))
+            f"the {name}": content_hash(model.config.values(), flatten(model.params))
             for name, model in self.models.items()
         }
 

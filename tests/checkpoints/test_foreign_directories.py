@@ -35,10 +35,7 @@ DIRECTORIES = {
     "ONNX": (put("onnx/model.onnx"), "an ONNX graph"),
     "PEFT": (adapter, r"an adapter \(PEFT\) of some/bert; merge it"),
     "damaged PEFT": (put("adapter_config.json"), "an adapter"),
-    "old sentence-transformers": (
-        put("modules.json", "0_BERT/pytorch_model.bin"),
-        "the model is in .*0_BERT: name that",
-    ),
+    "a folder of a module": (put("0_BERT/pytorch_model.bin"), "the model is in .*0_BERT: name that"),
     "hub cache": (put("refs/main", "snapshots/abc123/model.safetensors"), "in .*snapshots/abc123: name that"),
     "training": (put("checkpoint-500/model.safetensors", "log"), "in .*checkpoint-500: name that"),
     "link": (dangling, "model.safetensors is a link to ../../blobs/gone, where"),

@@ -1,4 +1,4 @@
-"""Reads the rows of TSV, CSV, JSON-lines and parquet files; errors name the file and line."""
+"""Reads the rows of TSV, CSV, JSON-lines, parquet and text files; errors name the file and line."""
 
 import csv
 import json
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_emd_jax.data.parquet import parquet_columns, parquet_rows
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.parquet import parquet_columns, parquet_rows
 
 Column = str | int
 """The name of a column in the header, or its index in a file without one."""
@@ -21,6 +21,10 @@ _NAME_IT = (
     "a custom task's columns are named with --text_column, --text_pair_column and --label_column or"
     " --label_columns"
 )
+
+
+TEXT_COLUMN = "text"
+"""The column that a file of plain text has."""
 
 
 class TableRow(NamedTuple):
@@ -50,6 +54,9 @@ def read_rows(
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if path.suffix == ".txt":
+        yield from _read_texts(path, wanted)
+        return
     if path.suffix == ".jsonl":
         yield from _read_json_lines(path, wanted, optional)
         return
@@ -79,6 +86,8 @@ def read_rows(
 
 def column_names(path: Path) -> list[str]:
     """Reads the names of the header, the keys of the first JSON line or the columns of a parquet file."""
+    if path.suffix == ".txt":
+        return [TEXT_COLUMN]
     if path.suffix == ".parquet":
         return parquet_columns(path)
     if path.suffix == ".jsonl":
@@ -135,6 +144,14 @@ def _read_tsv(path: Path) -> Iterator[TableRow]:
             yield TableRow(line, [""])
         empty_lines.clear()
         yield TableRow(number, text.split("\t"))
+
+
+def _read_texts(path: Path, wanted: Sequence[Column]) -> Iterator[TableRow]:
+    """Yields every line that is not empty, as the only column."""
+    _find_columns(path, [TEXT_COLUMN], wanted, ())
+    for number, line in decoded_lines(path):
+        if text := line.strip():
+            yield TableRow(number, [text])
 
 
 def _read_csv(path: Path) -> Iterator[TableRow]:
