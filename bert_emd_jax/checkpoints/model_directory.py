@@ -158,6 +158,9 @@ def _load(
             f"{directory}: the vocabulary has {tokenizer.vocab_size} entries,"
             f" the model only {config.vocab_size} embeddings; take the tokenizer that belongs to the weights"
         )
+    if config.embedding is not None and config.embedding.max_seq_length is None:
+        embedding = dataclasses.replace(config.embedding, max_seq_length=tokenizer.longest_input)
+        config = dataclasses.replace(config, embedding=embedding)
     return LoadedModel(config, params, tokenizer, stored.projection)
 
 

@@ -24,7 +24,6 @@ from bert_emd_jax.models.embedding_config import (
     EmbeddingConfig,
     VectorModule,
 )
-from bert_emd_jax.tokenization.tokenizer_files import CONFIG_FILE as TOKENIZER_CONFIG
 from bert_emd_jax.tokenization.tokenizer_files import read_json_object
 
 MODULES_FILE = "modules.json"
@@ -69,8 +68,6 @@ _READ_OR_HARMLESS = (
     *("max_seq_length", "do_lower_case", "modality_config"),
     *("unpad_inputs", "model_args", "model_kwargs"),
 )
-# A tokenizer without a longest input says so by an enormous number.
-_NO_LIMIT = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,11 +253,10 @@ def _read_transformer(directory: Path) -> dict[str, Any]:
             f"{path}: modality_config takes {text['method_output_name']} of the encoder, which is not"
             " supported, only last_hidden_state is"
         )
-    longest = values.get("max_seq_length")
-    if longest is None and (directory / TOKENIZER_CONFIG).is_file():
-        longest = read_json_object(directory / TOKENIZER_CONFIG).get("model_max_length")
-        longest = int(longest) if isinstance(longest, int | float) and longest < _NO_LIMIT else None
-    return {"max_seq_length": longest, "do_lower_case": bool(values.get("do_lower_case", False))}
+    return {
+        "max_seq_length": values.get("max_seq_length"),
+        "do_lower_case": bool(values.get("do_lower_case", False)),
+    }
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

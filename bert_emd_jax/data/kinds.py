@@ -284,8 +284,9 @@ class Embedding(_Number):
             raise UserError(f"{path}:1: no column {config.label_column!r}, which --label_column names")
         if config.text_column in names:
             return Columns(config.text_column, pair, label)
-        if label is None and 1 <= len(names) <= 2:
-            return Columns(*names)
+        texts = [name for name in names if name != config.label_column]
+        if label is None and texts and len(names) <= 2:
+            return Columns(*texts)
         return Columns(guessed_text_column(path), pair, label)
 
     def metrics_of(self, directory: Path, splits: Mapping[str, "SplitFile"]) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # Settings of the directory that the tokenizer was read from, not of the tokenizer.
 _LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "auto_map")
 _LONGEST_WORD = 100
+# A tokenizer without a longest input says so by an enormous number.
+_NO_LIMIT = 10**6
 _OWN_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 
 
@@ -81,6 +83,12 @@ class Tokenizer:
             pair=[f"{cls_token}:0", "$A:0", f"{sep_token}:0", "$B:1", f"{sep_token}:1"],
             special_tokens=[(cls_token, self.cls_id), (sep_token, self.sep_id)],
         )
+
+    @property
+    def longest_input(self) -> int | None:
+        """Tokens of the longest input that its files name, with special tokens; None if they name none."""
+        longest = self._settings.get("model_max_length")
+        return int(longest) if isinstance(longest, int | float) and 0 < longest < _NO_LIMIT else None
 
     @classmethod
     def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":

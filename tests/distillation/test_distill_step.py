@@ -1,7 +1,6 @@
 """The distillation step: equal on any number of devices, equal to the authors' numbers, equal to autodiff."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from precision import enable_x64
+from training_steps import LENGTH, pmap_on, split, uneven_batch
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.encoding import EncodedDataset
@@ -29,7 +29,7 @@ from bert_emd_jax.models.initialization import PROJECTION, initial_params, initi
 from bert_emd_jax.transport.layer_weights import learned_layer_weights
 from bert_emd_jax.transport.simplex import network_simplex
 
-STUDENT_LAYERS, TEACHER_LAYERS, ROWS, LENGTH = 2, 3, 24, 12
+STUDENT_LAYERS, TEACHER_LAYERS = 2, 3
 
 
 def config(**changes) -> DistillConfig:
@@ -59,25 +59,6 @@ def bert(layers: int, hidden: int, heads: int = 2) -> EncoderConfig:
         initializer_range=0.3,
         num_labels=3,
     )
-
-
-def uneven_batch(rows: int = ROWS, fillers: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows of different lengths, the last ones fillers of weight 0."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(2, LENGTH + 1, rows)
-    weights = (np.arange(rows) < rows - fillers).astype(np.float32)
-    mask = ((np.arange(LENGTH) < lengths[:, None]) * weights[:, None]).astype(np.int32)
-    return {
-        "input_ids": (rng.integers(1, 40, (rows, LENGTH)) * mask).astype(np.int32),
-        "attention_mask": mask,
-        "token_type_ids": np.zeros((rows, LENGTH), np.int32),
-        "labels": rng.integers(0, 3, rows).astype(np.int32),
-        "weights": weights,
-    }
-
-
-def split(batch: dict[str, np.ndarray], devices: int, micro_batches: int = 1) -> dict[str, np.ndarray]:
-    return jax.tree.map(lambda values: values.reshape(devices, micro_batches, -1, *values.shape[1:]), batch)
 
 
 def trainer_of(flags: DistillConfig) -> DistillTrainer:
@@ -125,16 +106,6 @@ class Steps:
             self.state, measurements = self.step(self.state, self.constants, rows)
             self.states.append(jax.device_get(self.state))
             self.history.append(jax.device_get(measurements))
-
-
-def pmap_on(function: Callable, devices: int) -> Callable:
-    return jax.pmap(
-        function,
-        axis_name=DEVICES,
-        in_axes=(None, None, 0),  # pyright: ignore[reportArgumentType]
-        out_axes=None,  # pyright: ignore[reportArgumentType]
-        devices=jax.devices()[:devices],
-    )
 
 
 steps_of = functools.cache(Steps)

@@ -10,7 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from bert_emd_jax.devices.compile_ahead import CompileAhead
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.distillation.distill_config import DistillConfig
-from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.distillation.task_trainers import task_trainer
 from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training import run, trainer
 
@@ -57,7 +57,7 @@ def trained(model, task, output_dir, seen=None):
         max_seq_length=12,
         token_cache=False,
     )
-    training = DistillTrainer.from_config(config)
+    training = task_trainer(config)
     evaluate = training.evaluate
 
     def look_and_evaluate():
