@@ -19,7 +19,7 @@ def run(config: EvaluationConfig) -> None:
         print(f"{name}: {value:.4f}")
     if "interval" in student:
         low, high = student["interval"]
-        where = f"{results['rows']:,} {results['split']} rows"
+        where = f"{results['rows']:,} {results['split']} {results.get('unit', 'rows')}"
         print(f"{where}; 95 % interval of {results['primary_metric']}: {low:.4f} to {high:.4f}")
     for batch_size, milliseconds in student["milliseconds_per_sentence"].items():
         print(f"milliseconds per sentence, batch {batch_size}: {milliseconds:.2f}")

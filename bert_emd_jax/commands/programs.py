@@ -41,6 +41,12 @@ PROGRAMS = (
         "python -m bert_emd_jax.commands.demo",
         "all of it on real weights and sentences, in minutes",
     ),
+    Program(
+        "demo-embeddings",
+        "demo_embeddings",
+        "python -m bert_emd_jax.commands.demo_embeddings",
+        "a smaller sentence embedder, from nothing, in minutes",
+    ),
 )
 
 _as_subcommand: ContextVar[bool] = ContextVar("_as_subcommand", default=False)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bert_emd_jax.commands.programs import typed_name
+from bert_emd_jax.data.kinds import EMBEDDING
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import RESULTS
 from bert_emd_jax.training.training_config import TrainingConfig
@@ -33,7 +34,8 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     if headline := tables.headline(read_results(directory / RESULTS), metric):
         print(headline)
     print(f"model directory: {directory}")
-    print(f"for transformers: {directory / 'pytorch'}")
+    library = "sentence-transformers" if results.get("kind") == EMBEDDING.name else "transformers"
+    print(f"for {library}: {directory / 'pytorch'}")
     print(f"report: {directory / 'report.html'}")
     if config.run.mirror_dir is not None:
         print(f"a copy of all: {config.run.mirror_dir}")
@@ -44,8 +46,10 @@ def _scores(results: dict[str, Any], name: str, metric: str) -> str:
     said = []
     if "test" in results:
         test = results["test"]
-        said.append(f"{test[name]['metrics'][metric]:.4f} on {test['rows']:,} test rows")
-    rows = f"{results['rows']:,} {results['split']} rows" if "rows" in results else f"{results['split']}"
+        unit = test.get("unit", "rows")
+        said.append(f"{test[name]['metrics'][metric]:.4f} on {test['rows']:,} test {unit}")
+    unit = results.get("unit", "rows")
+    rows = f"{results['rows']:,} {results['split']} {unit}" if "rows" in results else f"{results['split']}"
     chose = ", which chose the step" if results.get("chose_step") and name == "student" else ""
     said.append(f"{results[name]['metrics'][metric]:.4f} on {rows}{chose}")
     return f"{metric} {'; '.join(said)}"

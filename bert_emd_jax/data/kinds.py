@@ -268,7 +268,6 @@ class Embedding(_Number):
     problem_type = "none"
     metrics = ()
     methods = ("embed", "similarity")
-    figures = ("scatter",)
     head = "embedding"
     suffixes = (*Kind.suffixes, ".txt")
 

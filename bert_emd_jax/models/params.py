@@ -21,6 +21,23 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
     return unflatten_dict(dict(flat), sep="/")
 
 
+_WORD_EMBEDDINGS = "word_embeddings"
+
+
+def without_word_embeddings(params: Params) -> Params:
+    """Returns a model's parameters but for its word embeddings."""
+    bert = params["bert"]
+    embeddings = {name: values for name, values in bert["embeddings"].items() if name != _WORD_EMBEDDINGS}
+    return {**params, "bert": {**bert, "embeddings": embeddings}}
+
+
+def with_word_embeddings(params: Params, whole: Params) -> Params:
+    """Returns parameters that may lack their word embeddings with those of `whole`."""
+    words = whole["bert"]["embeddings"][_WORD_EMBEDDINGS]
+    bert = params["bert"]
+    return {**params, "bert": {**bert, "embeddings": {**bert["embeddings"], _WORD_EMBEDDINGS: words}}}
+
+
 STACKED_LAYERS = "layers"
 """Key of all layers' parameters with an axis of layers in front, in place of `layer_0` and so on."""
 

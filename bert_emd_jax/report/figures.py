@@ -24,6 +24,7 @@ WIDTH, HEIGHT = 400, 250  # SVG user units, about the size of a figure on the pa
 MAX_POINTS = 1000  # of one curve
 SMOOTHED_FROM = 50  # points: shorter curves are not smoothed
 _POINTS_PER_FIGURE = 4000
+_CELLS, _SHADES = 50, 8  # of a figure of densities: cells along each axis, and shades
 _REFERENCE_LINE: dict[str, Any] = {"color": color("muted"), "linewidth": 1, "linestyle": (0, (2, 2))}
 # Matplotlib's own defaults first: the matplotlibrc of a user must not change the page.
 _SETTINGS: dict[Any, Any] = {
@@ -203,6 +204,38 @@ def draw_scatter(
     style = {"color": color("score"), "markersize": 3, "alpha": 0.5, "markeredgewidth": 0}
     axes.plot(truth[rows], predicted[rows], "o", **style)
     axes.set(xlim=ends, ylim=ends)
+    return _svg(name, figure, description)
+
+
+@matplotlib.rc_context(_SETTINGS)
+def draw_density(
+    name: str,
+    x: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
+    labels: tuple[str, str],
+    description: str,
+) -> Markup:
+    """Draws how densely points lie: cells of a grid, the darker the more points, and where both are equal.
+
+    Args:
+      labels: of the axes, x and y, which have the same limits.
+    """
+    figure, axes = _new_figure(labels[1], labels[0])
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+    room = 0.02 * (high - low or 1)
+    edges = np.linspace(low - room, high + room, _CELLS + 1)
+    counts, _, _ = np.histogram2d(x, y, bins=(edges, edges))
+    centers = (edges[1:] + edges[:-1]) / 2
+    axes.plot(edges[[0, -1]], edges[[0, -1]], **_REFERENCE_LINE)
+    # A cell is as wide as the axes are in `_CELLS` parts: nearly, for what the labels take is not known yet.
+    size = 0.8 * HEIGHT / _CELLS
+    # By the logarithm: most pairs lie where few are of interest.
+    shades = np.ceil(_SHADES * np.log1p(counts) / np.log1p(counts.max())).astype(int)
+    for shade in range(1, _SHADES + 1):
+        column, row = np.nonzero(shades == shade)
+        style = {"color": color("score"), "alpha": shade / _SHADES, "markeredgewidth": 0, "markersize": size}
+        axes.plot(centers[column], centers[row], "s", **style)
+    axes.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]])
     return _svg(name, figure, description)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 
 from bert_emd_jax import layout
+from bert_emd_jax.data.kinds import EMBEDDING
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
@@ -67,6 +68,8 @@ def render(files: RunFiles) -> str:
         smoothed=any(len(series.curve.steps) >= SMOOTHED_FROM for one in training for series in one.series),
         mapping=sections.mapping_panels(files),
         **_predictions(files),
+        similarities=files.similarities,
+        similarity=[] if files.similarities is None else sections.similarity_panels(files.similarities),
         run=_settings(files),
         command_line=files.command_line,
         wide=mapping is not None and any(flow.shape[2] > 8 for flow in mapping.flow.values()),
@@ -219,6 +222,11 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
     return facts
 
 
+def _has_predictions(results: Results) -> bool:
+    """Whether a run with these results leaves predictions row by row: texts without scores have none."""
+    return results.labels != () and (results.kind is not EMBEDDING or results.unit == "pairs")
+
+
 def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
     """Returns one line for each section that is left out, and for what makes a score worthless."""
     lines = []
@@ -229,7 +237,7 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
         lines.append("eval_results.json has no student: its scores, size and speed are left out.")
     elif files.primary_metric not in results.student.metrics:
         lines.append("eval_results.json does not have the deciding metric: the score is left out.")
-    if files.predictions is None and results is not None and results.labels != ():
+    if files.predictions is None and results is not None and _has_predictions(results):
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
     lines += [] if files.predictions is None else constant_models(files.predictions)
     if metrics is None:

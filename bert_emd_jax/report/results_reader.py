@@ -70,6 +70,7 @@ class TestResults:
     student: ModelResult | None
     teacher: ModelResult | None
     difference: Difference | None
+    unit: str = "rows"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Results:
     """`eval_results.json`. `labels` is None if they have no names, and () if the file does not say. `kind` is
     None if it does not say that, for general distillation too.
 
-    `rows` are those of the split, which `chose_step` if the step with the best score on it was kept.
+    `rows` are those of the split, counted in `unit`, which `chose_step` if the step with the best score on it
+    was kept.
     """
 
     task: str | None
@@ -89,6 +91,7 @@ class Results:
     student: ModelResult | None
     teacher: ModelResult | None
     rows: int | None = None
+    unit: str = "rows"
     chose_step: bool = False
     difference: Difference | None = None
     test: TestResults | None = None
@@ -115,6 +118,7 @@ def read_results(path: Path) -> Results:
         student=_model_result(path, "student", content.get("student")),
         teacher=_model_result(path, "teacher", content.get("teacher")),
         rows=_number(path, "rows", content.get("rows"), whole=True),
+        unit=_unit(content),
         chose_step=content.get("chose_step") is True,
         difference=_difference(path, content.get("difference")),
         test=_test_results(path, content.get("test")),
@@ -132,7 +136,12 @@ def _test_results(path: Path, entry: Any) -> TestResults | None:
         student=_model_result(path, "test.student", entry.get("student")),
         teacher=_model_result(path, "test.teacher", entry.get("teacher")),
         difference=_difference(path, entry.get("difference")),
+        unit=_unit(entry),
     )
+
+
+def _unit(entry: dict[str, Any]) -> str:
+    return str(entry.get("unit", "rows"))
 
 
 def _difference(path: Path, entry: Any) -> Difference | None:

@@ -11,6 +11,7 @@ from bert_emd_jax.report.json_files import read_object
 from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
 from bert_emd_jax.report.predictions_reader import Predictions, read_predictions
 from bert_emd_jax.report.results_reader import Results, read_results
+from bert_emd_jax.report.similarities_reader import Similarities, read_similarities
 from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
 
@@ -24,6 +25,7 @@ class RunFiles:
     mapping: LayerMapping | None
     results: Results | None
     predictions: Predictions | None
+    similarities: Similarities | None = None
 
     @property
     def best_step(self) -> int | None:
@@ -64,6 +66,7 @@ def read_run(run_dir: Path) -> RunFiles:
         mapping=read_if_there(layout.LAYER_MAPPING, read_mapping),
         results=results,
         predictions=predictions,
+        similarities=read_if_there(layout.DEV_SIMILARITIES, read_similarities),
     )
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from bert_emd_jax.data.kinds import AGREEMENT_METRIC, RETRIEVAL_METRICS
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
-from bert_emd_jax.report.figures import Series, draw_curves, draw_layers, draw_scatter, finite
+from bert_emd_jax.report.figures import Series, draw_curves, draw_density, draw_layers, draw_scatter, finite
 from bert_emd_jax.report.metrics_reader import Curve
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS
 from bert_emd_jax.report.run_reader import RunFiles
+from bert_emd_jax.report.similarities_reader import MODELS, Similarities
 from bert_emd_jax.runs.layer_mapping import LayerMapping, entropy
 
 GAP_FLOOR = 1e-8  # a logarithmic axis has no 0
@@ -37,6 +39,8 @@ _TRAINING_CURVES = {
     "prediction_loss": ("prediction-losses", "prediction", "prediction"),
     "soft_loss": ("prediction-losses", "soft: teacher's logits", "soft"),
     "hard_loss": ("prediction-losses", "hard: labels", "hard"),
+    "vector_loss": ("prediction-losses", "vectors", "soft"),
+    "similarity_loss": ("prediction-losses", "cosines of the batch", "third"),
     "masked_lm_loss": ("prediction-losses", "masked words", "third"),
     "learning_rate": ("learning-rate", "learning rate", "muted"),
     "gradient_norm": ("gradient-norm", "norm", "muted"),
@@ -72,7 +76,7 @@ def score_panels(files: RunFiles) -> list[Panel]:
     """Returns the metrics of the task on the dev set, the best step and the teacher's score marked."""
     if files.metrics is None:
         return []
-    known = (*METRICS, *LABEL_METRICS)
+    known = (*METRICS, *LABEL_METRICS, *RETRIEVAL_METRICS, AGREEMENT_METRIC)
     primary = files.primary_metric
     # A prefix is enough: "accuracy_mm".
     names = [name for name in files.metrics.eval if name == primary or name.startswith(known)]
@@ -84,7 +88,8 @@ def score_panels(files: RunFiles) -> list[Panel]:
     teacher = files.results.teacher if files.results is not None else None
     level = teacher.metrics.get(primary) if teacher is not None and primary is not None else None
     rows = None if files.results is None else files.results.rows
-    where = "the dev set" if rows is None else f"{rows:,} dev rows"
+    unit = "rows" if files.results is None else files.results.unit
+    where = "the dev set" if rows is None else f"{rows:,} dev {unit}"
     if primary == HELD_OUT_LOSS:
         where = "the rows held out" if rows is None else f"{rows:,} rows held out"
     return _panels(
@@ -171,6 +176,23 @@ def scatter_panels(predictions: Predictions) -> list[Panel]:
             Panel(f"Predictions of the {model}", svg, [], "The dotted line is where both are equal.")
         )
     return panels
+
+
+def similarity_panels(similarities: Similarities) -> list[Panel]:
+    """Returns the student's over the teacher's cosines."""
+    teacher, student = (similarities.cosines[name] for name in MODELS)
+    if len(teacher) < 2:
+        return []
+    correlation = float(np.corrcoef(teacher, student)[0, 1])
+    description = f"The student's over the teacher's cosines of {len(teacher):,} pairs of dev texts"
+    svg = draw_density(
+        "similarities", teacher, student, ("teacher's cosine", "student's cosine"), description
+    )
+    note = (
+        f"{len(teacher):,} pairs of dev texts, half of them near neighbours; correlation {correlation:.3f}."
+        " The darker, the more pairs (logarithmic); on the dotted line both are equal."
+    )
+    return [Panel("Cosines of the same pairs", svg, [], note)]
 
 
 def _panels(

@@ -38,9 +38,11 @@ def share_text(share: float | None) -> str:
 
 def rows_text(results: Results, *, of_test: bool = False) -> str:
     """Returns which rows a score is of: "1,000 test rows", "500 dev rows, which chose the step"."""
-    rows = results.test.rows if of_test and results.test is not None else results.rows
+    scored = results.test if of_test and results.test is not None else results
     split = "test" if of_test else results.split or "dev"
-    counted = f"{rows:,} {split} rows" if rows is not None else f"the {split} rows"
+    counted = (
+        f"the {split} {scored.unit}" if scored.rows is None else f"{scored.rows:,} {split} {scored.unit}"
+    )
     return f"{counted}, which chose the step" if results.chose_step and not of_test else counted
 
 

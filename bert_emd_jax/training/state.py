@@ -1,6 +1,7 @@
 """What training changes: one pytree, all of it in every checkpoint."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,27 @@ from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, Int, UInt32
 
 from bert_emd_jax.devices.parallel import DEVICES
+from bert_emd_jax.models.params import with_word_embeddings, without_word_embeddings
 from bert_emd_jax.training.loss_scale import is_overflow, next_loss_scale
 
 # The generator of the device: nearly free on an accelerator. On CPUs `bert.dropout` draws otherwise.
 DROPOUT_GENERATOR = "rbg"
+
+
+class Frozen(NamedTuple):
+    """Which parameters are not trained, as two functions.
+
+    Attributes:
+      trained: from all parameters to those that are trained, which have gradients and moments.
+      whole: (trained, all parameters before) to all.
+    """
+
+    trained: Callable[[Any], Any]
+    whole: Callable[[Any, Any], Any]
+
+
+NOTHING_FROZEN = Frozen(lambda params: params, lambda trained, _: trained)
+WORD_EMBEDDINGS_FROZEN = Frozen(without_word_embeddings, with_word_embeddings)
 
 
 @struct.dataclass
@@ -41,6 +59,7 @@ def create_state(
     seed: int,
     method: Any = None,
     loss_scale: DynamicScale | None = None,
+    frozen: Frozen = NOTHING_FROZEN,
 ) -> TrainState:
     """The state before the first step, on the host."""
     key = jax.random.key(seed, impl=DROPOUT_GENERATOR)
@@ -48,7 +67,7 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         bad_steps=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer_state=jax.jit(optimizer.init)(params),
+        optimizer_state=jax.jit(optimizer.init)(frozen.trained(params)),
         method=method,
         dropout_key=jax.random.key_data(key),
         loss_scale=loss_scale,
@@ -63,12 +82,18 @@ def dropout_key(state: TrainState, micro_batch: Int[Array, ""] | int, micro_batc
     return jax.random.fold_in(key, part * micro_batches + micro_batch)
 
 
-def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """One optimizer step."""
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+def apply_gradients(
+    state: TrainState,
+    gradients: Any,
+    optimizer: optax.GradientTransformation,
+    frozen: Frozen = NOTHING_FROZEN,
+) -> TrainState:
+    """One optimizer step; gradients are those of what is trained."""
+    trained = frozen.trained(state.params)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, trained)
     return state.replace(  # pyright: ignore[reportAttributeAccessIssue]
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=frozen.whole(optax.apply_updates(trained, updates), state.params),
         optimizer_state=optimizer_state,
     )
 

@@ -24,6 +24,8 @@ from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import Run, compute_dtype
 from bert_emd_jax.training.state import (
+    NOTHING_FROZEN,
+    WORD_EMBEDDINGS_FROZEN,
     TrainState,
     apply_gradients,
     create_state,
@@ -92,6 +94,8 @@ class Trainer(abc.ABC):
         self.total_steps = config.optimizer.steps(rows.steps_per_epoch)
         self.learning_rate = learning_rate_schedule(config.optimizer, self.total_steps)
         self.optimizer = make_optimizer(config.optimizer, self.learning_rate, learning_rates)
+        frozen = config.optimizer.freeze_word_embeddings
+        self._frozen = WORD_EMBEDDINGS_FROZEN if frozen else NOTHING_FROZEN
         self._extra_params = dict(extra_params or {})
         self._method = method
         self.meanwhile: Callable[[], None] | None = None
@@ -175,7 +179,8 @@ class Trainer(abc.ABC):
         if self.model.projection is not None:
             trained[PROJECTION] = self.model.projection
         scale = initial_loss_scale(self.dtype)
-        return create_state(trained, self.optimizer, self.config.optimizer.seed, self._method, scale)
+        seed = self.config.optimizer.seed
+        return create_state(trained, self.optimizer, seed, self._method, scale, self._frozen)
 
     @functools.cached_property
     def compiled_step(self) -> Any:
@@ -229,20 +234,21 @@ class Trainer(abc.ABC):
         The sums over micro-batches are here, those over devices are one psum and the loss's own.
         """
         rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
+        trained = self._frozen.trained(state.params)
         scale = state.loss_scale
         seed = 1.0 if scale is None else scale.scale  # the derivative of what is differentiated by the loss
         if rows.shape[0] == 1:  # the usual case, without a loop around the model
             step = MicroStep(0, rows, state, constants)
-            loss = functools.partial(self.loss, batch=_micro_batch(batch, 0), step=step)
-            value, pull_back, (shares, kept) = jax.vjp(loss, state.params, has_aux=True)
+            loss = functools.partial(self._loss_of_trained, batch=_micro_batch(batch, 0), step=step)
+            value, pull_back, (shares, kept) = jax.vjp(loss, trained, has_aux=True)
             (gradients,) = pull_back(jnp.asarray(seed, value.dtype))
             kept = jax.tree.map(lambda value: value[None], kept)
         else:
 
             def one(index: Any) -> Any:
                 step = MicroStep(index, rows, state, constants)
-                loss = functools.partial(self.loss, batch=_micro_batch(batch, index), step=step)
-                value, pull_back, measured = jax.vjp(loss, state.params, has_aux=True)
+                loss = functools.partial(self._loss_of_trained, batch=_micro_batch(batch, index), step=step)
+                value, pull_back, measured = jax.vjp(loss, trained, has_aux=True)
                 return *pull_back(jnp.asarray(seed, value.dtype)), measured
 
             def accumulate(sums: Any, index: Any) -> tuple[Any, Any]:
@@ -254,7 +260,7 @@ class Trainer(abc.ABC):
             (gradients, shares), kept = jax.lax.scan(accumulate, zeros, jnp.arange(rows.shape[0]))
         gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
         gradients = unscaled(gradients, scale)
-        after = apply_gradients(state, gradients, self.optimizer)
+        after = apply_gradients(state, gradients, self.optimizer, self._frozen)
         after, measurements = self.after_update(state, after, kept, rows)
         gradient_norm = global_norm(gradients)
         after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
@@ -268,6 +274,9 @@ class Trainer(abc.ABC):
             "learning_rate": self.learning_rate(state.step),
             "bad_steps": after.bad_steps,
         }
+
+    def _loss_of_trained(self, trained: Any, batch: Batch, step: MicroStep) -> Any:
+        return self.loss(self._frozen.whole(trained, step.state.params), batch, step)
 
     def train(self) -> dict[str, Any]:
         """Trains to the last step, from the last checkpoint if there is one and `--resume` is given.

@@ -30,6 +30,8 @@ class OptimizerConfig(Config):
     """Decoupled weight decay of matrices; biases and LayerNorm have none."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
+    freeze_word_embeddings: bool = False
+    """Leave the word embeddings as they are: two thirds of a small model's parameters need no gradient."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step; each holds train_batch_size / N examples."""
     seed: int = 42

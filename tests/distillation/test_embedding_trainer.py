@@ -1,5 +1,6 @@
 """A step of an embedder's distillation beside torch, over devices, and what comes of its projection."""
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -238,3 +239,24 @@ def test_flags_that_need_labels_are_refused(flags, message):
     task = Task("custom", None, (), {}, kind=EMBEDDING)
     with pytest.raises(UserError, match=message):
         EmbeddingTrainer.from_models(config_of(**flags), task, teacher, "t")
+
+
+@pytest.mark.parametrize(("devices", "micro_batches"), [(1, 1), (2, 2)])
+def test_frozen_word_embeddings_stay_and_the_rest_learns_the_same(devices, micro_batches):
+    flags = config_of(beta=0.3, similarity_weight=0.0, max_grad_norm=1e9, mapping="uniform")
+    frozen = flags.replace(freeze_word_embeddings=True)
+    start = trainer_of(frozen).initial_state()
+    (ours, _), (expected, _) = (
+        steps(frozen, devices, micro_batches)[0],
+        steps(flags, devices, micro_batches)[0],
+    )
+    ours, expected = copy.deepcopy((ours, expected))
+    words = [tree["bert"]["embeddings"].pop("word_embeddings")["embedding"] for tree in (ours, expected)]
+    np.testing.assert_array_equal(
+        words[0], start.params["bert"]["embeddings"]["word_embeddings"]["embedding"]
+    )
+    assert np.abs(words[1] - words[0]).max() > 1e-4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, expected)
+    held = [leaf.size for leaf in jax.tree.leaves(start.optimizer_state)]
+    whole = [leaf.size for leaf in jax.tree.leaves(trainer_of(flags).initial_state().optimizer_state)]
+    assert sum(whole) - sum(held) == 2 * words[0].size
