@@ -23,6 +23,9 @@ PROGRAMS = {
     "run_augment.py": "bert_emd_jax.commands.augment:AugmentConfig",
     "convert_pytorch_checkpoints.py": "bert_emd_jax.commands.convert:ConvertConfig",
     "python -m bert_emd_jax.commands.demo": "bert_emd_jax.commands.demo:DemoConfig",
+    "python -m bert_emd_jax.commands.demo_embeddings": (
+        "bert_emd_jax.commands.demo_embeddings:EmbeddingDemoConfig"
+    ),
 }
 _MARKER = re.compile(r"<!-- flags: (.+?) -->")
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "run_augment.py": ("augment", []),
     "convert_pytorch_checkpoints.py": ("convert", []),
     "python -m bert_emd_jax.commands.demo": ("demo", []),
+    "python -m bert_emd_jax.commands.demo_embeddings": ("demo_embeddings", []),
 }
 # Flags of other programs, and of ours in benchmarks/, that the pages mention.
 FOREIGN_FLAGS = re.compile(

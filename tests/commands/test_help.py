@@ -13,6 +13,7 @@ from bert_emd_jax.commands import (
     compare,
     convert,
     demo,
+    demo_embeddings,
     distill,
     evaluate,
     finetune,
@@ -35,6 +36,7 @@ PROGRAMS = {
     "augment": (augment.main, [], augment.AugmentConfig),
     "convert": (convert.main, [], convert.ConvertConfig),
     "demo": (demo.main, [], demo.DemoConfig),
+    "demo_embeddings": (demo_embeddings.main, [], demo_embeddings.EmbeddingDemoConfig),
 }
 
 
