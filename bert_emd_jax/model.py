@@ -153,12 +153,10 @@ class Model:
             raise UserError(f"pooling {pooling!r}: is none of {', '.join(get_args(Pooling))}")
         if prompt is None:
             prompt = self._embedding.prompt(prompt_name)
-        if isinstance(texts, str):
-            raise UserError(f"texts: give a list of texts, as [{texts[:20]!r}]")
-        prepared = [
-            self._embedding.prepared(text, prompt) if isinstance(text, str) else text for text in texts
-        ]
-        dataset = self._encoded(prepared)
+        from bert_emd_jax.data.examples import Examples
+
+        given = Examples.from_texts(texts).texts_a
+        dataset = self._encoded([self._embedding.prepared(text, prompt) for text in given])
         predictor = self._predictor(pooling or ("own" if self.kind == EMBEDDING.name else "mean"))
         if pooling == "tokens":
             if dataset is None:

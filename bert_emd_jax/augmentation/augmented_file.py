@@ -15,7 +15,7 @@ Cells = dict[Column, Any]
 
 
 def whole_rows(path: Path, file: SplitFile, skip_malformed: bool) -> Iterator[Cells]:
-    """Yields every row of a .tsv, .csv or .jsonl file with all its cells.
+    """Yields every row of a .tsv, .csv, .jsonl or .txt file with all its cells.
 
     Raises UserError with file and line for a bad row, unless `skip_malformed`.
     """
@@ -44,7 +44,8 @@ def write_rows(target: Path, header: list[str] | None, rows: Iterable[Cells]) ->
 
 def header_of(path: Path, file: SplitFile) -> list[str] | None:
     """Reads the names in a file's header; None if it has none."""
-    return column_names(path) if file.columns is None and path.suffix != ".jsonl" else None
+    has_header = file.columns is None and path.suffix not in (".jsonl", ".txt")
+    return column_names(path) if has_header else None
 
 
 def _row_writer(handle: TextIO, suffix: str) -> Callable[[Cells], object]:

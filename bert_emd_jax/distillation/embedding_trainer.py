@@ -53,6 +53,7 @@ class EmbeddingTrainer(TaskTrainer):
         projection = {}
         if widths[0] != widths[1]:
             projection[VECTOR_PROJECTION] = initial_projection(*widths, config.optimizer.seed)
+        self._best_projection: Any = None
         student_and_teacher = modules["student"], modules["teacher"]
         super().__init__(config, student, teacher, student_and_teacher, data, evaluation, projection)
 

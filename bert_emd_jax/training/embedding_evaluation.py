@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,7 +68,8 @@ class EmbeddingEvaluation:
     def metrics(self, params: Any) -> dict[str, float]:
         dev = self._data.dev
         vectors = self._vectors("student", params, dev, by_all_processes=True)
-        scored = self._scored(dev, vectors, params.get(VECTOR_PROJECTION), self._teachers_dev_vectors)
+        projection = jax.device_get(params.get(VECTOR_PROJECTION))
+        scored = self._scored(dev, vectors, projection, self._teachers_dev_vectors)
         return metrics_of(self._data.task.metrics, scored)
 
     def results(self, models: Mapping[str, LoadedModel], projection: Any = None) -> dict[str, Any]:
@@ -98,7 +100,8 @@ class EmbeddingEvaluation:
         results |= {"difference": difference, "timed_on": latency.timed_on()}
         if data.test is not None:
             on_test = self._measured(data.test, models, projection, layout.TEST_PREDICTIONS)
-            results["test"] = {"rows": len(data.test), "unit": data.test.unit, **on_test}
+            if data.task.primary_metric in on_test["student"]["metrics"]:
+                results["test"] = {"rows": len(data.test), "unit": data.test.unit, **on_test}
         return results
 
     def _measured(
@@ -116,7 +119,7 @@ class EmbeddingEvaluation:
         measured: dict[str, Any] = {}
         for name, one in scored.items():
             interval = score_interval(metric, one[metric], None) if metric in one else None
-            measured[name] = {"metrics": metrics_of(names, one), "interval": interval, "by_label": {}}
+            measured[name] = {"metrics": metrics_of(names, one), "interval": interval}
         measured["difference"] = None
         if all(metric in one for one in scored.values()):
             ours, theirs = (one[metric] for one in scored.values())

@@ -86,3 +86,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         write_rows(target, ["a"], rows())
     assert [path.name for path in tmp_path.iterdir()] == ["train_aug.tsv"]
     assert target.read_text() == "old"
+
+
+def test_a_text_a_line(tmp_path):
+    """Without a header: it would be a text of its own."""
+    path = tmp_path / "train.txt"
+    path.write_text("the film\n\n  a plot \n", encoding="utf-8")
+    file = SplitFile("train.txt", "text")
+    rows = list(whole_rows(path, file, False))
+    assert rows == [{"text": "the film"}, {"text": "a plot"}]
+    assert header_of(path, file) is None
+    assert write_rows(tmp_path / "train_aug.txt", None, rows) == 2
+    assert (tmp_path / "train_aug.txt").read_text(encoding="utf-8") == "the film\na plot\n"

@@ -12,6 +12,7 @@ import pytest
 
 import bert_emd_jax
 from bert_emd_jax.checkpoints.hub import _needed_files
+from bert_emd_jax.checkpoints.inspection import inspect_model
 from bert_emd_jax.checkpoints.model_directory import (
     load_model,
     load_whole_model,
@@ -376,3 +377,21 @@ def test_the_hub_is_asked_for_all_modules():
     old = ["modules.json", "0_BERT/config.json", "0_BERT/pytorch_model.bin", "0_BERT/vocab.txt"]
     old += ["0_BERT/sentence_bert_config.json", "1_Pooling/config.json"]
     assert fetched([*old, "README.md"]) == set(old)
+
+
+def test_inspection_names_the_modules(tmp_path, encoder_dir):
+    their_model(encoder_dir, "mean", "dense tanh").save(str(tmp_path / "theirs"))
+    table, problems = inspect_model(tmp_path / "theirs", None)
+    assert not problems
+    assert "BERT with the modules of a sentence embedder" in table
+    assert "behind_pooling.0.linear.weight" in table
+    assert "dense_0/kernel (transposed)" in table
+
+
+def test_what_is_no_list_of_texts_is_refused(tmp_path, encoder_dir):
+    model = bert_emd_jax.load(encoder_dir)
+    for wrong in ("a text", {"a": 1}, {"a"}, [1]):
+        with pytest.raises(UserError, match="texts"):
+            model.embed(wrong)
+    assert model.embed([]).shape == (0, 24)
+    assert model.embed([], "tokens") == []

@@ -43,7 +43,9 @@ def texts_of(count: int, seed: int) -> list[str]:
 def write_texts(directory, *, pairs: bool = True):
     directory.mkdir()
     (directory / "train.txt").write_text("\n".join(texts_of(150, 0)) + "\n")
-    if pairs:
+    if not pairs:
+        (directory / "test.txt").write_text("\n".join(texts_of(12, 5)))
+    else:
         for split, seed in (("dev", 1), ("test", 2)):
             rows = zip(texts_of(20, seed), texts_of(20, seed + 10), strict=True)
             scores = np.random.default_rng(seed).uniform(0, 5, 20)
@@ -142,6 +144,7 @@ def test_a_narrow_student_of_texts_alone_is_resumed_exactly(tmp_path, embedder_d
     results = json.loads((whole / "eval_results.json").read_text())
     assert (results["primary_metric"], results["unit"]) == ("teacher_cosine", "texts")
     assert results["teacher"]["metrics"] == {"teacher_cosine": pytest.approx(1)}
+    assert (results["test"]["rows"], results["test"]["unit"]) == (len({*texts_of(12, 5)}), "texts")
     best = results["student"]["metrics"]["teacher_cosine"]
     assert best > 0.5
     model = bert_emd_jax.load(whole)
