@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {program.name:15}{program.summary}" for program in PROGRAMS]
+    width = max(len(program.name) for program in PROGRAMS) + 2
+    lines = [f"  {program.name:{width}}{program.summary}" for program in PROGRAMS]
     return "\n".join(
         [
             f"usage: {COMMAND} PROGRAM [flags]",

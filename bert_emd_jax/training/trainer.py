@@ -234,22 +234,22 @@ class Trainer(abc.ABC):
         The sums over micro-batches are here, those over devices are one psum and the loss's own.
         """
         rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
-        trained = self._frozen.trained(state.params)
         scale = state.loss_scale
+        trained = self._frozen.trained  # what is left out here is not computed
         seed = 1.0 if scale is None else scale.scale  # the derivative of what is differentiated by the loss
         if rows.shape[0] == 1:  # the usual case, without a loop around the model
             step = MicroStep(0, rows, state, constants)
-            loss = functools.partial(self._loss_of_trained, batch=_micro_batch(batch, 0), step=step)
-            value, pull_back, (shares, kept) = jax.vjp(loss, trained, has_aux=True)
-            (gradients,) = pull_back(jnp.asarray(seed, value.dtype))
+            loss = functools.partial(self.loss, batch=_micro_batch(batch, 0), step=step)
+            value, pull_back, (shares, kept) = jax.vjp(loss, state.params, has_aux=True)
+            gradients = trained(*pull_back(jnp.asarray(seed, value.dtype)))
             kept = jax.tree.map(lambda value: value[None], kept)
         else:
 
             def one(index: Any) -> Any:
                 step = MicroStep(index, rows, state, constants)
-                loss = functools.partial(self._loss_of_trained, batch=_micro_batch(batch, index), step=step)
-                value, pull_back, measured = jax.vjp(loss, trained, has_aux=True)
-                return *pull_back(jnp.asarray(seed, value.dtype)), measured
+                loss = functools.partial(self.loss, batch=_micro_batch(batch, index), step=step)
+                value, pull_back, measured = jax.vjp(loss, state.params, has_aux=True)
+                return trained(*pull_back(jnp.asarray(seed, value.dtype))), measured
 
             def accumulate(sums: Any, index: Any) -> tuple[Any, Any]:
                 gradients, (shares, kept) = one(index)
@@ -274,9 +274,6 @@ class Trainer(abc.ABC):
             "learning_rate": self.learning_rate(state.step),
             "bad_steps": after.bad_steps,
         }
-
-    def _loss_of_trained(self, trained: Any, batch: Batch, step: MicroStep) -> Any:
-        return self.loss(self._frozen.whole(trained, step.state.params), batch, step)
 
     def train(self) -> dict[str, Any]:
         """Trains to the last step, from the last checkpoint if there is one and `--resume` is given.
