@@ -98,12 +98,13 @@ def steps(flags: DistillConfig, devices: int, micro_batches: int = 1, brings_out
 
 
 ALL = config_of(similarity_weight=0.7, beta=0.3)
+VECTORS = config_of(similarity_weight=0.7, beta=0.0)  # layers over devices: test_distill_step.py
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_makes_the_same_step(devices):
-    for (ours, measured), (expected, known) in zip(steps(ALL, devices), steps(ALL, 1), strict=True):
-        for name in ("loss", "vector_loss", "similarity_loss", "hidden_loss", "gradient_norm"):
+    for (ours, measured), (expected, known) in zip(steps(VECTORS, devices), steps(VECTORS, 1), strict=True):
+        for name in ("loss", "vector_loss", "similarity_loss", "gradient_norm"):
             np.testing.assert_allclose(measured[name], known[name], rtol=2e-5, err_msg=name)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, expected)
 
@@ -117,8 +118,7 @@ def test_micro_batches_have_their_own_pairs_and_the_same_vectors():
 
 def test_a_kept_teacher_teaches_the_same():
     """Its hidden states are in bfloat16, its vectors in float32."""
-    flags = config_of(similarity_weight=0.7, beta=0.0)
-    for (ours, _), (expected, _) in zip(steps(flags, 1, 1, True), steps(flags, 1), strict=True):
+    for (ours, _), (expected, _) in zip(steps(VECTORS, 1, 1, True), steps(VECTORS, 1), strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, expected)
 
 
@@ -243,7 +243,7 @@ def test_flags_that_need_labels_are_refused(flags, message):
 
 @pytest.mark.parametrize(("devices", "micro_batches"), [(1, 1), (2, 2)])
 def test_frozen_word_embeddings_stay_and_the_rest_learns_the_same(devices, micro_batches):
-    flags = config_of(beta=0.3, similarity_weight=0.0, max_grad_norm=1e9, mapping="uniform")
+    flags = config_of(beta=0.0, max_grad_norm=1e9)
     frozen = flags.replace(freeze_word_embeddings=True)
     start = trainer_of(frozen).initial_state()
     (ours, _), (expected, _) = (
