@@ -79,9 +79,9 @@ def run(config: EmbeddingBenchmarkConfig) -> None:
                 write_json(done, make(directory, teacher, data, seed, method))
             found[method].append(json.loads(done.read_text(encoding="utf-8")))
             print(f"{method}, seed {seed}: {found[method][-1]}", flush=True)
-    rows = [["", "Spearman, STS-B dev", "chosen on", "seconds", "ms per sentence"]]
+    rows = [["", "Spearman, STS-B dev", "chosen on", "seconds"]]
     for method, measured in found.items():
-        columns = [[one[name] for one in measured] for name in ("test", "dev", "seconds", "milliseconds")]
+        columns = [[one[name] for one in measured] for name in ("test", "dev", "seconds")]
         rows.append([method, *(mean_and_spread(values) for values in columns)])
     print(aligned(rows))
 
@@ -124,7 +124,6 @@ def run_ours(directory: Path, teacher: Path, data: Path, seed: int, method: str)
         "seconds": facts["measured"]["seconds"],
         "test": results["test"]["student"]["metrics"]["spearman"],
         "dev": results["student"]["metrics"]["spearman"],
-        "milliseconds": results["student"]["milliseconds_per_sentence"]["32"],
     }
 
 
@@ -173,15 +172,7 @@ arguments = SentenceTransformerTrainingArguments(
 )
 SentenceTransformerTrainer(student, arguments, rows, loss=MSELoss(student)).train()
 seconds = time.perf_counter() - start
-sentences = texts[:32]
-student.encode(sentences)
-times = []
-for _ in range(10):
-    start = time.perf_counter()
-    student.encode(sentences, batch_size=32)
-    times.append(time.perf_counter() - start)
 result = {{"seconds": seconds, "test": spearman("test"), "dev": spearman("dev")}}
-result["milliseconds"] = 1000 * float(np.median(times)) / 32
 json.dump(result, open(target, "w"))
 """
 
