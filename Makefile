@@ -22,7 +22,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 TORCH ?= 2.13.0
 
-# SMOKE=1: a few hundred rows, under two minutes. On Linux large pages of memory make a step on the CPU a sixth faster.
+# SMOKE=1: a few hundred rows, under two minutes. On Linux, large pages of memory spare a CPU time in every step.
 LARGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 demo: $(VENV)/.installed
 	$(LARGE_PAGES) $(BIN)/python -m bert_emd_jax.commands.demo $(if $(SMOKE),--smoke)

@@ -121,23 +121,6 @@ class Kind(abc.ABC):
     def read(self, value: Any, labels: Labels) -> Any:
         """The answer or truth that `text` or `json` has written. Raises ValueError or TypeError."""
 
-    # In training
-
-    @abc.abstractmethod
-    def hard_loss(
-        self, logits: Float[Any, "batch outputs"], truths: Num[Any, "batch ..."]
-    ) -> Float[Any, " batch"]:
-        """The loss against the true labels."""
-
-    @abc.abstractmethod
-    def soft_loss(
-        self,
-        student_logits: Float[Any, "batch outputs"],
-        teacher_logits: Float[Any, "batch outputs"],
-        temperature: float,
-    ) -> Float[Any, " batch"]:
-        """The loss against a teacher's predictions."""
-
     # Afterwards
 
     @abc.abstractmethod
@@ -179,7 +162,26 @@ def guessed_text_column(path: Path) -> str:
     raise UserError(f"{path}:1: no column 'text' or 'sentence'; name the column with --text_column")
 
 
-class LabellingKind(Kind):
+class LearnedKind(Kind):
+    """A kind whose labels are learned from, by the logits of a classifier."""
+
+    @abc.abstractmethod
+    def hard_loss(
+        self, logits: Float[Any, "batch outputs"], truths: Num[Any, "batch ..."]
+    ) -> Float[Any, " batch"]:
+        """The loss against the true labels."""
+
+    @abc.abstractmethod
+    def soft_loss(
+        self,
+        student_logits: Float[Any, "batch outputs"],
+        teacher_logits: Float[Any, "batch outputs"],
+        temperature: float,
+    ) -> Float[Any, " batch"]:
+        """The loss against a teacher's predictions."""
+
+
+class LabellingKind(LearnedKind):
     """A kind whose models give texts labels, which have names and scores of their own."""
 
     label_metrics = ("precision", "recall", "f1")

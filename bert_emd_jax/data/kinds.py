@@ -16,6 +16,7 @@ from bert_emd_jax.data.kind import (
     Kind,
     LabellingKind,
     Labels,
+    LearnedKind,
     Prediction,
     guessed_text_column,
 )
@@ -237,7 +238,7 @@ class _Number(Kind):
         return f"{prediction:.3g}"
 
 
-class Regression(_Number):
+class Regression(_Number, LearnedKind):
     """A number of a text."""
 
     name = "regression"
@@ -294,14 +295,6 @@ class Embedding(_Number):
         of_pairs = SIMILARITY_METRICS if dev is not None and dev.label is not None else ()
         of_retrieval = RETRIEVAL_METRICS if has_retrieval(directory, "dev") else ()
         return (*of_pairs, *of_retrieval) or (AGREEMENT_METRIC,)
-
-    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
-        """There is none: texts have no labels."""
-        raise NotImplementedError
-
-    def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
-        """There is none that a temperature would fit: see `distillation.vector_losses`."""
-        raise NotImplementedError
 
 
 KINDS: dict[str, Kind] = {

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.embedding_data import EmbeddingData
+from bert_emd_jax.data.kind import LearnedKind
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_data import TaskData, load_task_data
@@ -309,6 +310,7 @@ class DistillTrainer(TaskTrainer):
         prediction, kind = self.config.prediction, self.data.task.kind
         if not prediction.learns_predictions:
             return jnp.zeros(()), {}
+        assert isinstance(kind, LearnedKind)  # `task_trainers` chooses the trainer by the kind
 
         def share(per_example: Array) -> Array:
             return jnp.sum(per_example * batch["weights"]) / rows

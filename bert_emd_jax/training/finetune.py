@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.data.encoding import check_length
+from bert_emd_jax.data.kind import LearnedKind
 from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task
@@ -47,7 +48,7 @@ class FinetuneTrainer(Trainer):
         """
         hosts.initialize(config.hosts)
         task = task_of(config.task)
-        if task.kind.head != "classifier":
+        if not isinstance(task.kind, LearnedKind):
             raise UserError(f"--kind {task.kind.name}: has no labels to fine-tune on; distill needs none")
         head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
         lower = config.task.do_lower_case
@@ -67,7 +68,9 @@ class FinetuneTrainer(Trainer):
         """The mean over the real rows of the global batch, whatever devices and micro-batches they lie on."""
         key = step.dropout_key()
         logits = forward(self._module, params, batch, key, logits_only=True).logits
-        losses = self.data.task.kind.hard_loss(logits, batch["labels"])
+        kind = self.data.task.kind
+        assert isinstance(kind, LearnedKind)  # others are refused in `from_config`
+        losses = kind.hard_loss(logits, batch["labels"])
         share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
         return share, ({"loss": share}, None)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import SENTENCES
 from report.test_report import Page
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr
 
 import bert_emd_jax
 from bert_emd_jax.checkpoints.model_directory import load_model, save_model
@@ -90,8 +90,9 @@ def test_distil_score_and_export(tmp_path, embedder_dir, capsys):
         model = st.SentenceTransformer(str(directory), device="cpu")
         a, b = (model.encode([row[side] for row in rows]) for side in (0, 1))
         cosines = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-        expected = spearmanr(np.round(cosines, 6), scores)[0]
-        assert results["test"][name]["metrics"]["spearman"] == pytest.approx(expected, abs=0.02)
+        assert results["test"][name]["metrics"]["pearson"] == pytest.approx(
+            pearsonr(cosines, scores)[0], abs=1e-4
+        )
         ours = bert_emd_jax.load(directory if name == "teacher" else run).embed([row[0] for row in rows])
         np.testing.assert_allclose(ours, a, atol=1e-4)
     kept = [json.loads(line) for line in (run / "test_predictions.jsonl").read_text().splitlines()]
@@ -149,8 +150,10 @@ def test_a_narrow_student_of_texts_alone_is_resumed_exactly(tmp_path, embedder_d
     assert best > 0.5
     model = bert_emd_jax.load(whole)
     assert model.loaded.config.embedding.modules == (NORMALIZE, DenseModule(16), NORMALIZE)
-    ours, theirs = (bert_emd_jax.load(path).embed(texts_of(150, 0)[-15:]) for path in (whole, teacher))
-    assert np.mean(np.sum(ours * theirs, axis=1)) == pytest.approx(best, abs=0.05)
+    texts = [*dict.fromkeys(texts_of(150, 0))]
+    held_out = texts[-(len(texts) // 10) :]
+    ours, theirs = (bert_emd_jax.load(path).embed(held_out) for path in (whole, teacher))
+    assert np.mean(np.sum(ours * theirs, axis=1)) == pytest.approx(best, abs=1e-4)
 
     st = pytest.importorskip("sentence_transformers")
     np.testing.assert_allclose(
@@ -184,7 +187,7 @@ def test_mistakes_are_one_line(tmp_path, embedder_dir, tiny_model_dir, task_dir,
     message = refused(distill, ("--teacher_model", classifier, *cut, *task, "--similarity_weight", 1))
     assert "--kind embedding" in message
     message = refused(distill, ("--teacher_model", teacher, *cut, *task, "--kind", "classification"))
-    assert "missing: pooler" in message or "classifier" in message
+    assert "missing: classifier/kernel, classifier/bias" in message or "missing: classifier.weight" in message
     of_texts = ("--data_dir", data, *output, "--max_seq_length", 32)
     message = refused(distill, ("--teacher_model", teacher, *cut, *of_texts, *COLUMNS, "--alpha", 0.5))
     assert "--alpha 0.5: kind embedding has no labels" in message

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.kinds import KINDS, kind_of
+from bert_emd_jax.data.kinds import KINDS, Classification, MultiLabel, Regression, kind_of
 from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task_config import TaskConfig
@@ -242,7 +242,7 @@ def test_losses_are_those_of_torch(temperature):
     student, teacher = rng.normal(size=(2, 6, 5)) * 3
     truths = (rng.random((6, 5)) < 0.4).astype(np.float32)
     s, t, y = map(torch.tensor, (student, teacher, truths.astype(np.float64)))
-    multi_label = KINDS["multi_label"]
+    multi_label = MultiLabel()
     hard = functional.binary_cross_entropy_with_logits(s, y, reduction="none").mean(1)
     targets = torch.sigmoid(t / temperature)
     soft = functional.binary_cross_entropy_with_logits(s / temperature, targets, reduction="none")
@@ -255,12 +255,12 @@ def test_losses_are_those_of_torch(temperature):
     np.testing.assert_allclose(np.mean(multi_label.hard_loss(student, truths)), whole, rtol=1e-5)
     classes = truths.argmax(1)
     np.testing.assert_allclose(
-        KINDS["classification"].hard_loss(student, classes),
+        Classification().hard_loss(student, classes),
         functional.cross_entropy(s, torch.tensor(classes), reduction="none"),
         rtol=1e-5,
     )
     np.testing.assert_allclose(
-        KINDS["regression"].soft_loss(student[:, :1], teacher[:, :1], temperature),
+        Regression().soft_loss(student[:, :1], teacher[:, :1], temperature),
         functional.mse_loss(s[:, 0], t[:, 0], reduction="none"),
         rtol=1e-5,
     )
