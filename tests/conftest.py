@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import dataclasses
 import gc
 import os
 import shutil
@@ -141,6 +142,22 @@ def tiny_model_dir(tmp_path: Path, vocabulary_dir: Path):
             tmp_path / name, LoadedModel(config, initial_params(config, "classifier", seed), tokenizer)
         )
         return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def embedder_dir(tmp_path: Path, tiny_model_dir):
+    """`embedder_dir(name, module, …)` writes a random sentence embedder; see `tiny_model_dir`."""
+    from bert_emd_jax.checkpoints.model_directory import load_model, save_model
+    from bert_emd_jax.models.embedding_config import EmbeddingConfig
+
+    def make(name: str, *modules, **changes) -> Path:
+        loaded = load_model(tiny_model_dir(f"{name} classifier", **changes), head="none")
+        embedding = EmbeddingConfig(("mean",), modules, max_seq_length=40)
+        config = dataclasses.replace(loaded.config, embedding=embedding)
+        save_model(tmp_path / name, dataclasses.replace(loaded, config=config))
+        return tmp_path / name / "pytorch"
 
     return make
 

@@ -26,6 +26,8 @@ class TeacherAndStudentConfig(Config):
     """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
     student_config: ReadAnywhere[Path | None] = None
     """Instead: start from random weights, sizes from this config.json."""
+    student_dropout: float | None = None
+    """Dropout of the student, in place of what its config says; 0 spares its time, too."""
 
     def check(self) -> None:
         starts = {
@@ -36,6 +38,8 @@ class TeacherAndStudentConfig(Config):
         if sum(starts.values()) != 1:
             given = " and ".join(flag for flag, is_given in starts.items() if is_given) or "none"
             raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
+        if self.student_dropout is not None:
+            self.require("student_dropout", 0 <= self.student_dropout < 1, "in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True, init=False)

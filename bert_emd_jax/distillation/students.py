@@ -50,6 +50,8 @@ def initial_student(
         )
         params = initial_params(student_config, head, seed)
         student = LoadedModel(student_config, params, teacher.tokenizer)
+    if config.student_dropout is not None:
+        student = dataclasses.replace(student, config=student.config.with_dropout(config.student_dropout))
 
     widths = student.config.hidden_size, teacher.config.hidden_size
     if student.projection is None or student.projection["kernel"].shape != widths:

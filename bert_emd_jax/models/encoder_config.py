@@ -105,6 +105,12 @@ class EncoderConfig:
             return self.embedding.vector_size(self.hidden_size)
         return self.num_labels
 
+    def with_dropout(self, rate: float) -> "EncoderConfig":
+        """Returns the same with one rate for hidden states, attention and the classifier."""
+        return dataclasses.replace(
+            self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=None
+        )
+
     @property
     def resolved_problem_type(self) -> str:
         """What a classifier's logits mean."""

@@ -1,57 +1,21 @@
 """Embedders from files to results; sentence-transformers as the oracle."""
 
-import dataclasses
 import json
 import os
 import signal
 
 import numpy as np
 import pytest
-from conftest import SENTENCES
 from report.test_report import Page
 from scipy.stats import pearsonr
+from texts import texts_of, write_texts
 
 import bert_emd_jax
-from bert_emd_jax.checkpoints.model_directory import load_model, save_model
 from bert_emd_jax.commands import convert, distill, evaluate, finetune
-from bert_emd_jax.models.embedding_config import NORMALIZE, DenseModule, EmbeddingConfig
+from bert_emd_jax.models.embedding_config import NORMALIZE, DenseModule
 from bert_emd_jax.training.run import Run
 
 COLUMNS = ("--text_column", "sentence1", "--text_pair_column", "sentence2", "--label_column", "score")
-
-
-@pytest.fixture
-def embedder_dir(tmp_path, tiny_model_dir):
-    """`embedder_dir(name, module, …)` writes a random sentence embedder; see `tiny_model_dir`."""
-
-    def make(name: str, *modules, **changes):
-        loaded = load_model(tiny_model_dir(f"{name} classifier", **changes), head="none")
-        embedding = EmbeddingConfig(("mean",), modules, max_seq_length=40)
-        config = dataclasses.replace(loaded.config, embedding=embedding)
-        save_model(tmp_path / name, dataclasses.replace(loaded, config=config))
-        return tmp_path / name / "pytorch"
-
-    return make
-
-
-def texts_of(count: int, seed: int) -> list[str]:
-    rng = np.random.default_rng(seed)
-    parts = [part for sentences in SENTENCES.values() for part in sentences.split("|")]
-    return [" ".join(rng.choice(parts, size=rng.integers(1, 4))) for _ in range(count)]
-
-
-def write_texts(directory, *, pairs: bool = True):
-    directory.mkdir()
-    (directory / "train.txt").write_text("\n".join(texts_of(150, 0)) + "\n")
-    if not pairs:
-        (directory / "test.txt").write_text("\n".join(texts_of(12, 5)))
-    else:
-        for split, seed in (("dev", 1), ("test", 2)):
-            rows = zip(texts_of(20, seed), texts_of(20, seed + 10), strict=True)
-            scores = np.random.default_rng(seed).uniform(0, 5, 20)
-            lines = [f"{a}\t{b}\t{score:.2f}" for (a, b), score in zip(rows, scores, strict=True)]
-            (directory / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *lines]) + "\n")
-    return directory
 
 
 def flags_of(teacher, data, output, *flags) -> list[str]:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import xla_flags
+from texts import write_texts
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.devices import hosts
@@ -25,13 +26,12 @@ LONGEST_RUN = 300.0
 class Job:
     """A distillation of some twenty steps, without dropout, in one or more processes."""
 
-    def __init__(self, directory: Path, teacher: Path, task_dir: Path) -> None:
+    def __init__(self, directory: Path, teacher: Path, data: Path, *more: str) -> None:
         self.directory = directory
         self.flags = [
-            *("--teacher_model", str(teacher), "--student_init_layers", "1,3"),
-            *("--data_dir", str(task_dir), "--task_name", "custom", "--max_seq_length", "24"),
-            *("--train_batch_size", "8", "--num_train_epochs", "5", "--log_steps", "1"),
-            *("--learning_rate", "1e-3", "--warmup_proportion", "0", "--alpha", "0.5"),
+            *("--teacher_model", str(teacher), "--student_init_layers", "1,3", "--student_dropout", "0"),
+            *("--data_dir", str(data), "--task_name", "custom", "--max_seq_length", "24"),
+            *("--learning_rate", "1e-3", "--warmup_proportion", "0", "--log_steps", "1", *more),
         ]
 
     def start(self, name: str, devices: int, *more: str, processes: int = 1) -> list[subprocess.Popen]:
@@ -66,8 +66,24 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path, task_dir, tiny_model_dir) -> Job:
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return Job(tmp_path, tiny_model_dir("teacher", **no_dropout), task_dir)
+    learning = ["--train_batch_size", "8", "--num_train_epochs", "5", "--alpha", "0.5"]
+    return Job(tmp_path, tiny_model_dir("teacher"), task_dir, *learning)
+
+
+@pytest.fixture
+def embedder_job(tmp_path, embedder_dir) -> Job:
+    learning = [
+        "--kind",
+        "embedding",
+        "--train_batch_size",
+        "32",
+        "--num_train_epochs",
+        "5",
+        "--similarity_weight",
+        "1",
+    ]
+    columns = ["--text_column", "sentence1", "--text_pair_column", "sentence2", "--label_column", "score"]
+    return Job(tmp_path, embedder_dir("teacher"), write_texts(tmp_path / "texts"), *learning, *columns)
 
 
 def rows(run: Path, kind: str) -> list[dict]:
@@ -79,11 +95,11 @@ def assert_equal_runs(ours: Path, theirs: Path) -> None:
     """Within 1e-5: losses and scores of every step, and the weights."""
     for kind in ("train", "eval"):
         pairs = list(zip(rows(ours, kind), rows(theirs, kind), strict=True))
-        assert len(pairs) == {"train": 25, "eval": 5}[kind]
+        assert len(pairs) >= {"train": 20, "eval": 5}[kind]
         for a, b in pairs:
             for name in a.keys() - {"examples_per_second", "kind", "primary", "best"}:
                 assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5), (kind, a["step"], name)
-    mine, other = load_model(ours), load_model(theirs)
+    mine, other = (load_model(run, head=None) for run in (ours, theirs))
     assert rows(ours, "eval")[-1]["epoch"] == 5
     for a, b in zip(jax.tree.leaves(mine.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -105,6 +121,16 @@ def test_two_processes_equal_one_and_either_continues_the_other(job):
     assert not (job.directory / "stopped" / "eval_results.json").exists()
     assert_equal_runs(job.finish("stopped", 1, "--resume", "--save_steps", "1"), one)
     assert "resuming at step" in job.log("stopped").read_text()
+
+
+def test_an_embedder_by_two_processes_equals_that_of_one(embedder_job):
+    one = embedder_job.finish("one", devices=1)
+    assert_equal_runs(embedder_job.finish("two", devices=2, processes=2), one)
+    scores = [
+        json.loads((embedder_job.directory / run / "eval_results.json").read_text()) for run in ("one", "two")
+    ]
+    for a, b in zip(*(result["test"]["student"]["metrics"].values() for result in scores), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
 
 
 def test_a_process_that_dies_takes_the_run_down_with_a_message(job):
