@@ -29,8 +29,8 @@ from bert_emd_jax.models.params import Params, flatten
 
 logger = logging.getLogger(__name__)
 
-# The ends of classes whose `classifier` is no classifier of a whole sequence.
-_OTHER_CLASSIFIERS = ("ForTokenClassification", "ForMultipleChoice")
+# The end of classes whose `classifier` is one of neither texts nor tokens.
+_OTHER_CLASSIFIER = "ForMultipleChoice"
 
 
 def stored_model(
@@ -56,7 +56,7 @@ def stored_model(
     tensors = {canonical: checkpoint.tensors[name] for canonical, name in file_names.items()}
 
     by_path = {mapping.flax_path: mapping.torch_name for mapping in param_mappings(config)}
-    foreign_classifier = _classifies_no_sequences(tensors, by_path, config_values)
+    foreign_classifier = config.head != "token" and _is_foreign(tensors, by_path, config_values)
     untied = _untied_decoder(tensors, by_path, name_map(config).lm_prefix)
     # Some files keep the decoder's bias under the other of its two names.
     lm_bias, other_name = by_path["lm_bias"], f"{name_map(config).lm_prefix}decoder.bias"
@@ -73,6 +73,7 @@ def stored_model(
     relu_implied = (
         "classifier_activation" not in config_values
         and "classifier/kernel" in arrays
+        and config.head is None
         and any("fit_dense" in name for name in tensors)
     )
     if relu_implied:
@@ -89,7 +90,7 @@ def stored_model(
 def torch_tensors(params: Params, config: EncoderConfig) -> dict[str, np.ndarray]:
     """Returns tensors under transformers' names; parameters outside the table (`fit_dense`) are left out."""
     flat = flatten(params)
-    head = head_of(flat)
+    head = head_of(flat, config)
     return {
         torch_file_name(mapping, head, config): np.ascontiguousarray(
             mapping.convert(np.asarray(flat[mapping.flax_path]))
@@ -105,7 +106,7 @@ def write_huggingface_weights(directory: Path, params: Params, config: EncoderCo
     An embedder becomes a directory of sentence-transformers.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    head = head_of(flatten(params))
+    head = head_of(flatten(params), config)
     values = config.to_dict() | {"architectures": [config.family.classes[head]], "dtype": "float32"}
     values.pop("embedding", None)
     tensors = torch_tensors(params, config)
@@ -122,12 +123,12 @@ def write_huggingface_weights(directory: Path, params: Params, config: EncoderCo
         )
 
 
-def _classifies_no_sequences(
+def _is_foreign(
     tensors: Mapping[str, np.ndarray], names: Mapping[str, str], config_values: Mapping[str, Any]
 ) -> bool:
-    """Returns whether the file's classifier is of another kind: no pooler below it, or its class says so."""
+    """Returns whether a classifier is not one of texts: no pooler is below it, or its class says so."""
     classes = config_values.get("architectures")
-    named = isinstance(classes, list) and any(str(name).endswith(_OTHER_CLASSIFIERS) for name in classes)
+    named = isinstance(classes, list) and any(str(name).endswith(_OTHER_CLASSIFIER) for name in classes)
     return named or names["bert/pooler/kernel"] not in tensors
 
 

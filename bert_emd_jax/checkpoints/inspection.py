@@ -12,6 +12,7 @@ from bert_emd_jax.models.families import Head
 
 _HEAD_NAMES: dict[Head, str] = {
     "classifier": "a classifier",
+    "token": "a classifier of tokens",
     "masked_lm": "a masked-LM head",
     "embedding": "the modules of a sentence embedder",
     "none": "no head",
@@ -64,7 +65,8 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
     ]
     if stored.projection is not None:
         lines.append(f"with a projection to a teacher of width {stored.projection['kernel'].shape[-1]}")
-    if plan.head == "classifier":
+    if plan.head in ("classifier", "token"):
         labels = config.id2label or tuple(f"LABEL_{index}" for index in range(config.num_labels))
-        lines.append(f"labels: {', '.join(labels)}; before the classifier: {config.classifier_activation}")
+        before = f"; before the classifier: {config.classifier_activation}" * (plan.head == "classifier")
+        lines.append(f"labels: {', '.join(labels)}{before}")
     return "\n".join(lines), plan.problems

@@ -17,6 +17,7 @@ from bert_emd_jax.models.params import Params, flatten, unflatten
 
 logger = logging.getLogger(__name__)
 
+_CLASSIFIERS: tuple[Head, ...] = ("classifier", "token")
 _POOLER = ("bert/pooler/kernel", "bert/pooler/bias")
 
 
@@ -89,11 +90,15 @@ def plan_loading(
         another number of labels. None refuses a missing head.
     """
     arrays, config = stored.arrays, stored.config
-    if head is None:
-        head = head_of(arrays) if config.embedding is None else "embedding"
+    stored_head = "embedding" if config.embedding is not None else head_of(arrays, config)
+    head = head or stored_head
+    if stored_head in _CLASSIFIERS and head in _CLASSIFIERS and head != stored_head:
+        # Of texts in place of tokens, or the other way round: it has the same names, and means nothing here.
+        arrays = {path: array for path, array in arrays.items() if not path.startswith("classifier/")}
+        stored = dataclasses.replace(stored, arrays=arrays)
     replaced: set[str] = set()
     config = _config_with_embedding(config, head, new_head, stored.source)
-    if head == "classifier":
+    if head in _CLASSIFIERS:
         kernel = arrays.get("classifier/kernel")
         rows = None if kernel is None else kernel.shape[-1]
         config = config_with_labels(config, rows, new_head, stored.source)

@@ -61,7 +61,7 @@ def load_model(
     Args:
       path: a model directory, a directory of Hugging Face or sentence-transformers, a weights file beside its
         config and vocabulary, or a hub id.
-      head: None: that of an embedder if the path holds one, else a classifier.
+      head: None: the one that the config names, else a classifier of texts.
       new_head: for a head that is going to be trained: replaces a missing one, or a classifier with
         another number of labels. Nothing stands between the pooler and a classifier that we train.
       do_lower_case: overrules the tokenizer's own setting.
@@ -72,7 +72,7 @@ def load_model(
     path = resolve_model(path)
     stored = read_stored(path)
     if head is None:
-        head = "classifier" if stored.config.embedding is None else "embedding"
+        head = stored.config.head or "classifier"
     plan = plan_loading(stored, head, new_head=new_head)
     return _load(path, stored, plan, "none" if new_head else None, do_lower_case)
 
@@ -81,8 +81,9 @@ def load_for_texts(path: Path) -> LoadedModel:
     """Loads a model to use it as it is: with its classifier if it has one, else as a sentence embedder."""
     path = resolve_model(path)
     stored = read_stored(path)
-    has_classifier = stored.config.embedding is None and "classifier/kernel" in stored.arrays
-    plan = plan_loading(stored, "classifier" if has_classifier else "embedding")
+    has_classifier = "classifier/kernel" in stored.arrays
+    head = stored.config.head or ("classifier" if has_classifier else "embedding")
+    plan = plan_loading(stored, head)
     return _load(path, stored, plan, None)
 
 

@@ -151,10 +151,10 @@ def param_mappings(config: EncoderConfig) -> tuple[ParamMapping, ...]:
     return (*encoder, *itertools.chain(*names.heads.values(), *behind))
 
 
-def head_of(flax_paths: Container[str]) -> Head:
+def head_of(flax_paths: Container[str], config: EncoderConfig) -> Head:
     """Returns the head of a model with these parameters."""
     if "classifier/kernel" in flax_paths:
-        return "classifier"
+        return "token" if config.head == "token" else "classifier"
     return "masked_lm" if "lm_transform/kernel" in flax_paths else "none"
 
 

@@ -11,11 +11,12 @@ import safetensors.numpy
 from jax import export
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.checkpoints.names import head_of
 from bert_emd_jax.checkpoints.safetensors_file import write_safetensors
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
-from bert_emd_jax.models.heads import SequenceClassifier, forward
+from bert_emd_jax.models.heads import MODULES, forward
 from bert_emd_jax.models.params import flatten, unflatten
 
 ARTEFACT = "classifier.stablehlo"
@@ -38,7 +39,7 @@ def write_stablehlo(directory: Path, model: LoadedModel) -> None:
         raise UserError("--to_stablehlo exports a classifier, and this model has none; give a fine-tuned one")
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("--to_stablehlo needs the package flatbuffers: pip install flatbuffers")
-    module = SequenceClassifier(model.config)
+    module = MODULES[head_of(flatten(model.params), model.config)](model.config)
 
     def classify(
         params: dict[str, jax.Array],

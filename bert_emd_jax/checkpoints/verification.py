@@ -90,7 +90,7 @@ def _random_batch(config: EncoderConfig) -> dict[str, np.ndarray]:
 def _our_outputs(
     config: EncoderConfig, params: Params, batch: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    head = head_of(flatten(params))
+    head = head_of(flatten(params), config)
 
     def run(params: Params, batch: dict[str, jax.Array]) -> dict[str, Any]:
         encoder = Encoder(config, with_pooler="pooler" in params["bert"])
@@ -125,7 +125,7 @@ def _torch_outputs(
     named = {_layer_name(layer): states for layer, states in enumerate(output.hidden_states)}
     if "pooler" in params["bert"]:
         named["pooled"] = pooled[0]
-    if head_of(flatten(params)) != "none":
+    if head_of(flatten(params), config) != "none":
         named["logits"] = output.logits if "logits" in output else output.prediction_logits
     return {name: value.numpy() for name, value in named.items()}
 
@@ -144,9 +144,9 @@ def _load_torch_model(config: EncoderConfig, params: Params, path: Path) -> Any:
     values = read_config_values(config_directory(path))[0]
     their_config = transformers.AutoConfig.for_model(**({"model_type": config.model_type} | values))
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    head, has_pooler = head_of(flatten(params)), "pooler" in params["bert"]
+    head, has_pooler = head_of(flatten(params), config), "pooler" in params["bert"]
     class_name = config.family.classes[head]
-    if head == "classifier":
+    if head in ("classifier", "token"):
         their_config.num_labels = config.num_labels
     elif head == "none":
         options["add_pooling_layer"] = has_pooler

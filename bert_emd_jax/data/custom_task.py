@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bert_emd_jax.data.kind import Kind, Labels
-from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS
+from bert_emd_jax.data.kinds import CLASSIFICATION, KINDS, TOKEN
 from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.task import SplitFile, Task
 from bert_emd_jax.data.task_config import CustomTaskConfig
@@ -65,6 +65,8 @@ def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
         raise UserError(f"--label_columns: not for kind {kind.name}; add --kind {having}, or leave it out")
     if config.label_separator != "," and not kind.has_column_per_label:
         raise UserError(f"--label_separator: a text of kind {kind.name} has one label; leave it out")
+    if config.label_all_tokens and kind is not TOKEN:
+        raise UserError(f"--label_all_tokens: not for kind {kind.name}; leave it out")
     if config.label_columns and config.labels:
         raise UserError("--labels and --label_columns: the columns are the labels; leave --labels out")
 
@@ -120,7 +122,10 @@ def _infer_labels(
     if "train" not in splits:
         raise UserError(f"{directory}: no train file to take the labels from; name them with --labels")
     file = splits["train"]
-    path, (column,) = directory / file.name, file.label_columns
+    path = directory / file.name
+    if not file.label_columns:
+        raise UserError(f"{path}: no column of labels; name one with --label_column")
+    (column,) = file.label_columns
     if path.suffix == ".parquet" and (declared := class_names(path, str(column))) is not None:
         return declared
     paths = [directory / name for name in file.names]

@@ -15,7 +15,7 @@ from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.retrieval import has_retrieval, read_retrieval
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_config import TaskConfig
-from bert_emd_jax.data.task_data import bucket_count, encoded
+from bert_emd_jax.data.task_data import bucket_count, encoded_texts
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -133,7 +133,7 @@ def load_embedding_data(
         texts, held_out = texts[:-count], texts[-count:]
         logger.info("no dev file: the last %d training texts are held out to measure on", count)
         dev = _Texts(held_out).split(config, tokenizer)
-    train = encoded(config, tokenizer, Examples.from_texts(texts))
+    train = encoded_texts(config, tokenizer, Examples.from_texts(texts))
     buckets = choose_bucket_lengths(
         np.concatenate([train.lengths, dev.rows.lengths]),
         config.max_seq_length,
@@ -200,7 +200,7 @@ class _Texts:
         pairs: ScoredPairs | None = None,
         retrieval: Retrieval | None = None,
     ) -> EmbeddingSplit:
-        rows = encoded(config, tokenizer, Examples.from_texts(list(self.order)))
+        rows = encoded_texts(config, tokenizer, Examples.from_texts(list(self.order)))
         return EmbeddingSplit(tuple(self.order), rows, pairs, retrieval)
 
 

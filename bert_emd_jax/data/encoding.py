@@ -14,7 +14,7 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
-_SHORTEST = 5  # one token of each text of a pair and three special tokens
+SHORTEST = 5  # one token of each text of a pair and three special tokens
 _ROWS_AT_ONCE = 8192
 
 
@@ -66,11 +66,29 @@ class EncodedDataset:
         batch = padded_batch(ends - starts, self.segment_a_lengths[rows], length, rows_padded_to, self.pad_id)
         row, position = np.nonzero(batch["attention_mask"])
         batch["input_ids"][row, position] = self.token_ids[starts[row] + position]
+        return {**batch, "labels": self.padded_labels(rows, length, len(batch["weights"]))}
+
+    def padded_labels(self, rows: Int[np.ndarray, " rows"], length: int, count: int) -> np.ndarray:
+        """Returns the labels of rows as a batch has them, [count, …], zeros if there are none."""
         known = np.zeros(0, np.int32) if self.labels is None else self.labels
-        labels = np.zeros((len(batch["weights"]), *known.shape[1:]), known.dtype)
+        labels = np.zeros((count, *known.shape[1:]), known.dtype)
         if self.labels is not None:
             labels[: len(rows)] = self.labels[rows]
-        return {**batch, "labels": labels}
+        return labels
+
+    @property
+    def predicted(self) -> int:
+        """How many predictions there are of all rows: one each."""
+        return len(self)
+
+    def place(
+        self,
+        results: Shaped[np.ndarray, "rows ..."],
+        rows: Int[np.ndarray, " rows"],
+        outputs: Shaped[np.ndarray, "batch ..."],
+    ) -> None:
+        """Puts a model's outputs for some rows where they stand among the predictions of all."""
+        results[rows] = outputs
 
 
 def check_rows(rows: Any, config: EncoderConfig, source: object) -> None:
@@ -146,8 +164,8 @@ def padded_batch(
 
 def encode_examples(tokenizer: Tokenizer, examples: Examples, max_length: int) -> EncodedDataset:
     """Tokenises, truncates and assembles every example, to at most `max_length` tokens."""
-    if max_length < _SHORTEST:
-        raise UserError(f"--max_seq_length {max_length}: too short; it must be at least {_SHORTEST}")
+    if max_length < SHORTEST:
+        raise UserError(f"--max_seq_length {max_length}: too short; it must be at least {SHORTEST}")
     token_ids = array("i")
     lengths: list[int] = []
     segment_a_lengths: list[int] = []

@@ -53,6 +53,7 @@ class Kind(abc.ABC):
       has_column_per_label: labels may stand in columns of their own (`--label_columns`).
       fewest_labels: how many labels a task has at least; None if labels have no names.
       output_name: what a model gives each label.
+      unit: what a row is called.
       head: that of its models.
       suffixes: of the files of own tasks.
     """
@@ -67,6 +68,7 @@ class Kind(abc.ABC):
     has_column_per_label: ClassVar[bool] = False
     fewest_labels: ClassVar[int | None] = None
     output_name: ClassVar[str] = "probability"
+    unit: ClassVar[str] = "rows"
     head: ClassVar[Head] = "classifier"
     suffixes: ClassVar[tuple[str, ...]] = (".tsv", ".csv", ".jsonl", ".parquet")
 
@@ -77,6 +79,10 @@ class Kind(abc.ABC):
     def outputs(self, labels: Labels) -> int:
         """How many logits a text has."""
         return 1 if labels is None else len(labels)
+
+    def scored_names(self, labels: Labels) -> tuple[str, ...]:
+        """What has scores of its own (`label_metrics`): every label."""
+        return labels or ()
 
     # In files
 
@@ -163,21 +169,30 @@ def guessed_text_column(path: Path) -> str:
 
 
 class LearnedKind(Kind):
-    """A kind whose labels are learned from, by the logits of a classifier."""
+    """A kind whose labels are learned from, by the logits of a classifier.
+
+    A loss has one value for everything that has a label: a text, or with a further axis a token.
+    """
+
+    def loss_weights(
+        self, truths: Num[Any, "batch ..."], weights: Float[Any, " batch"]
+    ) -> Float[Any, "batch ..."]:
+        """Returns how much every value of a loss counts; `weights` are those of rows."""
+        return weights
 
     @abc.abstractmethod
     def hard_loss(
-        self, logits: Float[Any, "batch outputs"], truths: Num[Any, "batch ..."]
-    ) -> Float[Any, " batch"]:
+        self, logits: Float[Any, "batch ... outputs"], truths: Num[Any, "batch ..."]
+    ) -> Float[Any, "batch ..."]:
         """The loss against the true labels."""
 
     @abc.abstractmethod
     def soft_loss(
         self,
-        student_logits: Float[Any, "batch outputs"],
-        teacher_logits: Float[Any, "batch outputs"],
+        student_logits: Float[Any, "batch ... outputs"],
+        teacher_logits: Float[Any, "batch ... outputs"],
         temperature: float,
-    ) -> Float[Any, " batch"]:
+    ) -> Float[Any, "batch ..."]:
         """The loss against a teacher's predictions."""
 
 

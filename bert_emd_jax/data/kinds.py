@@ -1,4 +1,4 @@
-"""The kinds of tasks: one class, any number of labels, a number, or a vector per text.
+"""The kinds of tasks: one class, any number of labels, a number, or a vector per text; a class per token.
 
 A kind is one entry of `KINDS`; its scores are entries of `evaluation.metrics`. Losses alone import JAX.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bert_emd_jax.data.entities import entity_types
 from bert_emd_jax.data.kind import (
     Columns,
     Kind,
@@ -189,6 +190,59 @@ class MultiLabel(LabellingKind):
         return super().shown(prediction, labels) or "no label"
 
 
+class TokenClassification(Classification):
+    """One class of every token of a sentence; logits [batch, seq, classes] are before a softmax.
+
+    Its rows are words: a sentence's are predicted and scored together. Labels as B-X and I-X, or S-X and E-X
+    too, mark entities; others stand for themselves.
+    """
+
+    name = "token"
+    about = "one label per token"
+    problem_type = "token_classification"
+    metrics = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
+    methods = ("tag",)
+    figures = ()
+    head = "token"
+    suffixes = (".conll", ".jsonl", ".parquet")
+    unit = "sentences"
+
+    def scored_names(self, labels: Labels) -> tuple[str, ...]:
+        """The types of entities."""
+        return entity_types(labels or ())
+
+    def columns(self, path: Path, split: str, config: "CustomTaskConfig") -> Columns:
+        """Those that the flags name; of a CoNLL file, if they name none, the first and the last."""
+        names = column_names(path)
+        if path.suffix == ".conll":
+            numbers = [name for name in (config.text_column, config.label_column) if name is not None]
+            if config.text_column is None and not config.label_column.isdecimal():
+                return Columns(0, None, -1 if len(names) > 1 else None)
+            if not all(name.isdecimal() for name in numbers):
+                raise UserError(f"{path}: its columns have numbers from 0, not names: {', '.join(numbers)}")
+            return Columns(int(config.text_column or 0), None, int(config.label_column))
+        text = config.text_column or next((name for name in ("tokens", "words") if name in names), None)
+        if text is None:
+            raise UserError(f"{path}:1: no column 'tokens' or 'words'; name the column with --text_column")
+        usual = (config.label_column, "tags", "ner_tags", "labels")
+        return Columns(text, None, next((name for name in usual if name in names), config.label_column))
+
+    def is_missing(self, cells: LabelCells, labels: Labels) -> bool:
+        return all(not value for value in cells.values)
+
+    def names(self, cells: LabelCells, separator: str) -> list[str]:
+        return cells.names(separator)
+
+    def loss_weights(self, truths: "Array", weights: "Array") -> "Array":
+        """The tokens that have a label."""
+        return (truths >= 0) * weights[:, None]
+
+    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
+        from bert_emd_jax.models.losses import hard_cross_entropy
+
+        return hard_cross_entropy(logits, truths.clip(min=0))
+
+
 class _Number(Kind):
     """A number per row, which models come near."""
 
@@ -298,9 +352,11 @@ class Embedding(_Number):
 
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classification(), Regression(), MultiLabel(), Embedding())
+    kind.name: kind
+    for kind in (Classification(), Regression(), MultiLabel(), TokenClassification(), Embedding())
 }
-CLASSIFICATION, REGRESSION, EMBEDDING = KINDS["classification"], KINDS["regression"], KINDS["embedding"]
+CLASSIFICATION, REGRESSION = KINDS["classification"], KINDS["regression"]
+TOKEN, EMBEDDING = KINDS["token"], KINDS["embedding"]
 
 
 def kind_of(config: "EncoderConfig", source: object) -> Kind:
@@ -318,7 +374,7 @@ def kind_of(config: "EncoderConfig", source: object) -> Kind:
     for kind in KINDS.values():
         if kind.fits(problem_type, outputs):
             return kind
-    known = ", ".join(kind.about for kind in KINDS.values() if kind.head == "classifier")
+    known = ", ".join(kind.about for kind in KINDS.values() if kind.head in ("classifier", "token"))
     raise UserError(
         f"{source}: problem_type {problem_type!r} with {outputs} labels: not supported; classifiers here give"
         f" {known}; a conversion keeps it as it is"

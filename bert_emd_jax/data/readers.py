@@ -58,7 +58,7 @@ def read_split(
         if aug_train:
             raise UserError("--aug_train reads a file: name the directory of the task's files in --data_dir")
         return read_tfds_split(task, split, tfds_data_dir)
-    paths, file = _locate(task, Path(data_dir), split, aug_train)
+    paths, file = locate(task, Path(data_dir), split, aug_train)
     of_label, is_test = file.label_columns, split.startswith("test")
     texts = [column for column in (file.text_a, file.text_b) if column is not None]
     optional = [column for column in (file.identifier,) if column is not None]
@@ -108,7 +108,7 @@ def read_split(
     )
 
 
-def _locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[list[Path], SplitFile]:
+def locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[list[Path], SplitFile]:
     if not directory.is_dir():
         raise UserError(f"--data_dir {directory}: no such directory")
     file = task.splits.get(split)

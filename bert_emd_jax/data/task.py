@@ -82,7 +82,11 @@ class Task:
         Raises:
           UserError: it is none of the kind's, or of no label.
         """
-        of_label = [f"{metric}_{label}" for metric in self.kind.label_metrics for label in self.labels or ()]
+        of_label = [
+            f"{metric}_{label}"
+            for metric in self.kind.label_metrics
+            for label in self.kind.scored_names(self.labels)
+        ]
         whole = dict.fromkeys((*self.metrics, *self.kind.metrics))
         known = (*whole, *of_label)
         if name not in known:

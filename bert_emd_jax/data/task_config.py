@@ -24,12 +24,14 @@ class CustomTaskConfig(Config):
     """Instead, with --kind multi_label: a column of 0 and 1 for each label, in this order."""
     label_separator: str = ","
     """Between labels in one cell, with --kind multi_label; JSON lists are read too."""
+    label_all_tokens: bool = False
+    """With --kind token, learn from all tokens of a word, not from its first one alone."""
     labels: Names = ()
     """The labels in order; not given: those of the training file, sorted."""
     kind: Literal[tuple(KINDS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
-    """What labels are: one class per text, a number, or any number of labels; texts of kind embedding have
-    vectors and no labels. Not given: as the model that is evaluated or the teacher says, else
-    classification."""
+    """What labels are: one class per text, a number, or any number of labels, or one class per token; texts
+    of kind embedding have vectors and no labels. Not given: as the model that is evaluated or the teacher
+    says, else classification."""
     regression: bool = False
     """The same as --kind regression."""
 

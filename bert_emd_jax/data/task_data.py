@@ -11,11 +11,14 @@ from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import Kind
+from bert_emd_jax.data.kinds import TOKEN
 from bert_emd_jax.data.readers import read_split, scored_splits
+from bert_emd_jax.data.sentences import Sentences, read_sentences
 from bert_emd_jax.data.task import TFDS, Task
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.data.token_rows import continued, encode_sentences
 from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -36,10 +39,10 @@ class TaskData:
     train: EncodedDataset
     dev: EncodedDataset
     bucket_lengths: tuple[int, ...]
-    dev_examples: Examples
+    dev_examples: Examples | Sentences
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
     test: EncodedDataset | None = None
-    test_examples: Examples | None = None
+    test_examples: Examples | Sentences | None = None
 
     def check(self, models: Mapping[object, EncoderConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
@@ -70,16 +73,30 @@ def task_of(
     )
 
 
-def encoded_split(
-    config: TaskConfig, task: Task, tokenizer: Tokenizer, split: str, *, aug_train: bool = False
+def read_examples(
+    config: TaskConfig, task: Task, split: str, *, aug_train: bool = False
+) -> Examples | Sentences:
+    """Reads the texts or sentences of a split. Raises UserError for a missing file or a bad row."""
+    if task.kind is TOKEN:
+        return read_sentences(task, config.directory, split, aug_train=aug_train)
+    return read_split(task, config.directory, split, aug_train, config.tfds_data_dir)
+
+
+def encoded(
+    config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: Examples | Sentences
 ) -> EncodedDataset:
-    """Reads and encodes a split, truncated to `max_seq_length`."""
-    examples = read_split(task, config.directory, split, aug_train, config.tfds_data_dir)
-    return encoded(config, tokenizer, examples)
+    """Encodes examples, truncated to `max_seq_length`, or reads their token ids from the cache.
+
+    Sentences are not truncated: long ones become several rows.
+    """
+    if isinstance(examples, Sentences):
+        further = continued(task.labels or ()) if config.columns.label_all_tokens else None
+        return encode_sentences(tokenizer, examples, config.max_seq_length, further)
+    return encoded_texts(config, tokenizer, examples)
 
 
-def encoded(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
-    """Encodes examples, truncated to `max_seq_length`, or reads their token ids from the cache."""
+def encoded_texts(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
+    """Encodes texts, truncated to `max_seq_length`, or reads their token ids from the cache."""
     directory = (config.cache_dir or cache_directory()) if config.token_cache else None
     return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
 
@@ -111,11 +128,16 @@ def load_task_data(
     Raises:
       UserError: a file is missing or a row is bad.
     """
-    train = encoded_split(config, task, tokenizer, "train", aug_train=aug_train)
-    dev_examples = read_split(task, config.directory, "dev", tfds_data_dir=config.tfds_data_dir)
-    dev = encoded(config, tokenizer, dev_examples)
+
+    def rows_of(examples: Examples | Sentences) -> EncodedDataset:
+        return encoded(config, task, tokenizer, examples)
+
+    train_examples = read_examples(config, task, "train", aug_train=aug_train)
+    train = rows_of(train_examples)
+    dev_examples = read_examples(config, task, "dev")
+    dev = rows_of(dev_examples)
     more_dev = {
-        split.removeprefix("dev"): encoded_split(config, task, tokenizer, split)
+        split.removeprefix("dev"): rows_of(read_examples(config, task, split))
         for split in scored_splits(task, config.directory, "dev", config.tfds_data_dir)[1:]
     }
     buckets = choose_bucket_lengths(
@@ -124,21 +146,23 @@ def load_task_data(
         count=bucket_count(steps_on(len(train)), steps_for_another_length),
     )
     logger.info(
-        "%s: %d training rows, %d dev rows; batches padded to %s tokens",
+        "%s: %d training %s, %d dev %s; batches padded to %s tokens",
         task.name,
-        len(train),
-        len(dev),
+        len(train_examples),
+        task.kind.unit,
+        len(dev_examples),
+        task.kind.unit,
         ", ".join(map(str, buckets)),
     )
     test_examples = _labelled_test_rows(config, task)
-    test = None if test_examples is None else encoded(config, tokenizer, test_examples)
+    test = None if test_examples is None else rows_of(test_examples)
     return TaskData(task, train, dev, buckets, dev_examples, more_dev, test, test_examples)
 
 
-def _labelled_test_rows(config: TaskConfig, task: Task) -> Examples | None:
+def _labelled_test_rows(config: TaskConfig, task: Task) -> Examples | Sentences | None:
     """The test split, if it is there and has labels, as those of own data mostly have and GLUE's have not."""
     file = task.splits.get("test")
     if str(config.directory) == TFDS or file is None or file.label is None:
         return None
-    examples = read_split(task, config.directory, "test")
+    examples = read_examples(config, task, "test")
     return None if examples.labels is None else examples

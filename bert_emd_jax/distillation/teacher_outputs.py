@@ -4,7 +4,7 @@ Row r of n tokens has, one value after the other and without padding,
 
     hidden_states     [layers + 1, n, dim]      bfloat16
     attention_scores  [layers, heads, n, n]     bfloat16
-    logits            [labels]                  float32 (an embedder's vector)
+    logits            [labels]                  float32 (an embedder's vector; of tokens [n, labels])
 
 Rows follow each other in the order in which they are computed, shorter ones first, so that files are only
 ever appended to and one that a killed run left is continued.
@@ -133,7 +133,7 @@ class TeacherOutputs:
             return teacher.num_hidden_layers + 1, length, teacher.hidden_size
         if kind == "attention_scores":
             return teacher.num_hidden_layers, teacher.num_attention_heads, length, length
-        return (teacher.output_size,)
+        return (length, teacher.num_labels) if teacher.head == "token" else (teacher.output_size,)
 
     def _complete_files(self, directory: Path, module: nn.Module, params: Any) -> None:
         with contextlib.ExitStack() as stack:

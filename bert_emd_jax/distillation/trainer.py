@@ -43,6 +43,7 @@ from bert_emd_jax.training.task_evaluation import (
     Evaluation,
     TaskEvaluation,
     classifier,
+    labelled,
     rows_hashes,
     task_rows,
 )
@@ -126,7 +127,11 @@ class LayerTrainer(Trainer):
     def own_loss(
         self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
-        """This device's share of what is learned beside layers, and its terms; `rows` count all devices."""
+        """This device's share of what is learned beside layers, and its terms.
+
+        Args:
+          rows: what the micro-batch weighs over all devices, see `Trainer.weighs`.
+        """
 
     def loss(
         self, params: Any, batch: Batch, step: MicroStep
@@ -295,13 +300,16 @@ class DistillTrainer(TaskTrainer):
     def from_models(cls, config: DistillConfig, task: Task, teacher: LoadedModel, source: str) -> Self:
         lower = config.task.do_lower_case
         teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
-        student = initial_student(config.pair, teacher, "classifier", config.optimizer.seed, lower)
+        student = initial_student(config.pair, teacher, task.kind.head, config.optimizer.seed, lower)
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
         steps_on = config.optimizer.steps_on
         lengths, aug = device_needs().steps_for_another_length, config.aug_train
         data = load_task_data(config.task, task, student.tokenizer, steps_on, lengths, aug_train=aug)
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
+
+    def weighs(self, batch: Batch) -> Float[Array, " micro"]:
+        return labelled(self.data.task, batch)
 
     def own_loss(
         self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
@@ -312,8 +320,10 @@ class DistillTrainer(TaskTrainer):
             return jnp.zeros(()), {}
         assert isinstance(kind, LearnedKind)  # `task_trainers` chooses the trainer by the kind
 
-        def share(per_example: Array) -> Array:
-            return jnp.sum(per_example * batch["weights"]) / rows
+        weights = kind.loss_weights(batch["labels"], batch["weights"])
+
+        def share(losses: Array) -> Array:
+            return jnp.sum(losses * weights) / rows
 
         soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
         hard = kind.hard_loss(student.logits, batch["labels"])

@@ -14,23 +14,25 @@ from bert_emd_jax.data.batching import choose_bucket_lengths
 from bert_emd_jax.data.encoding import check_length, check_rows
 from bert_emd_jax.data.kinds import EMBEDDING, KINDS, kind_of
 from bert_emd_jax.data.label_matching import match_labels
-from bert_emd_jax.data.readers import Examples, read_split, scored_splits
+from bert_emd_jax.data.readers import Examples, scored_splits
+from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import bucket_count, encoded, task_of
+from bert_emd_jax.data.task_data import bucket_count, encoded, read_examples, task_of
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.evaluate_embedder import evaluate_embedder
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
-from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
+from bert_emd_jax.evaluation.metrics import compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
-from bert_emd_jax.files import read_json, write_json
+from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.layout import RESULTS
-from bert_emd_jax.models.heads import SequenceClassifier
+from bert_emd_jax.models.heads import MODULES, SequenceClassifier, TokenClassifier
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +73,8 @@ def _evaluate_classifier(
     model = match_labels(model, task, source, in_order=config.labels_in_order)
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
     splits = scored_splits(task, texts.directory, config.split, texts.tfds_data_dir)
-    sets = {
-        split: read_split(task, texts.directory, split, tfds_data_dir=texts.tfds_data_dir) for split in splits
-    }
-    datasets = {split: encoded(texts, model.tokenizer, examples) for split, examples in sets.items()}
+    sets = {split: read_examples(texts, task, split) for split in splits}
+    datasets = {split: encoded(texts, task, model.tokenizer, examples) for split, examples in sets.items()}
     for dataset in datasets.values():
         check_rows(dataset, model.config, source)
     lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
@@ -82,24 +82,29 @@ def _evaluate_classifier(
     count = bucket_count(batches, device_needs().steps_for_another_length)
     buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count)
 
-    module = SequenceClassifier(model.config, jnp.dtype(dtype))
+    module = MODULES[task.kind.head](model.config, jnp.dtype(dtype))
+    assert isinstance(module, SequenceClassifier | TokenClassifier)
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
     of_split: dict[str, Any] = {}
     output_dir.mkdir(parents=True, exist_ok=True)
     for split, examples in sets.items():
-        logger.info("%s %s: %d rows", task.name, split, len(examples))
+        logger.info("%s %s: %d %s", task.name, split, len(examples), task.kind.unit)
         logits = predictor.logits(params, datasets[split], buckets, config.eval_batch_size)
         if not np.isfinite(logits).all():
             raise UserError(f"{source}: its predictions are not finite; take another checkpoint")
         if examples.labels is not None:
             suffix = split.removeprefix(config.split)
-            scored = ScoredRows(task.kind, task.kind.predictions(logits), examples.labels)
+            predictions = task.kind.predictions(logits)
+            scored = scored_predictions(task.kind, task.labels, predictions, datasets[split])
             scores = compute_metrics(task.metrics, scored, task.labels)
             metrics |= {name + suffix: score for name, score in scores.items()}
             if split == config.split:
                 of_split = {"interval": score_interval(task.primary_metric, scored, task.labels)}
                 of_split |= {"by_label": scores_by_label(scored, task.labels)}
+        if isinstance(examples, Sentences):
+            write_conll(output_dir / f"predictions_{split}.conll", task, examples, logits)
+            continue
         write_predictions(output_dir / f"predictions_{split}.tsv", task, examples, logits)
         if config.submission:
             path = write_submission(output_dir, task, split, examples, logits)
@@ -111,6 +116,7 @@ def _evaluate_classifier(
         "labels": task.labels,
         "split": config.split,
         "rows": len(sets[config.split]),
+        "unit": task.kind.unit,
         "primary_metric": task.primary_metric,
         "student": {
             "metrics": metrics,
@@ -140,6 +146,22 @@ def check_results_are_ours(output_dir: Path) -> None:
         raise UserError(
             f"--output_dir {output_dir}: {RESULTS} there is not from this program; choose another directory"
         )
+
+
+def write_conll(
+    path: Path, task: Task, sentences: Sentences, logits: Float[np.ndarray, "words labels"]
+) -> None:
+    """A word a line with its true label, if it is known, and the predicted one, as conlleval reads them."""
+    columns = [np.array(task.labels)[task.kind.answers(task.kind.predictions(logits))]]
+    if sentences.labels is not None:
+        columns.insert(0, np.array(task.labels)[sentences.labels])
+    starts = sentences.starts.tolist()
+    lines: list[str] = []
+    for row, words in enumerate(sentences.words):
+        of_row = (column[starts[row] : starts[row + 1]].tolist() for column in columns)
+        lines += ["\t".join(cells) for cells in zip(words, *of_row, strict=True)]
+        lines.append("")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_predictions(

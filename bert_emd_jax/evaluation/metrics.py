@@ -5,7 +5,7 @@ They are those of scikit-learn and SciPy (their defaults; 0 where a score is und
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -18,7 +18,7 @@ PerDraw = Float[np.ndarray, " draws"]
 
 
 class Counts(NamedTuple):
-    """Counts of rows in every draw.
+    """Counts of rows, or of words and their entities, in every draw.
 
     Attributes:
       rows: all of them.
@@ -80,6 +80,27 @@ class ScoredRows:
         return Counts(times.sum(axis=1), counts[:, 0], true, predicted, both)
 
 
+class ScoredCounts:
+    """Counts that are made row by row, as those of the entities of a sentence."""
+
+    def __init__(self, kind: Kind, by_row: Counts) -> None:
+        """Takes counts with rows in place of draws."""
+        self.kind = kind
+        self._by_row = by_row
+
+    def __len__(self) -> int:
+        return len(self._by_row.rows)
+
+    @property
+    def all_rows(self) -> Draws:
+        return np.arange(len(self))[None]
+
+    def counts(self, draws: Draws) -> Counts:
+        """Sums over the rows of every draw."""
+        times = np.stack([np.bincount(rows, minlength=len(self)) for rows in draws]).astype(float)
+        return Counts(*(times @ counts for counts in self._by_row))
+
+
 class ScoredMeans:
     """Several scores of every row of one model, each at most 1; a metric is a mean of them."""
 
@@ -97,7 +118,7 @@ class ScoredMeans:
         return np.arange(len(self))[None]
 
 
-Scored = ScoredRows | ScoredMeans
+Scored = ScoredRows | ScoredCounts | ScoredMeans
 """What a metric is computed of."""
 
 
@@ -205,7 +226,18 @@ def _correlation(a: Float[np.ndarray, "draws rows"], b: Float[np.ndarray, "draws
     return np.where(varies[0] & varies[1], correlation, 0)
 
 
-Metric = Callable[[ScoredRows, Draws], PerDraw]
+def _entity_precision(scored: Any, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return _quotient(counts.both.sum(axis=1), counts.predicted.sum(axis=1))
+
+
+def _entity_recall(scored: Any, draws: Draws) -> PerDraw:
+    counts = scored.counts(draws)
+    return _quotient(counts.both.sum(axis=1), counts.true.sum(axis=1))
+
+
+Metric = Callable[[Any, Draws], PerDraw]
+"""Of `ScoredRows` or `ScoredCounts`."""
 
 
 def _mean_of(*metrics: Metric) -> Metric:
@@ -213,6 +245,9 @@ def _mean_of(*metrics: Metric) -> Metric:
 
 
 METRICS: dict[str, Metric] = {
+    "entity_f1": _f1_micro,
+    "entity_precision": _entity_precision,
+    "entity_recall": _entity_recall,
     "accuracy": _accuracy,
     "f1": _f1_of_second,
     "accuracy_and_f1": _mean_of(_accuracy, _f1_of_second),
@@ -242,8 +277,9 @@ def drawn_scores(name: str, scored: Scored, labels: Labels, draws: Draws) -> Per
     if name in METRICS:
         return METRICS[name](scored, draws)
     metric, _, label = name.partition("_")
-    if metric in scored.kind.label_metrics and label in (labels or ()):
-        return LABEL_METRICS[metric](scored.counts(draws))[:, (labels or ()).index(label)]
+    names = scored.kind.scored_names(labels)
+    if metric in scored.kind.label_metrics and label in names:
+        return LABEL_METRICS[metric](scored.counts(draws))[:, names.index(label)]
     raise ValueError(f"no metric {name!r} of kind {scored.kind.name}; there are {', '.join(METRICS)}")
 
 
@@ -252,10 +288,9 @@ def compute_metrics(names: Sequence[str], scored: Scored, labels: Labels) -> dic
     return {name: float(drawn_scores(name, scored, labels, scored.all_rows)[0]) for name in names}
 
 
-def scores_by_label(scored: ScoredRows, labels: Labels) -> dict[str, dict[str, float]]:
+def scores_by_label(scored: Scored, labels: Labels) -> dict[str, dict[str, float]]:
     """Returns label → its scores, its rows ("true") and those given it ("predicted"); {} without labels."""
-    names = scored.kind.label_metrics
-    if not names or labels is None:
+    if isinstance(scored, ScoredMeans) or labels is None or not (names := scored.kind.label_metrics):
         return {}
     counts = scored.counts(scored.all_rows)
     columns = {name: LABEL_METRICS[name](counts)[0].tolist() for name in names}
@@ -263,4 +298,7 @@ def scores_by_label(scored: ScoredRows, labels: Labels) -> dict[str, dict[str, f
         "true": counts.true[0].astype(int).tolist(),
         "predicted": counts.predicted[0].astype(int).tolist(),
     }
-    return {label: {name: column[k] for name, column in columns.items()} for k, label in enumerate(labels)}
+    return {
+        label: {name: column[k] for name, column in columns.items()}
+        for k, label in enumerate(scored.kind.scored_names(labels))
+    }

@@ -13,14 +13,17 @@ from bert_emd_jax.data.batching import BatchRows, evaluation_batches
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.hosts import sum_of_processes
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
-from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, forward
+from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, TokenClassifier, forward
 
 
 class Predictor:
     """The compiled forward pass of one module; a shape is compiled once, whatever the parameters."""
 
     def __init__(
-        self, module: SequenceClassifier | SentenceEmbedder, *, of: Literal["logits", "tokens"] = "logits"
+        self,
+        module: SequenceClassifier | TokenClassifier | SentenceEmbedder,
+        *,
+        of: Literal["logits", "tokens"] = "logits",
     ) -> None:
         """Computes logits (an embedder's vectors), or the last layer's states of tokens."""
         self.outputs = module.config.output_size
@@ -48,8 +51,8 @@ class Predictor:
         batch_size: int,
         *,
         by_all_processes: bool = False,
-    ) -> Float[np.ndarray, "rows labels"]:
-        """Logits of every row, in the dataset's order.
+    ) -> Float[np.ndarray, "predicted labels"]:
+        """Logits of every row, or of every word of `TokenRows`, in the dataset's order.
 
         Args:
           params: replicated parameters (`parallel.replicate`).
@@ -59,9 +62,9 @@ class Predictor:
         batches = evaluation_batches(dataset.lengths, bucket_lengths, batch_size)
         if by_all_processes:
             batches = batches[jax.process_index() :: jax.process_count()]
-        results = np.zeros((len(dataset), self.outputs), np.float32)
+        results = np.zeros((dataset.predicted, self.outputs), np.float32)
         for rows, logits in self._computed(params, dataset, batches, batch_size):
-            results[rows] = logits
+            dataset.place(results, rows, logits)
         return sum_of_processes(results) if by_all_processes else results
 
     def token_states(

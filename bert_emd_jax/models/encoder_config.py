@@ -9,12 +9,14 @@ from typing import Any
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import CONFIG
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
-from bert_emd_jax.models.families import FAMILIES, Family
+from bert_emd_jax.models.families import FAMILIES, Family, Head
 from bert_emd_jax.models.other_architectures import DIFFERENCES, model_type_of_class
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
 PROBLEM_TYPES = ("single_label_classification", "regression", "multi_label_classification")
+TOKEN_PROBLEM_TYPE = "token_classification"
+"""Of a classifier of tokens; transformers names it by the class of the model alone."""
 
 # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -82,7 +84,7 @@ class EncoderConfig:
             raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.classifier_activation not in ("none", "relu"):
             raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
-        if self.problem_type not in (None, *PROBLEM_TYPES):
+        if self.problem_type not in (None, *PROBLEM_TYPES, TOKEN_PROBLEM_TYPE):
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
         if self.problem_type == _usual_problem_type(self.num_labels):
             object.__setattr__(self, "problem_type", None)  # so that equal configs compare as equal
@@ -104,6 +106,13 @@ class EncoderConfig:
         if self.embedding is not None:
             return self.embedding.vector_size(self.hidden_size)
         return self.num_labels
+
+    @property
+    def head(self) -> Head | None:
+        """The head that the config names; None if only the parameters tell."""
+        if self.embedding is not None:
+            return "embedding"
+        return "token" if self.problem_type == TOKEN_PROBLEM_TYPE else None
 
     def with_dropout(self, rate: float) -> "EncoderConfig":
         """Returns the same with one rate for hidden states, attention and the classifier."""
@@ -134,6 +143,10 @@ class EncoderConfig:
             raise UserError(
                 f"{source}: no {', '.join(missing)}; take the config.json that belongs to the weights"
             )
+        classes = values.get("architectures")
+        family = FAMILIES[values.get("model_type") or "bert"]
+        if isinstance(classes, list) and family.classes["token"] in classes:
+            values["problem_type"] = TOKEN_PROBLEM_TYPE
         known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "num_labels"}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         labels = _label_names(values, source)
@@ -163,6 +176,9 @@ class EncoderConfig:
         values = self.values()
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
         values["problem_type"] = self.resolved_problem_type
+        if self.head == "token":
+            del values["problem_type"]  # transformers refuses values that it does not know
+            values["architectures"] = [self.family.classes["token"]]
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
         keys = self.family.keys

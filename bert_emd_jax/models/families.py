@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Head = Literal["classifier", "masked_lm", "embedding", "none"]
-"""What stands on the encoder; a regressor is a classifier with one label."""
+Head = Literal["classifier", "token", "masked_lm", "embedding", "none"]
+"""What stands on the encoder: "classifier" is one of texts, a regressor if it has one label; "token" one of
+tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         title="BERT",
         classes={
             "classifier": "BertForSequenceClassification",
+            "token": "BertForTokenClassification",
             "masked_lm": "BertForMaskedLM",
             "embedding": "BertModel",
             "none": "BertModel",

@@ -1,4 +1,4 @@
-"""BERT with a head on top: sequence classification (or regression), masked-language modelling, embedding."""
+"""BERT with a head on top: classification of texts (or regression) and of tokens, masked words, embedding."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -75,23 +75,25 @@ def forward(
 
 def inference_params(module: nn.Module, params: Params) -> Params:
     """Returns parameters on the host as the module's forward pass takes them without a copy."""
-    assert isinstance(
-        module, SequenceClassifier | MaskedLanguageModel | SentenceEmbedder | EncoderWithoutHead
-    )
+    assert isinstance(module, _Model)
     scan = device_needs().loops_over_layers if module.scan is None else module.scan
     return stack_layers(params, module.dtype) if scan else params
 
 
-class SequenceClassifier(nn.Module):
-    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
-
-    For `logits_only` see `forward`.
-    """
+class _Model(nn.Module):
+    """An encoder and perhaps a head, computing in `dtype`; see `Encoder` for `remat` and `scan`."""
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     scan: bool | None = None
+
+
+class SequenceClassifier(_Model):
+    """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
+
+    For `logits_only` see `forward`.
+    """
 
     @nn.compact
     def __call__(
@@ -104,8 +106,7 @@ class SequenceClassifier(nn.Module):
     ) -> ModelOutput:
         config = self.config
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
-        rate = config.classifier_dropout
-        rate = config.hidden_dropout_prob if rate is None else rate
+        rate = _classifier_dropout(config)
         head_draw = Draw(rate, (input_ids.shape[0], config.hidden_size))
         encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
         encoded = Encoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
@@ -116,23 +117,39 @@ class SequenceClassifier(nn.Module):
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
         features = dropout(features, rate, bits)
-        # The head runs in float32 at least: it costs nothing and the losses need the digits.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        logits = dense(config.num_labels, config, wide, "classifier")(features)
-        return ModelOutput(*encoded, logits)
+        return ModelOutput(*encoded, _logits(config, self.dtype, features))
 
 
-class MaskedLanguageModel(nn.Module):
+class TokenClassifier(_Model):
+    """A classifier of every token, on its state in the last layer; logits [batch, seq, labels]."""
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        dropout_key: Array | None = None,
+        logits_only: bool = False,
+    ) -> ModelOutput:
+        config = self.config
+        rate = _classifier_dropout(config)
+        head_draw = Draw(rate, (*input_ids.shape, config.hidden_size))
+        encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
+        encoder = Encoder(
+            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
+        )
+        encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits)
+        states = dropout(encoded.layer_outputs[-1], rate, bits)
+        return ModelOutput(*encoded, _logits(config, self.dtype, states))
+
+
+class MaskedLanguageModel(_Model):
     """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
 
     With `masked_positions` there are logits at these alone, [batch, masked, vocab]. For `logits_only` see
     `forward`.
     """
-
-    config: EncoderConfig
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
-    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -161,16 +178,11 @@ class MaskedLanguageModel(nn.Module):
         return ModelOutput(*encoded, logits + bias[None, None])
 
 
-class SentenceEmbedder(nn.Module):
+class SentenceEmbedder(_Model):
     """One vector [batch, dim] of every text, in place of logits, as `EncoderConfig.embedding` says.
 
     For `logits_only` see `forward`. The pooler has no part in it: its parameters may be there or not.
     """
-
-    config: EncoderConfig
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
-    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -211,13 +223,8 @@ class SentenceEmbedder(nn.Module):
         return ModelOutput(*encoded, vectors)
 
 
-class EncoderWithoutHead(nn.Module):
+class EncoderWithoutHead(_Model):
     """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
-
-    config: EncoderConfig
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
-    scan: bool | None = None
 
     @nn.compact
     def __call__(
@@ -232,8 +239,19 @@ class EncoderWithoutHead(nn.Module):
         return ModelOutput(*encoder(input_ids, attention_mask, token_type_ids, bits), None)
 
 
-MODULES: dict[Head, type[nn.Module]] = {
+def _classifier_dropout(config: EncoderConfig) -> float:
+    rate = config.classifier_dropout
+    return config.hidden_dropout_prob if rate is None else rate
+
+
+def _logits(config: EncoderConfig, dtype: DTypeLike, features: Array) -> Array:
+    """The classifier, in float32 at least: it costs nothing and the losses need the digits."""
+    return dense(config.num_labels, config, jnp.promote_types(dtype, jnp.float32), "classifier")(features)
+
+
+MODULES: dict[Head, type[_Model]] = {
     "classifier": SequenceClassifier,
+    "token": TokenClassifier,
     "masked_lm": MaskedLanguageModel,
     "embedding": SentenceEmbedder,
     "none": EncoderWithoutHead,

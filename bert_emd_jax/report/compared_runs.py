@@ -9,6 +9,7 @@ from typing import Any
 
 from bert_emd_jax import layout
 from bert_emd_jax.configs import all_flags
+from bert_emd_jax.data.kinds import TOKEN
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -18,6 +19,11 @@ from bert_emd_jax.report.json_files import read_object
 from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
 from bert_emd_jax.report.predictions_reader import Predictions, read_prediction_table, read_predictions
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, ModelResult, Results, TestResults, read_results
+from bert_emd_jax.report.tagged_sentences import (
+    TaggedSentences,
+    read_tagged_conll,
+    read_tagged_sentences,
+)
 from bert_emd_jax.training.training_config import FinetuneConfig
 
 _TRAINING_PREDICTIONS = {"dev": layout.DEV_PREDICTIONS, "test": layout.TEST_PREDICTIONS}
@@ -88,23 +94,31 @@ class ComparedRun:
     def _scored(self, part: Results | TestResults, metric: str) -> Scored:
         split = "test" if isinstance(part, TestResults) else part.split or "dev"
         # A further dev set, whose metrics have a suffix, has rows of its own.
-        of_labels = {f"{name}_{label}" for name in LABEL_METRICS for label in self.results.labels or ()}
+        named = () if self.results.kind is None else self.results.kind.scored_names(self.results.labels)
+        of_labels = {f"{name}_{label}" for name in LABEL_METRICS for label in named}
         rows = part.rows if metric in {*METRICS, *of_labels, HELD_OUT_LOSS} else None
         return Scored(self.results.task or "run", split, rows, metric)
 
-    def predictions(self, split: str) -> Predictions | None:
+    def predictions(self, split: str) -> Predictions | TaggedSentences | None:
         """Reads what the student predicts on every row of a split; None if the run has not kept it.
 
         Raises:
           UserError: the file is damaged.
         """
+        kind, labels = self.results.kind, self.results.labels
         if self.program == "run_eval":
-            path = self.directory / f"predictions_{split}.tsv"
-            return read_prediction_table(path, self.results.kind) if path.is_file() else None
-        name, kind = _TRAINING_PREDICTIONS.get(split), self.results.kind
+            path = self.directory / f"predictions_{split}.{'conll' if kind is TOKEN else 'tsv'}"
+            if not path.is_file():
+                return None
+            if kind is TOKEN:
+                return read_tagged_conll(path, TOKEN, labels or ())
+            return read_prediction_table(path, kind)
+        name = _TRAINING_PREDICTIONS.get(split)
         if name is None or kind is None or not (self.directory / name).is_file():
             return None
-        return read_predictions(self.directory / name, kind, self.results.labels)
+        if kind is TOKEN:
+            return read_tagged_sentences(self.directory / name, kind, labels or ())
+        return read_predictions(self.directory / name, kind, labels)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.report import tables
 from bert_emd_jax.report.compared_runs import ComparedRun, Group, Scored
 from bert_emd_jax.report.predictions_reader import Predictions
+from bert_emd_jax.report.tagged_sentences import TaggedSentences
 
 HEAD = ["configuration", "minus", "score", "difference", "95 % over rows", "95 % over seeds", "note"]
 NOTE = (
@@ -22,6 +23,7 @@ NOTE = (
 NONE = "no differences: no two configurations were scored on the same task, split and number of rows"
 _SAME_SCORE = 1e-3  # predictions are kept with six digits
 
+_Predictions = Predictions | TaggedSentences
 Interval = tuple[float, float] | None
 
 
@@ -49,7 +51,7 @@ class _Scores:
         return any(run.results.chose_step and run.results.split == self.scored.split for run in self.runs)
 
     @functools.cached_property
-    def predictions(self) -> list[Predictions] | None:
+    def predictions(self) -> list[_Predictions] | None:
         """What each run predicts row by row; None if a run has not kept it, or kept that of other scores."""
         kept = [run.predictions(self.scored.split) for run in self.runs]
         known = [one for one in kept if one is not None]
@@ -108,7 +110,7 @@ def _line(ours: _Scores, theirs: _Scores) -> list[str]:
 
 
 def _obstacle(
-    ours: _Scores, theirs: _Scores, kept: tuple[list[Predictions] | None, list[Predictions] | None]
+    ours: _Scores, theirs: _Scores, kept: tuple[list[_Predictions] | None, list[_Predictions] | None]
 ) -> str:
     """Says why scores of the same task, split and number of rows do not compare; "" if they do."""
     if kept[0] and kept[1]:
@@ -122,25 +124,26 @@ def _obstacle(
     return ""
 
 
-def _same_rows(ours: Predictions, theirs: Predictions) -> bool:
+def _same_rows(ours: _Predictions, theirs: _Predictions) -> bool:
     return (
         ours.kind is theirs.kind
         and ours.labels == theirs.labels
         and ours.identifiers == theirs.identifiers
         # run_eval.py writes values with six digits, and no texts.
+        and ours.truth.shape == theirs.truth.shape
         and np.allclose(ours.truth, theirs.truth, rtol=1e-5, atol=1e-6)
         and (not ours.texts or not theirs.texts or ours.texts == theirs.texts)
     )
 
 
-def _over_rows(metric: str, ours: list[Predictions] | None, theirs: list[Predictions] | None) -> Interval:
+def _over_rows(metric: str, ours: list[_Predictions] | None, theirs: list[_Predictions] | None) -> Interval:
     if not ours or not theirs:
         return None
     our_rows, their_rows = ([one.scored("student") for one in side] for side in (ours, theirs))
     return difference_interval(metric, our_rows, their_rows, ours[0].labels)
 
 
-def _gives(predictions: Predictions, metric: str, score: float) -> bool:
+def _gives(predictions: _Predictions, metric: str, score: float) -> bool:
     """Whether these are the predictions that the score was computed from."""
     try:
         again = compute_metrics([metric], predictions.scored("student"), predictions.labels)[metric]

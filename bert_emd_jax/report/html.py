@@ -13,6 +13,7 @@ from bert_emd_jax.report.predictions import agreement, confusion, constant_model
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Results
 from bert_emd_jax.report.run_reader import RunFiles, read_run
+from bert_emd_jax.report.tagged_sentences import TaggedSentences, constant_taggers, marked_sentences
 from bert_emd_jax.report.theme import style_variables
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 
@@ -182,13 +183,17 @@ def _predictions(files: RunFiles) -> dict[str, Any]:
 
     figures = {"agreement": agreement, "confusion": _confusion_grids, "scatter": scatter_panels}
     predictions = files.predictions
+    nothing = dict.fromkeys((*figures, "examples", "marked"))
     if predictions is None:
-        return dict.fromkeys((*figures, "examples"))
+        return nothing
+    compares_models = "teacher" in predictions.by_model
+    if isinstance(predictions, TaggedSentences):
+        return nothing | {"marked": marked_sentences(predictions), "compares_models": compares_models}
     drawn = predictions.kind.figures
-    return {
+    return nothing | {
         **{name: draw(predictions) if name in drawn else None for name, draw in figures.items()},
         "examples": notable_examples(predictions),
-        "compares_models": "teacher" in predictions.by_model,
+        "compares_models": compares_models,
     }
 
 
@@ -239,7 +244,10 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
         lines.append("eval_results.json does not have the deciding metric: the score is left out.")
     if files.predictions is None and results is not None and _has_predictions(results):
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
-    lines += [] if files.predictions is None else constant_models(files.predictions)
+    if isinstance(files.predictions, TaggedSentences):
+        lines += constant_taggers(files.predictions)
+    elif files.predictions is not None:
+        lines += constant_models(files.predictions)
     if metrics is None:
         lines.append("There is no metrics.jsonl: the curves over training are left out.")
     else:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bert_emd_jax import layout
+from bert_emd_jax.data.kinds import TOKEN
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report.json_files import read_object
 from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
 from bert_emd_jax.report.predictions_reader import Predictions, read_predictions
 from bert_emd_jax.report.results_reader import Results, read_results
 from bert_emd_jax.report.similarities_reader import Similarities, read_similarities
+from bert_emd_jax.report.tagged_sentences import TaggedSentences, read_tagged_sentences
 from bert_emd_jax.runs.layer_mapping import LayerMapping, read_mapping
 
 
@@ -24,7 +26,7 @@ class RunFiles:
     metrics: MetricsCurves | None
     mapping: LayerMapping | None
     results: Results | None
-    predictions: Predictions | None
+    predictions: Predictions | TaggedSentences | None
     similarities: Similarities | None = None
 
     @property
@@ -58,7 +60,8 @@ def read_run(run_dir: Path) -> RunFiles:
     results = read_if_there(layout.RESULTS, read_results)
     predictions = None
     if results is not None and results.kind is not None:
-        predictions = read_if_there(layout.DEV_PREDICTIONS, read_predictions, results.kind, results.labels)
+        read = read_tagged_sentences if results.kind is TOKEN else read_predictions
+        predictions = read_if_there(layout.DEV_PREDICTIONS, read, results.kind, results.labels)
     return RunFiles(
         config=config,
         command_line=_command_line(config.get("command_line")),

@@ -136,6 +136,7 @@ class LabelTable:
     head: list[str]
     rows: list[list[str]]
     where: str
+    counted: str
 
 
 def label_table(results: Results) -> LabelTable | None:
@@ -157,7 +158,8 @@ def label_table(results: Results) -> LabelTable | None:
         texts += [ABSENT if value is None else score_text(value) for value in values]
         rows.append([label, *texts])
     head = [f"{name} {metric}" if len(models) > 1 else metric for name, metric in columns]
-    return LabelTable(head, rows, rows_text(results, of_test=results.test is not None))
+    counted = "rows" if results.unit == "rows" else "entities"
+    return LabelTable(head, rows, rows_text(results, of_test=results.test is not None), counted)
 
 
 def _score_rows(

@@ -1,4 +1,4 @@
-"""Reads the rows of TSV, CSV, JSON-lines, parquet and text files; errors name the file and line."""
+"""Reads the rows of TSV, CSV, JSON-lines, parquet, CoNLL and text files; errors name the file and line."""
 
 import csv
 import json
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tables.conll import read_sentences
 from bert_emd_jax.tables.parquet import parquet_columns, parquet_rows
 
 Column = str | int
-"""The name of a column in the header, or its index in a file without one."""
+"""The name of a column in the header, or its index in a file without one; -1 is the last one."""
 
 # Not of endless digits, which are no number for Python.
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
@@ -44,6 +45,8 @@ def read_rows(
 ) -> Iterator[TableRow]:
     """Yields the wanted cells of every row, in the order of `wanted`; the suffix gives the file's format.
 
+    A row of a CoNLL file is a sentence, a cell the list of its tokens' cells in a column.
+
     Args:
       optional: columns that may be absent.
       columns: how many columns a file without header has; `wanted` are then indices.
@@ -56,6 +59,9 @@ def read_rows(
         raise UserError(f"{path}: no such file")
     if path.suffix == ".txt":
         yield from _read_texts(path, wanted)
+        return
+    if path.suffix == ".conll":
+        yield from _read_conll(path, wanted)
         return
     if path.suffix == ".jsonl":
         yield from _read_json_lines(path, wanted, optional)
@@ -88,6 +94,9 @@ def column_names(path: Path) -> list[str]:
     """Reads the names of the header, the keys of the first JSON line or the columns of a parquet file."""
     if path.suffix == ".txt":
         return [TEXT_COLUMN]
+    if path.suffix == ".conll":
+        sentence = next(read_sentences(path, decoded_lines(path)), None)
+        return [] if sentence is None else [str(number) for number in range(len(sentence[1][0]))]
     if path.suffix == ".parquet":
         return parquet_columns(path)
     if path.suffix == ".jsonl":
@@ -152,6 +161,17 @@ def _read_texts(path: Path, wanted: Sequence[Column]) -> Iterator[TableRow]:
     for number, line in decoded_lines(path):
         if text := line.strip():
             yield TableRow(number, [text])
+
+
+def _read_conll(path: Path, wanted: Sequence[Column]) -> Iterator[TableRow]:
+    for line, tokens in read_sentences(path, decoded_lines(path)):
+        columns = list(zip(*tokens, strict=True))
+        for column in wanted:
+            if not isinstance(column, int) or not -len(columns) <= column < len(columns):
+                raise UserError(
+                    f"{path}:{line}: no column {column} here; the {len(columns)} columns have numbers from 0"
+                )
+        yield TableRow(line, [list(columns[int(column)]) for column in wanted])
 
 
 def _read_csv(path: Path) -> Iterator[TableRow]:

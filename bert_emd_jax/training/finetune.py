@@ -18,7 +18,13 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
-from bert_emd_jax.training.task_evaluation import TaskEvaluation, classifier, rows_hashes, task_rows
+from bert_emd_jax.training.task_evaluation import (
+    TaskEvaluation,
+    classifier,
+    labelled,
+    rows_hashes,
+    task_rows,
+)
 from bert_emd_jax.training.trainer import Measurements, MicroStep, Trainer
 from bert_emd_jax.training.training_config import FinetuneConfig
 
@@ -50,9 +56,9 @@ class FinetuneTrainer(Trainer):
         task = task_of(config.task)
         if not isinstance(task.kind, LearnedKind):
             raise UserError(f"--kind {task.kind.name}: has no labels to fine-tune on; distill needs none")
-        head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
-        lower = config.task.do_lower_case
-        model = load_model(Path(config.bert_model), new_head=head, do_lower_case=lower)
+        new_head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
+        path, lower = Path(config.bert_model), config.task.do_lower_case
+        model = load_model(path, head=task.kind.head, new_head=new_head, do_lower_case=lower)
         positions = model.config.max_position_embeddings
         check_length(config.task.max_seq_length, positions, config.bert_model)
         for_another_length = device_needs().steps_for_another_length
@@ -65,14 +71,18 @@ class FinetuneTrainer(Trainer):
     def loss(
         self, params: Any, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], tuple[Measurements, None]]:
-        """The mean over the real rows of the global batch, whatever devices and micro-batches they lie on."""
+        """The mean over all labels of the global batch, whatever devices and micro-batches they lie on."""
         key = step.dropout_key()
         logits = forward(self._module, params, batch, key, logits_only=True).logits
         kind = self.data.task.kind
         assert isinstance(kind, LearnedKind)  # others are refused in `from_config`
         losses = kind.hard_loss(logits, batch["labels"])
-        share = jnp.sum(losses * batch["weights"]) / jnp.maximum(step.rows.sum(), 1)
+        weights = kind.loss_weights(batch["labels"], batch["weights"])
+        share = jnp.sum(losses * weights) / jnp.maximum(step.rows.sum(), 1)
         return share, ({"loss": share}, None)
+
+    def weighs(self, batch: Batch) -> Float[Array, " micro"]:
+        return labelled(self.data.task, batch)
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)

@@ -3,10 +3,12 @@
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
@@ -14,12 +16,16 @@ from bert_emd_jax.data.batching import BatchSchedule
 from bert_emd_jax.data.embedding_data import EmbeddingData
 from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.data.kind import LearnedKind
+from bert_emd_jax.data.sentences import Sentences
+from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_data import TaskData
-from bert_emd_jax.devices.compile_ahead import Task
+from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
-from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics, scores_by_label
+from bert_emd_jax.evaluation.metrics import Scored, compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import (
     LATENCY_BATCH_SIZES,
     compile_for_latency,
@@ -30,15 +36,19 @@ from bert_emd_jax.evaluation.model_cost import (
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.files import content_hash
+from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.heads import SequenceClassifier
+from bert_emd_jax.models.heads import SequenceClassifier, TokenClassifier
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import OptimizerConfig
 
+Classifier = SequenceClassifier | TokenClassifier
 
-def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> SequenceClassifier:
-    """The module of a model, computing in `dtype`; see `Encoder` for `remat`."""
-    return SequenceClassifier(config, jnp.dtype(dtype), remat)
+
+def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> Classifier:
+    """The module of a model of texts or tokens, computing in `dtype`; see `Encoder` for `remat`."""
+    module = TokenClassifier if config.head == "token" else SequenceClassifier
+    return module(config, jnp.dtype(dtype), remat)
 
 
 def task_rows(data: TaskData | EmbeddingData, config: OptimizerConfig) -> TaskRows:
@@ -53,10 +63,18 @@ def rows_hashes(data: TaskData | EmbeddingData) -> dict[str, str]:
     return {f"the {name} rows": content_hash(data.train.pad_id, arrays) for name, arrays in rows.items()}
 
 
+def labelled(task: Task, batch: Batch) -> Float[Array, " micro"]:
+    """How many labels there are in each of a step's micro-batches: `Trainer.weighs` of a task."""
+    kind = task.kind
+    assert isinstance(kind, LearnedKind)
+    weights = jax.vmap(kind.loss_weights)(batch["labels"], batch["weights"])
+    return weights.reshape(len(weights), -1).sum(axis=1)
+
+
 class Evaluation(Protocol):
     """What is measured of models during a training on a task, and at its end."""
 
-    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[Task]:
+    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[CompileTask]:
         """What `metrics` of such parameters ("evaluate") and `results` of such models ("export") compile."""
         ...
 
@@ -69,18 +87,25 @@ class Evaluation(Protocol):
         ...
 
 
+class _Predicted(NamedTuple):
+    """Predictions of the task's kind, and what their scores are computed of."""
+
+    predictions: Float[np.ndarray, "predicted ..."]
+    scored: Scored
+
+
 class TaskEvaluation:
     """The scores of a model under training on a task's dev sets."""
 
     def __init__(
-        self, data: TaskData, module: SequenceClassifier, dtype: str, batch_size: int, directory: Path
+        self, data: TaskData, module: Classifier, dtype: str, batch_size: int, directory: Path
     ) -> None:
         """Scores parameters of `module`; `directory` is that of the run."""
         self._data, self._dtype, self._batch_size = data, dtype, batch_size
         self._predictor = Predictor(module)
         self._directory = directory
 
-    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[Task]:
+    def needed_later(self, params: Any, models: Mapping[str, LoadedModel]) -> Iterator[CompileTask]:
         """What `metrics` of such parameters ("evaluate") and `results` of such models ("export") compile."""
         dev = self._data.dev
         rows = dev, self._lengths(dev), self._batch_size
@@ -94,7 +119,9 @@ class TaskEvaluation:
 
     def metrics(self, params: Any) -> dict[str, float]:
         """The task's metrics on the first dev set, for replicated parameters; called in all processes."""
-        return self._scores(self._scored(self._predictor, params, self._data.dev, by_all_processes=True))
+        return self._scores(
+            self._scored(self._predictor, params, self._data.dev, by_all_processes=True).scored
+        )
 
     def results(self, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
         """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
@@ -110,14 +137,14 @@ class TaskEvaluation:
             {name: (modules[name], model.params) for name, model in models.items()}, data.dev
         )
         measured: dict[str, Any] = {}
-        on_dev: dict[str, ScoredRows] = {}
-        on_test: dict[str, ScoredRows] = {}
+        on_dev: dict[str, _Predicted] = {}
+        on_test: dict[str, _Predicted] = {}
         for name, model in models.items():
             predictor, params = Predictor(modules[name]), replicate(model.params)
             on_dev[name] = self._scored(predictor, params, data.dev)
-            metrics = self._scores(on_dev[name])
+            metrics = self._scores(on_dev[name].scored)
             for suffix, dev in data.more_dev.items():
-                scores = self._scores(self._scored(predictor, params, dev))
+                scores = self._scores(self._scored(predictor, params, dev).scored)
                 metrics |= {metric + suffix: score for metric, score in scores.items()}
             measured[name] = {
                 "metrics": metrics,
@@ -129,23 +156,27 @@ class TaskEvaluation:
                 on_test[name] = self._scored(predictor, params, data.test)
         of_dev, difference = self._certainty(on_dev)
         self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, on_dev)
-        results = {"task": data.task.name, "kind": data.task.kind.name, "labels": data.task.labels}
-        results |= {"split": "dev", "rows": len(data.dev), "chose_step": True}
+        kind, unit = data.task.kind, data.task.kind.unit
+        results = {"task": data.task.name, "kind": kind.name, "labels": data.task.labels}
+        results |= {"split": "dev", "rows": len(data.dev_examples), "unit": unit, "chose_step": True}
         results |= {name: measured[name] | of_dev[name] for name in models}
         results |= {**difference, "timed_on": latency.timed_on()}
         if data.test is not None and data.test_examples is not None:
             of_test, difference = self._certainty(on_test)
             self._write_predictions(layout.TEST_PREDICTIONS, data.test_examples, on_test)
-            scores = {name: {"metrics": self._scores(on_test[name]), **of_test[name]} for name in models}
-            results["test"] = {"rows": len(data.test), **scores, **difference}
+            scores = {
+                name: {"metrics": self._scores(on_test[name].scored), **of_test[name]} for name in models
+            }
+            results["test"] = {"rows": len(data.test_examples), "unit": unit, **scores, **difference}
         return results
 
     def _certainty(
-        self, scored: Mapping[str, ScoredRows]
+        self, predicted: Mapping[str, _Predicted]
     ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         """By model the interval of the deciding metric and scores by label; and how far two are apart."""
         task = self._data.task
         metric, labels = task.primary_metric, task.labels
+        scored = {name: one.scored for name, one in predicted.items()}
         by_model = {
             name: {"interval": score_interval(metric, one, labels), "by_label": scores_by_label(one, labels)}
             for name, one in scored.items()
@@ -159,24 +190,26 @@ class TaskEvaluation:
 
     def _scored(
         self, predictor: Predictor, params: Any, rows: EncodedDataset, *, by_all_processes: bool = False
-    ) -> ScoredRows:
-        """Predicts rows, which have labels."""
-        assert rows.labels is not None  # read_split refuses train and dev rows without a label
+    ) -> _Predicted:
+        """Predicts rows, which have labels: train and dev rows without one are refused."""
         lengths = self._lengths(rows)
         logits = predictor.logits(params, rows, lengths, self._batch_size, by_all_processes=by_all_processes)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
-        kind = self._data.task.kind
-        return ScoredRows(kind, kind.predictions(logits), rows.labels)
+        task = self._data.task
+        predictions = task.kind.predictions(logits)
+        return _Predicted(predictions, scored_predictions(task.kind, task.labels, predictions, rows))
 
     def _lengths(self, rows: EncodedDataset) -> tuple[int, ...]:
         lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())
         # The test rows had no part in choosing the lengths.
         return lengths if longest <= max(lengths) else (*lengths, longest)
 
-    def _scores(self, scored: ScoredRows) -> dict[str, float]:
+    def _scores(self, scored: Scored) -> dict[str, float]:
         return compute_metrics(self._data.task.metrics, scored, self._data.task.labels)
 
-    def _write_predictions(self, name: str, examples: Examples, scored: Mapping[str, ScoredRows]) -> None:
-        predictions = {model: one.predictions for model, one in scored.items()}
+    def _write_predictions(
+        self, name: str, examples: Examples | Sentences, predicted: Mapping[str, _Predicted]
+    ) -> None:
+        predictions = {model: one.predictions for model, one in predicted.items()}
         write_row_predictions(self._directory / name, self._data.task, examples, predictions)

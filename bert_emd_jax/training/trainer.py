@@ -40,8 +40,8 @@ Measurements = dict[str, Any]
 class MicroStep(NamedTuple):
     """What a loss may read beside parameters and batch: nothing of it is differentiated.
 
-    index: of the micro-batch. rows: real rows of each micro-batch over all devices. constants: see
-    `Trainer.constants`.
+    index: of the micro-batch. rows: what each micro-batch weighs over all devices, see `Trainer.weighs`.
+    constants: see `Trainer.constants`.
     """
 
     index: Any
@@ -119,6 +119,10 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def results(self, model: LoadedModel) -> dict[str, Any]:
         """What `eval_results.json` says of the best model; called in the main process."""
+
+    def weighs(self, batch: Batch) -> Float[Array, " micro"]:
+        """How much each micro-batch counts in the mean that the loss is: its real rows."""
+        return batch["weights"].sum(axis=1)
 
     def constants(self, epoch: int) -> Any:
         """What the step needs in an epoch and nobody differentiates, on all devices."""
@@ -233,7 +237,7 @@ class Trainer(abc.ABC):
 
         The sums over micro-batches are here, those over devices are one psum and the loss's own.
         """
-        rows = jax.lax.psum(batch["weights"].sum(axis=1), DEVICES)
+        rows = jax.lax.psum(self.weighs(batch), DEVICES)
         scale = state.loss_scale
         trained = self._frozen.trained  # what is left out here is not computed
         seed = 1.0 if scale is None else scale.scale  # the derivative of what is differentiated by the loss
