@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
+    from bert_emd_jax.evaluation.tagging import Entity
     from bert_emd_jax.model import Model, load
     from bert_emd_jax.training.training_config import FinetuneConfig
 
@@ -27,6 +28,7 @@ _HOME = {
     **dict.fromkeys(("mapping", "plot_layer_weights", "plot_mapping"), "api"),
     **dict.fromkeys(("Model", "load"), "model"),
     "Prediction": "data.kind",
+    "Entity": "evaluation.tagging",
     **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
     "FinetuneConfig": "training.training_config",
     "EvaluationConfig": "evaluation.evaluation_config",
@@ -35,6 +37,7 @@ _HOME = {
 
 __all__ = [
     "DistillConfig",
+    "Entity",
     "EvaluationConfig",
     "FinetuneConfig",
     "GeneralDistillConfig",

@@ -1,8 +1,8 @@
-"""A trained model for texts: `load(path)`, then `predict`, `classify`, `embed`. Imports JAX when needed."""
+"""A trained model for texts: `load(path)`, then `classify`, `tag`, `embed` … Imports JAX when needed."""
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bert_emd_jax.checkpoints.model_directory import LoadedModel
     from bert_emd_jax.data.encoding import EncodedDataset
     from bert_emd_jax.evaluation.prediction import Predictor
+    from bert_emd_jax.evaluation.tagging import Entity
 
 Pooling = Literal["mean", "cls", "max", "tokens"]
 
@@ -51,7 +52,7 @@ class Model:
 
     Attributes:
       loaded: its config, parameters and tokenizer.
-      kind: "classification", "regression", "multi_label" or "embedding".
+      kind: "classification", "regression", "multi_label", "token" or "embedding".
       labels: their names in the order of the logits, numbers if the model has no names; None without labels.
     """
 
@@ -126,6 +127,33 @@ class Model:
         self._require("classify")
         assert isinstance(self._kind, LabellingKind)
         return [self._kind.decided(row, self.labels) for row in self.predict(texts, pairs)]
+
+    def tag(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list["Entity"]]:
+        """The entities of every text, with their places in it; texts may be lists of words, too.
+
+        Long texts are read in windows, none is cut.
+
+        Raises:
+          UserError: the model is no classifier of tokens, or a row is no text.
+        """
+        self._require("tag")
+        from bert_emd_jax.data.encoding import check_rows
+        from bert_emd_jax.data.examples import Examples
+        from bert_emd_jax.data.sentences import Sentences
+        from bert_emd_jax.evaluation.tagging import found_entities, words_of_lists, words_of_texts
+
+        tokenizer, length = self.loaded.tokenizer, self._max_length
+        given: Any = texts if isinstance(texts, list | tuple) else Examples.from_texts(texts).texts_a  # pyright: ignore[reportArgumentType]
+        if given and all(isinstance(text, list | tuple) for text in given):
+            words = words_of_lists(tokenizer, Sentences.from_words(given).words, length)
+        else:
+            words = words_of_texts(tokenizer, Examples.from_texts(given).texts_a, length)
+        if not words.rows.predicted:
+            return [[] for _ in given]
+        check_rows(words.rows, self.loaded.config, "the model")
+        logits = self._predictor(None).logits(self._params, words.rows, *self._batches(words.rows))
+        assert self.labels is not None
+        return found_entities(words, self._kind.predictions(logits), self.labels, given)
 
     def embed(
         self,
@@ -204,11 +232,12 @@ class Model:
         import jax.numpy as jnp
 
         from bert_emd_jax.evaluation.prediction import Predictor
-        from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier
+        from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, TokenClassifier
 
         config, dtype = self.loaded.config, jnp.dtype(self._dtype)
         if pooling is None:
-            return Predictor(SequenceClassifier(config, dtype))
+            module = TokenClassifier if config.head == "token" else SequenceClassifier
+            return Predictor(module(config, dtype))
         if pooling not in ("own", "tokens"):
             config = dataclasses.replace(config, embedding=EmbeddingConfig(pooling=(pooling,)))
         return Predictor(SentenceEmbedder(config, dtype), of="tokens" if pooling == "tokens" else "logits")

@@ -94,8 +94,10 @@ def plan_loading(
     head = head or stored_head
     if stored_head in _CLASSIFIERS and head in _CLASSIFIERS and head != stored_head:
         # Of texts in place of tokens, or the other way round: it has the same names, and means nothing here.
-        arrays = {path: array for path, array in arrays.items() if not path.startswith("classifier/")}
-        stored = dataclasses.replace(stored, arrays=arrays)
+        foreign = {path: array for path, array in arrays.items() if path.startswith("classifier/")}
+        arrays = {path: array for path, array in arrays.items() if path not in foreign}
+        ignored_too = {stored.name(path): foreign[path] for path in sorted(foreign)}
+        stored = dataclasses.replace(stored, arrays=arrays, ignored={**stored.ignored, **ignored_too})
     replaced: set[str] = set()
     config = _config_with_embedding(config, head, new_head, stored.source)
     if head in _CLASSIFIERS:

@@ -40,7 +40,10 @@ class Sentences:
     @classmethod
     def from_words(cls, words: Sequence[Sequence[str]]) -> "Sentences":
         """Makes sentences without labels. Raises UserError for what is no list of words."""
-        rows = [_words(Path("texts"), row, "words", sentence) for row, sentence in enumerate(words)]
+        rows = [
+            _words(Path("texts"), row, "words", sentence) if len(sentence) else []
+            for row, sentence in enumerate(words)
+        ]
         return cls(rows, None, np.arange(len(rows)), [str(row) for row in range(len(rows))], Path("texts"))
 
 

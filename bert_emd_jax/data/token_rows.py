@@ -71,18 +71,34 @@ def encode_sentences(
       continued_labels: of every label the one that the further tokens of a word get; None: these are not
         learned from.
     """
+    tokens = tokenizer.encode([word for words in sentences.words for word in words])
+    return rows_of_words(tokenizer, tokens, sentences.starts, max_length, sentences.labels, continued_labels)
+
+
+def rows_of_words(
+    tokenizer: Tokenizer,
+    tokens: Sequence[list[int]],
+    starts: Int[np.ndarray, " sentences+1"],
+    max_length: int,
+    word_labels: Int[np.ndarray, " words"] | None = None,
+    continued_labels: Int[np.ndarray, " labels"] | None = None,
+) -> TokenRows:
+    """The same of words that are tokens already.
+
+    Args:
+      tokens: of every word.
+      starts: the number of each sentence's first word, and that of words.
+    """
     if max_length < SHORTEST:
         raise UserError(f"--max_seq_length {max_length}: too short; it must be at least {SHORTEST}")
     budget = max_length - 2
-    flat = tokenizer.encode([word for words in sentences.words for word in words])
     # A word of which nothing is left, such as a control character, is unknown; no word fills several rows.
-    tokens = [ids[:budget] or [tokenizer.unk_id] for ids in flat]
-    starts = sentences.starts
+    tokens = [ids[:budget] or [tokenizer.unk_id] for ids in tokens]
     token_ids: list[int] = []
     labels: list[int] = []
     lengths: list[int] = []
     word_rows, word_positions = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.int32)
-    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+    for first, last in itertools.pairwise(starts.tolist()):
         for window in windows([len(ids) for ids in tokens[first:last]], budget):
             row = [tokenizer.cls_id]
             row_labels = [NO_LABEL]
@@ -90,8 +106,8 @@ def encode_sentences(
                 label = further = NO_LABEL
                 if first + window.owned_start <= word < first + window.owned_end:
                     word_rows[word], word_positions[word] = len(lengths), len(row)
-                    if sentences.labels is not None:
-                        label = int(sentences.labels[word])
+                    if word_labels is not None:
+                        label = int(word_labels[word])
                         further = NO_LABEL if continued_labels is None else int(continued_labels[label])
                 row_labels += [label, *[further] * (len(tokens[word]) - 1)]
                 row += tokens[word]
@@ -102,11 +118,11 @@ def encode_sentences(
         token_ids=np.array(token_ids, np.int32),
         offsets=np.cumsum([0, *lengths]),
         segment_a_lengths=np.array(lengths, np.int32),
-        labels=None if sentences.labels is None else np.array(labels, np.int32),
+        labels=None if word_labels is None else np.array(labels, np.int32),
         pad_id=tokenizer.pad_id,
         word_rows=word_rows,
         word_positions=word_positions,
-        word_labels=sentences.labels,
+        word_labels=word_labels,
         sentence_starts=starts,
     )
 

@@ -124,10 +124,7 @@ def marked_sentences(sentences: TaggedSentences) -> list[MarkedSentence]:
     sides = {"label": sentences.truth, **sentences.by_model}
     reference = "teacher" if "teacher" in sides else "label"
     spans = {
-        side: [
-            named_entities(indices[first:last], labels)
-            for first, last in itertools.pairwise(starts)
-        ]
+        side: [named_entities(indices[first:last], labels) for first, last in itertools.pairwise(starts)]
         for side, indices in sides.items()
     }
     rows = range(len(sentences.texts))

@@ -96,7 +96,9 @@ def column_names(path: Path) -> list[str]:
         return [TEXT_COLUMN]
     if path.suffix == ".conll":
         sentence = next(read_sentences(path, decoded_lines(path)), None)
-        return [] if sentence is None else [str(number) for number in range(len(sentence[1][0]))]
+        if sentence is None:
+            raise UserError(f"{path}: no tokens here; a line holds a token, its columns and its label")
+        return [str(number) for number in range(len(sentence[1][0]))]
     if path.suffix == ".parquet":
         return parquet_columns(path)
     if path.suffix == ".jsonl":

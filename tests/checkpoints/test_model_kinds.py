@@ -63,7 +63,7 @@ def edit_config(directory: Path, **changes) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["classifier", "masked_lm", "encoder", "pretraining"])
+@pytest.mark.parametrize("kind", ["classifier", "token_classifier", "masked_lm", "encoder", "pretraining"])
 def test_there_and_back_is_bit_identical(tmp_path, kind):
     theirs = torch_directory(tmp_path / "theirs", kind)
     model = load_whole_model(tmp_path / "theirs")
@@ -91,13 +91,13 @@ def test_there_and_back_is_bit_identical(tmp_path, kind):
         assert torch.equal(tensor, theirs.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("kind", ["masked_lm", "encoder", "pretraining"])
+@pytest.mark.parametrize("kind", ["token_classifier", "masked_lm", "encoder", "pretraining"])
 def test_every_output_equals_transformers(tmp_path, kind):
     torch_directory(tmp_path, kind)
     model = load_whole_model(tmp_path)
     differences = differences_from_torch(model.config, model.params, tmp_path)
     names = ["embeddings", "layer 1", "layer 2", "layer 3"]
-    names += ["pooled"] * (kind != "masked_lm") + ["logits"] * (kind != "encoder")
+    names += ["pooled"] * (kind in ("encoder", "pretraining")) + ["logits"] * (kind != "encoder")
     assert [row.name for row in differences] == names
     assert all(row.passes for row in differences), differences
 
@@ -252,12 +252,35 @@ def test_a_classifier_of_tokens_is_no_classifier_of_texts(tmp_path):
     torch_directory(tmp_path, "token_classifier")
     with pytest.raises(UserError, match=r"missing: classifier\.weight, .*ignored: classifier\.bias"):
         load_model(tmp_path)
+    with pytest.raises(UserError, match=r"missing: classifier\.weight"):
+        load_model(tmp_path, head="classifier")
+    assert load_model(tmp_path, head=None).config.head == "token"
+    fresh = load_model(tmp_path, new_head=NewHead(3, seed=0))
+    assert not fresh.params["classifier"]["bias"].any()
+    assert fresh.config.head is None
     edit_config(tmp_path, architectures=None)  # the missing pooler says it as well
     with pytest.raises(UserError, match=r"missing: classifier\.weight"):
         load_model(tmp_path)
     model = load_model(tmp_path, new_head=NewHead(3, seed=0))  # as many labels as the one of tokens
     assert not model.params["classifier"]["bias"].any()
     assert set(load_whole_model(tmp_path).params) == {"bert"}
+
+
+def test_a_classifier_of_texts_is_none_of_tokens(tmp_path):
+    torch_directory(tmp_path / "theirs", "classifier")
+    new_head = NewHead(3, seed=0, problem_type="token_classification")
+    with pytest.raises(UserError, match=r"missing: classifier\.weight, .*ignored: classifier\.bias"):
+        load_model(tmp_path / "theirs", head="token")
+    fresh = load_model(tmp_path / "theirs", head="token", new_head=new_head)
+    assert not fresh.params["classifier"]["bias"].any()
+    assert fresh.config.head == "token"
+    # Through a model directory, too, and back.
+    save_model(tmp_path / "ours", fresh)
+    with pytest.raises(UserError, match=r"missing: classifier/kernel"):
+        load_model(tmp_path / "ours")
+    assert load_whole_model(tmp_path / "ours").config == fresh.config
+    back = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "ours" / "pytorch")
+    assert torch.equal(back.classifier.weight, torch.tensor(fresh.params["classifier"]["kernel"].T))
 
 
 def test_a_weights_file_takes_config_and_vocabulary_from_beside_it(tmp_path):
