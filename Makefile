@@ -41,7 +41,7 @@ JAX_TESTS := $(addprefix tests/models/test_,dropout.py encoder_config.py initial
 	tests/devices/test_precision.py tests/devices/test_donation.py $(addprefix tests/training/test_,checkpoints.py optimizer.py) \
 	$(addprefix tests/transport/test_,costs.py layer_weights.py mappings.py names.py) \
 	tests/test_api.py tests/commands/test_programs.py::test_finetune_distill_evaluate_and_convert
-FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data \
+FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data tests/encoding \
 	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
 	tests/distillation/test_presets.py tests/test_local_paths.py tests/test_buckets.py
 

@@ -33,9 +33,9 @@ from startup import ROOT, start_python
 from throughput import random_models
 
 from bert_emd_jax.checkpoints.model_directory import save_model
-from bert_emd_jax.data.batching import BatchRows
-from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.encoding.batching import BatchRows
+from bert_emd_jax.encoding.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 LENGTH = 128

@@ -12,14 +12,14 @@ import numpy as np
 import optax
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.batching import BatchRows
-from bert_emd_jax.data.encoding import EncodedDataset
-from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import DEVICES, replicate, split_for_training
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.layer_losses import layer_losses
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
 from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.encoding.batching import BatchRows
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.initialization import PROJECTION

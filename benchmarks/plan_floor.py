@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.checkpoints.model_directory import load_model
-from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
+from bert_emd_jax.encoding.dataset import encode_examples
 from bert_emd_jax.models.heads import EncoderWithoutHead, forward
 from bert_emd_jax.transport import attention_cost, hidden_cost, network_simplex
 

@@ -54,12 +54,12 @@ from measuring import (
 from our_step import KeptOutputs, Ours, parts_of_a_step
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.batching import BatchRows, BatchSchedule
-from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.distillation import teacher_outputs
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
+from bert_emd_jax.encoding.batching import BatchRows, BatchSchedule
+from bert_emd_jax.encoding.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.models.initialization import initial_params, initial_projection
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 from bert_emd_jax.training.task_evaluation import task_rows

@@ -17,7 +17,7 @@ from bert_emd_jax.models.embedding_config import EmbeddingConfig
 
 if TYPE_CHECKING:
     from bert_emd_jax.checkpoints.model_directory import LoadedModel
-    from bert_emd_jax.data.encoding import EncodedDataset
+    from bert_emd_jax.encoding.dataset import EncodedDataset
     from bert_emd_jax.evaluation.prediction import Predictor
     from bert_emd_jax.evaluation.tagging import Entity
 
@@ -137,9 +137,9 @@ class Model:
           UserError: the model is no classifier of tokens, or a row is no text.
         """
         self._require("tag")
-        from bert_emd_jax.data.encoding import check_rows
         from bert_emd_jax.data.examples import Examples
         from bert_emd_jax.data.sentences import Sentences
+        from bert_emd_jax.encoding.dataset import check_rows
         from bert_emd_jax.evaluation.tagging import found_entities, words_of_lists, words_of_texts
 
         tokenizer, length = self.loaded.tokenizer, self._max_length
@@ -211,8 +211,8 @@ class Model:
 
     def _encoded(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> "EncodedDataset | None":
         """The tokens of texts; None if there are none."""
-        from bert_emd_jax.data.encoding import check_rows, encode_examples
         from bert_emd_jax.data.examples import Examples
+        from bert_emd_jax.encoding.dataset import check_rows, encode_examples
 
         examples = Examples.from_texts(texts, pairs)
         if not len(examples):

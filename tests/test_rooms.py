@@ -19,6 +19,7 @@ ORDER = (
     ("tokenization",),
     ("checkpoints",),
     ("data",),
+    ("encoding",),
     ("corpus", "augmentation"),
     ("transport",),
     ("evaluation",),

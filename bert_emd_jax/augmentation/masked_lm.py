@@ -11,9 +11,9 @@ from jaxtyping import Bool, Int
 
 from bert_emd_jax.checkpoints.hub import resolve_model
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, read_stored
-from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
-from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
+from bert_emd_jax.encoding.batching import BatchRows, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import MaskedLanguageModel, forward
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 SAMPLES_PER_TEXT = {

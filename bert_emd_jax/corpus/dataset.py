@@ -18,7 +18,7 @@ from bert_emd_jax.corpus.manifest import (
     vocabulary_fingerprint,
 )
 from bert_emd_jax.corpus.writing import metrics_path
-from bert_emd_jax.data.encoding import padded_batch
+from bert_emd_jax.encoding.dataset import padded_batch
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.tables.mapped_arrays import map_integers

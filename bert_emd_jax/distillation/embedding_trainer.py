@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.embedding_data import EmbeddingData, load_embedding_data
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.trainer import TaskTrainer
 from bert_emd_jax.distillation.vector_losses import VECTOR_LOSSES, similarity_loss
+from bert_emd_jax.encoding.embedding_data import EmbeddingData, load_embedding_data
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.embedding_config import NORMALIZE, DenseModule, dense_module_name

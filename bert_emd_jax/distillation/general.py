@@ -11,9 +11,6 @@ from jaxtyping import Array, Float
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.corpus.dataset import PregeneratedData
-from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import check_rows
-from bert_emd_jax.data.task_data import bucket_count
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import DEVICES, replicate
@@ -21,6 +18,9 @@ from bert_emd_jax.distillation.distill_config import GeneralDistillConfig
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.trainer import LayerTrainer
 from bert_emd_jax.distillation.validation_loss import VALIDATION_LOSS, ValidationLoss
+from bert_emd_jax.encoding.batching import choose_bucket_lengths
+from bert_emd_jax.encoding.dataset import check_rows
+from bert_emd_jax.encoding.task_data import bucket_count
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import size_of
 from bert_emd_jax.models.batch import Batch

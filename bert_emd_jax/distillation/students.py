@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
-from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
+from bert_emd_jax.encoding.dataset import check_length
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.encoder_config import load_config
 from bert_emd_jax.models.families import Head

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.data.kinds import EMBEDDING, KINDS, kind_of
-from bert_emd_jax.data.task_data import task_of
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.distillation.distill_config import DistillConfig, VectorConfig
 from bert_emd_jax.distillation.embedding_trainer import EmbeddingTrainer
 from bert_emd_jax.distillation.trainer import DistillTrainer, TaskTrainer
+from bert_emd_jax.encoding.task_data import task_of
 from bert_emd_jax.errors import UserError
 
 TRAINERS: dict[str, type[TaskTrainer]] = {EMBEDDING.name: EmbeddingTrainer}

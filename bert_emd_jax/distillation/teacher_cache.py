@@ -16,10 +16,10 @@ from jaxtyping import Int
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.batching import BatchRows
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
+from bert_emd_jax.encoding.batching import BatchRows
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
 from bert_emd_jax.files import cache_directory, content_hash

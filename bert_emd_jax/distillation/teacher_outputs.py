@@ -25,9 +25,9 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import BatchRows, choose_bucket_lengths, evaluation_batches
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.parallel import ShardedForward, replicate, rows_for_devices, split_for_prediction
+from bert_emd_jax.encoding.batching import BatchRows, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.embedding_data import EmbeddingData
 from bert_emd_jax.data.kind import LearnedKind
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import TaskData, load_task_data
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.device_needs import device_needs
@@ -32,6 +30,8 @@ from bert_emd_jax.distillation.plan_log import check_plans, log_plans
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import given_output
+from bert_emd_jax.encoding.embedding_data import EmbeddingData
+from bert_emd_jax.encoding.task_data import TaskData, load_task_data
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION

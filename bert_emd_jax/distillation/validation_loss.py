@@ -8,7 +8,6 @@ import numpy as np
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.corpus.dataset import PretrainingDataset
-from bert_emd_jax.data.batching import evaluation_batches
 from bert_emd_jax.devices.parallel import (
     ShardedForward,
     replicate,
@@ -17,6 +16,7 @@ from bert_emd_jax.devices.parallel import (
 )
 from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_losses import cost_sums
+from bert_emd_jax.encoding.batching import evaluation_batches
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.entities import Span, entities
 from bert_emd_jax.data.kind import Kind, Labels
-from bert_emd_jax.data.token_rows import TokenRows
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.token_rows import TokenRows
 from bert_emd_jax.evaluation.metrics import Counts, Scored, ScoredCounts, ScoredRows
 
 

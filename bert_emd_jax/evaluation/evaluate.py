@@ -10,17 +10,17 @@ from jaxtyping import Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.configs import plain_values
-from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import check_length, check_rows
 from bert_emd_jax.data.kinds import EMBEDDING, KINDS, kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.readers import Examples, scored_splits
 from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import bucket_count, encoded, read_examples, task_of
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
+from bert_emd_jax.encoding.batching import choose_bucket_lengths
+from bert_emd_jax.encoding.dataset import check_length, check_rows
+from bert_emd_jax.encoding.task_data import bucket_count, encoded, read_examples, task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.evaluate_embedder import evaluate_embedder

@@ -8,15 +8,15 @@ import numpy as np
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.configs import plain_values
-from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.embedding_data import EmbeddingSplit, load_embedding_split
-from bert_emd_jax.data.encoding import check_length, check_rows
 from bert_emd_jax.data.kinds import SIMILARITY_METRICS
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import bucket_count
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
+from bert_emd_jax.encoding.batching import choose_bucket_lengths
+from bert_emd_jax.encoding.dataset import check_length, check_rows
+from bert_emd_jax.encoding.embedding_data import EmbeddingSplit, load_embedding_split
+from bert_emd_jax.encoding.task_data import bucket_count
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Int
 
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.machine import Machine, load_average, machine
 from bert_emd_jax.devices.parallel import jit_inference
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.embedding_config import DenseModule
 from bert_emd_jax.models.encoder_config import EncoderConfig

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from bert_emd_jax.data.batching import BatchRows, evaluation_batches
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.devices.hosts import sum_of_processes
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
+from bert_emd_jax.encoding.batching import BatchRows, evaluation_batches
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, TokenClassifier, forward
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bert_emd_jax.data.entities import entities
-from bert_emd_jax.data.token_rows import TokenRows, rows_of_words
+from bert_emd_jax.encoding.token_rows import TokenRows, rows_of_words
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 

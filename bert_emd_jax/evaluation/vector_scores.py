@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from bert_emd_jax.data.embedding_data import EmbeddingSplit, Retrieval
 from bert_emd_jax.data.kinds import AGREEMENT_METRIC, EMBEDDING, RETRIEVAL_METRICS, SIMILARITY_METRICS
+from bert_emd_jax.encoding.embedding_data import EmbeddingSplit, Retrieval
 from bert_emd_jax.evaluation.metrics import Scored, ScoredMeans, ScoredRows, compute_metrics
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
 

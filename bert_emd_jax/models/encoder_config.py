@@ -145,7 +145,7 @@ class EncoderConfig:
             )
         classes = values.get("architectures")
         family = FAMILIES[values.get("model_type") or "bert"]
-        if isinstance(classes, list) and family.classes["token"] in classes:
+        if isinstance(classes, list) and family.classes.get("token") in classes:
             values["problem_type"] = TOKEN_PROBLEM_TYPE
         known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "num_labels"}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}

@@ -11,10 +11,10 @@ import numpy as np
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.embedding_data import EmbeddingData, EmbeddingSplit
 from bert_emd_jax.data.kinds import AGREEMENT_METRIC, SIMILARITY_METRICS
 from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.encoding.embedding_data import EmbeddingData, EmbeddingSplit
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import Scored, ScoredRows

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
-from bert_emd_jax.data.encoding import check_length
 from bert_emd_jax.data.kind import LearnedKind
-from bert_emd_jax.data.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task
 from bert_emd_jax.devices.device_needs import device_needs
+from bert_emd_jax.encoding.dataset import check_length
+from bert_emd_jax.encoding.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
-from bert_emd_jax.data.batching import BatchRows
 from bert_emd_jax.devices.parallel import rows_of_this_host, split_for_training
+from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.training.row_source import RowSource
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from bert_emd_jax.corpus.dataset import PregeneratedData, PretrainingDataset
-from bert_emd_jax.data.batching import BatchRows, BatchSchedule
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.encoding.batching import BatchRows, BatchSchedule
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.models.batch import Batch
 
 

@@ -12,16 +12,16 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.batching import BatchSchedule
-from bert_emd_jax.data.embedding_data import EmbeddingData
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import LearnedKind
 from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.encoding.batching import BatchSchedule
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.embedding_data import EmbeddingData
+from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval

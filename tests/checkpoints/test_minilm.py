@@ -12,9 +12,9 @@ from torch_reference import torch_outputs
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model, save_huggingface
 from bert_emd_jax.commands.demo_assets import unpack_minilm
-from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.distillation.layer_losses import project
+from bert_emd_jax.encoding.dataset import encode_examples
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.models.initialization import NewHead, initial_projection, student_from_layers

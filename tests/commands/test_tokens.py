@@ -45,7 +45,18 @@ def trained(tmp_path, tiny_model_dir):
     run = ("--train_batch_size", 8, "--learning_rate", 1e-2)
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     base = tiny_model_dir("base")
-    flags = ("--bert_model", base, "--output_dir", teacher, "--num_train_epochs", 9, *task, *run)
+    flags = (
+        "--bert_model",
+        base,
+        "--output_dir",
+        teacher,
+        "--num_train_epochs",
+        9,
+        "--eval_steps",
+        30,
+        *task,
+        *run,
+    )
     assert finetune.main([str(flag) for flag in flags]) == 0
     flags = ("--teacher_model", teacher, "--student_init_layers", "1,3", "--output_dir", student)
     flags = (*flags, *task, *run, "--num_train_epochs", 4, "--alpha", 0.5, "--label_all_tokens")

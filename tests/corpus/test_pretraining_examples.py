@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bert_emd_jax.corpus import pretraining_examples
 from bert_emd_jax.corpus.corpus import tokenize_corpus
 from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, block_examples, corpus_blocks
-from bert_emd_jax.data.encoding import truncated_lengths
+from bert_emd_jax.encoding.dataset import truncated_lengths
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 

@@ -10,8 +10,8 @@ from bert_emd_jax.data.kinds import KINDS, Classification, MultiLabel, Regressio
 from bert_emd_jax.data.label_cells import LabelCells
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task_config import TaskConfig
-from bert_emd_jax.data.task_data import task_of
 from bert_emd_jax.data.tasks import get_task
+from bert_emd_jax.encoding.task_data import task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.models.encoder_config import EncoderConfig

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bert_emd_jax.data.sentences import Sentences, read_sentences
 from bert_emd_jax.data.tasks import get_task
-from bert_emd_jax.data.token_rows import NO_LABEL, continued, encode_sentences, windows
+from bert_emd_jax.encoding.token_rows import NO_LABEL, continued, encode_sentences, windows
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 

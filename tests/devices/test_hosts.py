@@ -76,9 +76,9 @@ def embedder_job(tmp_path, embedder_dir) -> Job:
         "--kind",
         "embedding",
         "--train_batch_size",
-        "32",
+        "16",
         "--num_train_epochs",
-        "5",
+        "2",
         "--similarity_weight",
         "1",
     ]
@@ -95,12 +95,12 @@ def assert_equal_runs(ours: Path, theirs: Path) -> None:
     """Within 1e-5: losses and scores of every step, and the weights."""
     for kind in ("train", "eval"):
         pairs = list(zip(rows(ours, kind), rows(theirs, kind), strict=True))
-        assert len(pairs) >= {"train": 20, "eval": 5}[kind]
+        assert len(pairs) >= {"train": 16, "eval": 2}[kind]
         for a, b in pairs:
             for name in a.keys() - {"examples_per_second", "kind", "primary", "best"}:
                 assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5), (kind, a["step"], name)
     mine, other = (load_model(run, head=None) for run in (ours, theirs))
-    assert rows(ours, "eval")[-1]["epoch"] == 5
+    assert rows(ours, "eval")[-1]["epoch"] >= 2
     for a, b in zip(jax.tree.leaves(mine.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 

@@ -14,15 +14,15 @@ from precision import enable_x64
 from training_steps import LENGTH, pmap_on, split, uneven_batch
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import DEVICES, replicate
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.layer_losses import LayerPlans
 from bert_emd_jax.distillation.teacher_outputs import KINDS, kept_outputs
 from bert_emd_jax.distillation.trainer import LAYER_WEIGHT_LOGITS, DistillTrainer
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.models.initialization import PROJECTION, initial_params, initial_projection

@@ -13,8 +13,6 @@ import pytest
 from training_steps import pmap_on, split, uneven_batch
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.embedding_data import EmbeddingData, EmbeddingSplit
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.kinds import EMBEDDING
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices.parallel import DEVICES
@@ -22,6 +20,8 @@ from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.embedding_trainer import EmbeddingTrainer, with_projection
 from bert_emd_jax.distillation.teacher_outputs import KINDS, kept_outputs
 from bert_emd_jax.distillation.vector_losses import VECTOR_LOSSES, similarity_loss
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.embedding_data import EmbeddingData, EmbeddingSplit
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.embedding_config import NORMALIZE, DenseModule, EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig

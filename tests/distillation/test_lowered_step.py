@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import TaskData
 from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import SequenceClassifier, inference_params
 from bert_emd_jax.models.initialization import initial_params, initial_projection

@@ -15,12 +15,12 @@ import pytest
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.commands import distill
-from bert_emd_jax.data.batching import BatchSchedule
-from bert_emd_jax.data.task_data import load_task_data, task_of
 from bert_emd_jax.distillation import teacher_cache, teacher_outputs
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
+from bert_emd_jax.encoding.batching import BatchSchedule
+from bert_emd_jax.encoding.task_data import load_task_data, task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.heads import SequenceClassifier, forward
 from bert_emd_jax.training.row_source import TaskRows

@@ -16,12 +16,12 @@ from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.kinds import TOKEN
 from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
-from bert_emd_jax.data.task_data import TaskData
-from bert_emd_jax.data.token_rows import NO_LABEL, TokenRows
 from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs, kept_outputs
 from bert_emd_jax.distillation.trainer import DistillTrainer
+from bert_emd_jax.encoding.task_data import TaskData
+from bert_emd_jax.encoding.token_rows import NO_LABEL, TokenRows
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import TokenClassifier, forward
 from bert_emd_jax.models.initialization import initial_params, initial_projection

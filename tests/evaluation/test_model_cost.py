@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.evaluation import model_cost
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, seconds_in_turn
 from bert_emd_jax.models.encoder_config import EncoderConfig

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert_emd_jax.data.embedding_data import EmbeddingSplit, Retrieval, ScoredPairs
-from bert_emd_jax.data.encoding import EncodedDataset
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.embedding_data import EmbeddingSplit, Retrieval, ScoredPairs
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import ScoredMeans
 from bert_emd_jax.evaluation.similarities import write_similarities

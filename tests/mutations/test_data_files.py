@@ -20,13 +20,13 @@ from bert_emd_jax.corpus.dataset import PregeneratedData
 from bert_emd_jax.corpus.manifest import MANIFEST_FILE, create_manifest
 from bert_emd_jax.corpus.pretraining_examples import ExampleSettings, Vocabulary
 from bert_emd_jax.corpus.writing import write_epochs
-from bert_emd_jax.data import token_cache
-from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task import SplitFile
 from bert_emd_jax.data.tasks import get_task
-from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.encoding import token_cache
+from bert_emd_jax.encoding.dataset import encode_examples
+from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.files import write_json
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from bert_emd_jax.data.batching import BatchSchedule
-from bert_emd_jax.data.encoding import EncodedDataset
+from bert_emd_jax.encoding.batching import BatchSchedule
+from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import Interrupted, UserError
 from bert_emd_jax.training.checkpoints import Checkpoints, Progress
 from bert_emd_jax.training.row_source import TaskRows

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.batching import BatchRows
+from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.training.prefetch import prefetched
 
 DEVICES = 8

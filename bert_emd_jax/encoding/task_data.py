@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import Kind
 from bert_emd_jax.data.kinds import TOKEN
@@ -17,8 +15,10 @@ from bert_emd_jax.data.sentences import Sentences, read_sentences
 from bert_emd_jax.data.task import TFDS, Task
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
-from bert_emd_jax.data.token_cache import cached_encoding
-from bert_emd_jax.data.token_rows import continued, encode_sentences
+from bert_emd_jax.encoding.batching import choose_bucket_lengths
+from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
+from bert_emd_jax.encoding.token_cache import cached_encoding
+from bert_emd_jax.encoding.token_rows import continued, encode_sentences
 from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer

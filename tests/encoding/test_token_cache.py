@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from bert_emd_jax.data import token_cache
-from bert_emd_jax.data.encoding import encode_examples
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.token_cache import cached_encoding
+from bert_emd_jax.encoding import token_cache
+from bert_emd_jax.encoding.dataset import encode_examples
+from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 

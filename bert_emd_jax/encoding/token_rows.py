@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, Num
 
-from bert_emd_jax.data.encoding import SHORTEST, EncodedDataset
 from bert_emd_jax.data.sentences import Sentences
+from bert_emd_jax.encoding.dataset import SHORTEST, EncodedDataset
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 

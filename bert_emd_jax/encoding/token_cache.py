@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_emd_jax.data.encoding import EncodedDataset, encode_examples
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.encoding.dataset import EncodedDataset, encode_examples
 from bert_emd_jax.tables.mapped_arrays import map_integers
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 

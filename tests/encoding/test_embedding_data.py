@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from bert_emd_jax.data.embedding_data import load_embedding_data, load_embedding_split
 from bert_emd_jax.data.retrieval import read_retrieval
 from bert_emd_jax.data.task_config import TaskConfig
-from bert_emd_jax.data.task_data import task_of
+from bert_emd_jax.encoding.embedding_data import load_embedding_data, load_embedding_split
+from bert_emd_jax.encoding.task_data import task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_emd_jax.data.encoding import EncodedDataset, encode_examples, truncated_lengths
 from bert_emd_jax.data.examples import Examples
+from bert_emd_jax.encoding.dataset import EncodedDataset, encode_examples, truncated_lengths
 from bert_emd_jax.errors import UserError
 
 

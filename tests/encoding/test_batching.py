@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bert_emd_jax.data.batching import BatchSchedule, choose_bucket_lengths, evaluation_batches
+from bert_emd_jax.encoding.batching import BatchSchedule, choose_bucket_lengths, evaluation_batches
 
 lengths_of_rows = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from bert_emd_jax.data.batching import choose_bucket_lengths
-from bert_emd_jax.data.encoding import EncodedDataset, check_rows
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.retrieval import has_retrieval, read_retrieval
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.data.task_config import TaskConfig
-from bert_emd_jax.data.task_data import bucket_count, encoded_texts
+from bert_emd_jax.encoding.batching import choose_bucket_lengths
+from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
+from bert_emd_jax.encoding.task_data import bucket_count, encoded_texts
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig
