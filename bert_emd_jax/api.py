@@ -1,11 +1,13 @@
-"""What notebooks and programs call: train, evaluate, look, classify, embed. Imports JAX when needed."""
+"""What notebooks and programs call: train, evaluate, look. Imports JAX when needed."""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bert_emd_jax.configs import takes_flags_of
+from bert_emd_jax.data.given_rows import written_splits
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
@@ -18,73 +20,108 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bert_emd_jax.runs.layer_mapping import LayerMapping
+    from bert_emd_jax.training.trainer import Trainer
 
 Results = dict[str, Any]
+OnLog = Callable[[int, dict[str, Any]], None]
+C = TypeVar("C", bound=TrainingConfig)
+AnyConfig = TypeVar("AnyConfig")
 
 
-def finetune(config: FinetuneConfig | None = None, /, **flags: Any) -> Results:
+@takes_flags_of(FinetuneConfig)
+def finetune(
+    config: FinetuneConfig | None = None,
+    /,
+    *,
+    train: Any = None,
+    dev: Any = None,
+    test: Any = None,
+    on_log: OnLog | None = None,
+    **flags: Any,
+) -> Results:
     """Fine-tunes a BERT on a task, as `run_finetune.py` does: `finetune(bert_model=…, task_name=…, …)`.
 
     Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; the
     model, its checkpoints and `report.html` are there too. With `dry_run=True` it trains nothing and returns
     what it found: rows, steps, memory, an estimate of the time.
 
+    Args:
+      train, dev, test: rows in place of `data_dir`: (texts, labels), where a text may be a pair, a list of
+        dictionaries, a pandas DataFrame or a `datasets.Dataset`.
+      on_log: called with the step and every row of `metrics.jsonl`, whose "kind" is train, eval or check.
+
     Raises:
       UserError: a flag, file or row that the user can put right.
       Interrupted: a signal came; `resume` goes on.
     """
-    from bert_emd_jax.training.dry_run import describe_run
     from bert_emd_jax.training.finetune import FinetuneTrainer
 
-    config = on_disk(config or FinetuneConfig(**flags))
-    with _run_of(config):
-        trainer = FinetuneTrainer.from_config(config)
-        return describe_run(trainer) if config.run.dry_run else trainer.train()
+    config = _config_of(FinetuneConfig, config, {"train": train, "dev": dev, "test": test}, flags)
+    return _trained(config, FinetuneTrainer.from_config, on_log)
 
 
-def distill(config: DistillConfig | None = None, /, **flags: Any) -> Results:
+@takes_flags_of(DistillConfig)
+def distill(
+    config: DistillConfig | None = None,
+    /,
+    *,
+    train: Any = None,
+    dev: Any = None,
+    test: Any = None,
+    on_log: OnLog | None = None,
+    **flags: Any,
+) -> Results:
     """Distils a teacher into a student, as `run_distill.py` does: `distill(teacher_model=…, …)`.
 
     Takes a config or the program's flags; with `preset=…` among the flags, its values are those that no other
     flag names. Returns what `eval_results.json` in `output_dir` holds, for student and teacher; with
     `dry_run=True` what `finetune` returns then.
 
+    Args:
+      train, dev, test, on_log: see `finetune`. Texts of kind "embedding" have no labels: a list of them.
+
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
       Interrupted: a signal came; `resume` goes on.
     """
     from bert_emd_jax.distillation.task_trainers import task_trainer
-    from bert_emd_jax.training.dry_run import describe_run
 
-    if config is None and flags.get("preset"):
+    if flags.get("preset"):
         flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
-    config = on_disk(config or DistillConfig(**flags))
-    with _run_of(config):
-        trainer = task_trainer(config)
-        return describe_run(trainer) if config.run.dry_run else trainer.train()
+    config = _config_of(DistillConfig, config, {"train": train, "dev": dev, "test": test}, flags)
+    return _trained(config, task_trainer, on_log)
 
 
-def general_distill(config: GeneralDistillConfig | None = None, /, **flags: Any) -> Results:
+@takes_flags_of(GeneralDistillConfig)
+def general_distill(
+    config: GeneralDistillConfig | None = None, /, *, on_log: OnLog | None = None, **flags: Any
+) -> Results:
     """Distils over a corpus, without a task, as `run_distill.py --pregenerated_data` does.
 
     Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; with
     `dry_run=True` what `finetune` returns then.
+
+    Args:
+      on_log: see `finetune`.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
       Interrupted: a signal came; `resume` goes on.
     """
     from bert_emd_jax.distillation.general import GeneralDistillTrainer
-    from bert_emd_jax.training.dry_run import describe_run
 
-    config = on_disk(config or GeneralDistillConfig(**flags))
-    with _run_of(config):
-        trainer = GeneralDistillTrainer.from_config(config)
-        return describe_run(trainer) if config.run.dry_run else trainer.train()
+    config = _config_of(GeneralDistillConfig, config, {}, flags)
+    return _trained(config, GeneralDistillTrainer.from_config, on_log)
 
 
-def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results:
+@takes_flags_of(EvaluationConfig)
+def evaluate(
+    config: EvaluationConfig | None = None, /, *, dev: Any = None, test: Any = None, **flags: Any
+) -> Results:
     """Scores a model on a split, as `run_eval.py` does; returns what `eval_results.json` holds.
+
+    Args:
+      dev, test: rows in place of `data_dir`, see `finetune`.
 
     Raises:
       UserError: a flag, file or row that the user can put right.
@@ -92,7 +129,9 @@ def evaluate(config: EvaluationConfig | None = None, /, **flags: Any) -> Results
     from bert_emd_jax.evaluation.evaluate import evaluate as score
 
     _show_log()
-    return score(config or EvaluationConfig(**flags))
+    if dev is None and test is not None:
+        flags = {"split": "test"} | flags
+    return score(_config_of(EvaluationConfig, config, {"dev": dev, "test": test}, flags))
 
 
 def mapping(run_dir: str | Path) -> "LayerMapping":
@@ -130,6 +169,28 @@ def plot_layer_weights(run_dir: str | Path) -> "Figure":
     from bert_emd_jax.runs.plan_figures import draw_layer_weights_of
 
     return draw_layer_weights_of(_recorded(run_dir))
+
+
+def _config_of(
+    cls: Callable[..., AnyConfig], given: AnyConfig | None, splits: dict[str, Any], flags: dict[str, Any]
+) -> AnyConfig:
+    """The config that is given, or that of flags and rows."""
+    if given is None:
+        return cls(**written_splits(splits, flags))
+    if flags or any(rows is not None for rows in splits.values()):
+        raise UserError("give a config, or flags and rows, not both")
+    return given
+
+
+def _trained(config: C, trainer_of: Callable[[C], "Trainer"], on_log: OnLog | None) -> Results:
+    """Makes a run and its report, or only describes it."""
+    from bert_emd_jax.training.dry_run import describe_run
+
+    config = on_disk(config)
+    with _run_of(config):
+        trainer = trainer_of(config)
+        trainer.on_log = on_log
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 def _recorded(run_dir: str | Path) -> "LayerMapping":

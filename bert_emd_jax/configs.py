@@ -6,9 +6,10 @@ takes too. Below the programs a function gets the part that it needs.
 
 import dataclasses
 import functools
+import inspect
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -175,6 +176,31 @@ def all_flags(cls: type[Config], default: Config | None = None) -> Iterator[Flag
     yield from own_flags(cls, default)
     for part, part_default in parts(cls, default):
         yield from all_flags(part, part_default)
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes_flags_of(cls: type[Config]) -> Callable[[Function], Function]:
+    """A decorator of functions whose `**flags` are those of a config: their signature has all, for `help`."""
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        flags = [
+            inspect.Parameter(
+                flag.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                # One that a program must have may come from a config, or from rows that are given.
+                default=None if flag.default is dataclasses.MISSING else flag.default,
+                annotation=get_args(flag.hint)[0] if get_origin(flag.hint) is Annotated else flag.hint,
+            )
+            for flag in all_flags(cls)
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *flags])  # pyright: ignore[reportFunctionMemberAccess]
+        return function
+
+    return decorate
 
 
 def plain_values(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,16 +117,36 @@ class Model:
         return self._kind.predictions(self.logits(texts, pairs)).astype(np.float32)
 
     def classify(
-        self, texts: Iterable[str], pairs: Iterable[str] | None = None
+        self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, top_k: int | None = None
     ) -> list[Prediction] | list[list[Prediction]]:
         """The most probable label of every text; of a multi-label model a list of those above one half.
+
+        Args:
+          top_k: instead of every text a list of so many labels, the most probable first.
 
         Raises:
           UserError: the model is of a kind without classes.
         """
         self._require("classify")
-        assert isinstance(self._kind, LabellingKind)
-        return [self._kind.decided(row, self.labels) for row in self.predict(texts, pairs)]
+        kind, labels = self._kind, self.labels
+        assert isinstance(kind, LabellingKind)
+        assert labels is not None
+        predictions = self.predict(texts, pairs)
+        if top_k is None:
+            return [kind.decided(row, labels) for row in predictions]
+        if top_k < 1:
+            raise UserError(f"top_k {top_k}: must be at least 1")
+        best = np.argsort(-predictions, axis=1, kind="stable")[:, :top_k]
+        return [
+            [Prediction(labels[index], float(row[index])) for index in order]
+            for row, order in zip(predictions, best, strict=True)
+        ]
+
+    def save(self, directory: str | Path) -> None:
+        """Writes a model directory, with its `pytorch/` for transformers or sentence-transformers."""
+        from bert_emd_jax.checkpoints.model_directory import save_model
+
+        save_model(Path(directory).expanduser(), self.loaded)
 
     def tag(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list["Entity"]]:
         """The entities of every text, with their places in it; texts may be lists of words, too.

@@ -170,7 +170,7 @@ def _automatic_place(
     """Where it pays: a CPU computes more slowly than it reads, an accelerator does not."""
     if jax.default_backend() != "cpu":
         return "off"
-    visits = config.optimizer.num_train_epochs * len(dataset)
+    visits = int(config.optimizer.num_train_epochs * len(dataset))
     if config.optimizer.max_steps:
         visits = min(visits, config.optimizer.max_steps * config.optimizer.train_batch_size)
     saved = (visits - len(dataset)) * flops_per_sentence(teacher.config, dataset.lengths)

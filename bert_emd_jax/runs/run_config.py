@@ -21,6 +21,9 @@ class RunConfig(Config):
     """Examples per evaluation batch, over all devices."""
     eval_steps: int = 0
     """Evaluate every N steps; 0: after every epoch."""
+    patience: int = 0
+    """End after so many evaluations in a row without a better score; 0: never. Until then the learning rate
+    falls as if the run went on."""
     save_steps: SameResult[int] = 0
     """Checkpoint every N steps beside those of evaluations; 0: only those."""
     log_steps: SameResult[int] = 10
@@ -39,7 +42,7 @@ class RunConfig(Config):
     def check(self) -> None:
         for name in ("eval_batch_size", "log_steps", "max_bad_steps"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("eval_steps", "save_steps"):
+        for name in ("eval_steps", "save_steps", "patience"):
             self.require(name, getattr(self, name) >= 0, "at least 0")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite: choose one")

@@ -31,18 +31,21 @@ _LAYOUT = 2  # of the train state; that of 0.1.0 had layer_weights and potential
 class Progress:
     """What the host knows of a run beside the train state.
 
-    Where the best score was reached; measurements of the steps since the last row of `metrics.jsonl`; and
-    whether the evaluation after the last step is still to be done.
+    Where the best score was reached, and how many evaluations since then did not reach a better one;
+    measurements of the steps since the last row of `metrics.jsonl`; and whether the evaluation after the last
+    step is still to be done.
     """
 
     best_score: float | None = None
     best_step: int = 0
     pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
     evaluation_due: bool = False
+    evaluations_since_best: int = 0
 
     def improved_by(self, score: float, step: int) -> bool:
         """Notes a score; true when it is the best so far."""
         better = not math.isnan(score) and (self.best_score is None or score > self.best_score)
+        self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
         if better:
             self.best_score, self.best_step = score, step
         return better

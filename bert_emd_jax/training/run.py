@@ -126,7 +126,7 @@ class Run:
                 if self.progress.evaluation_due:
                     self._evaluate()
                     self._save()
-                if self._step == self._last:
+                if self._step == self._last or self._is_out_of_patience():
                     return
                 self._stop.check(self._step)
                 self._trace.before_step(self._step - self._first, self._trainer.state)
@@ -141,6 +141,20 @@ class Run:
                 " same command line with --resume goes on from there",
                 request.signal,
             ) from None
+
+    def _is_out_of_patience(self) -> bool:
+        """Whether the last evaluations have all found nothing better; says so."""
+        patience, progress = self._config.patience, self.progress
+        if not patience or progress.evaluations_since_best < patience:
+            return False
+        logger.info(
+            "ends at step %d of %d: the best score is that of step %d, %d evaluations ago",
+            self._step,
+            self._last,
+            progress.best_step,
+            progress.evaluations_since_best,
+        )
+        return True
 
     def after_step(self, measurements: "Measurements") -> None:
         """Counts a step, and logs, checks and saves what is due.
@@ -163,7 +177,7 @@ class Run:
         if step % config.log_steps == 0 or due:
             self._write_row(measurements)
         if trainer.check_every and step % trainer.check_every == 0:
-            self._log.write("check", step, trainer.check(step, jax.device_get(measurements)))
+            self._write("check", step, trainer.check(step, jax.device_get(measurements)))
         self._bar.update()
         if config.save_steps and step % config.save_steps == 0 and not due:
             self._save()
@@ -200,9 +214,15 @@ class Run:
             "learning_rate": rows[-1]["learning_rate"],
             "examples_per_second": self._examples / (time.perf_counter() - self._since),
         }
-        self._log.write("train", step, row)
+        self._write("train", step, row)
         self._bar.set_postfix(progress_fields(row), refresh=False)
         self._pending, self._examples, self._since = [], 0, time.perf_counter()
+
+    def _write(self, kind: str, step: int, row: dict[str, Any]) -> None:
+        """Writes a row of `metrics.jsonl`, and shows it to whoever wants to know."""
+        self._log.write(kind, step, row)
+        if self._trainer.on_log is not None and is_main():
+            self._trainer.on_log(step, {"kind": kind, **row})
 
     def _evaluate(self) -> None:
         trainer, step = self._trainer, self._step
@@ -213,7 +233,7 @@ class Run:
         best = self.progress.improved_by(sign * metrics[trainer.primary_metric], step)
         epoch = step / self._per_epoch
         row = {"epoch": epoch, **metrics, "primary": trainer.primary_metric, "best": best}
-        self._log.write("eval", step, row)
+        self._write("eval", step, row)
         # The deciding one is the first.
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:_SHOWN_SCORES])
         logger.info(

@@ -60,7 +60,7 @@ class Trainer(abc.ABC):
     primary_metric: the one of `evaluate` that chooses the best step, the lowest if `lower_is_better`.
     evaluates_at_start: also before the first step. waits_for_step: a step is finished before the next one is
     started. check_every: steps between two calls of `check`; 0: never. meanwhile: a call to make once, while
-    the first step is compiled.
+    the first step is compiled. on_log: gets the step and every row of `metrics.jsonl`.
     """
 
     program: ClassVar[str]
@@ -99,6 +99,7 @@ class Trainer(abc.ABC):
         self._extra_params = dict(extra_params or {})
         self._method = method
         self.meanwhile: Callable[[], None] | None = None
+        self.on_log: Callable[[int, dict[str, Any]], None] | None = None
         self._constants: tuple[int, Any] | None = None
         self._programs: dict[tuple[tuple[int, ...], ...], Any] = {}
 

@@ -1,6 +1,7 @@
 """The configs of training, whatever is trained, and of fine-tuning. No JAX here."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,8 @@ class OptimizerConfig(Config):
 
     train_batch_size: int = 32
     """Examples per optimizer step, over all devices and hosts."""
-    num_train_epochs: int = 3
-    """Passes over the training data."""
+    num_train_epochs: float = 3
+    """Passes over the training data; a fraction ends within one."""
     max_steps: int = 0
     """End after this many optimizer steps; 0: when the epochs are done."""
     learning_rate: float = 3e-5
@@ -38,8 +39,10 @@ class OptimizerConfig(Config):
     """Seed of the data order, dropout and new weights."""
 
     def check(self) -> None:
-        for name in ("train_batch_size", "num_train_epochs"):
-            self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require("train_batch_size", self.train_batch_size >= 1, "at least 1")
+        self.require("num_train_epochs", 0 < self.num_train_epochs < math.inf, "above 0")
+        if self.num_train_epochs == int(self.num_train_epochs):  # 3.0 is 3, in files and messages too
+            object.__setattr__(self, "num_train_epochs", int(self.num_train_epochs))
         for name in ("max_steps", "seed", "weight_decay"):
             self.require(name, getattr(self, name) >= 0, "at least 0")
         # JAX takes 32 bits of it, and would give other seeds the same numbers.
@@ -56,7 +59,7 @@ class OptimizerConfig(Config):
 
     def steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of a whole run."""
-        steps = self.num_train_epochs * steps_per_epoch
+        steps = math.ceil(self.num_train_epochs * steps_per_epoch)
         return min(steps, self.max_steps or steps)
 
     def steps_on(self, rows: int) -> int:
