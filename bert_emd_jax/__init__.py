@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bert_emd_jax.data.kind import Prediction
     from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
     from bert_emd_jax.errors import UserError
+    from bert_emd_jax.evaluation.answers import Answer
     from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
     from bert_emd_jax.evaluation.tagging import Entity
     from bert_emd_jax.model import Model, load
@@ -28,6 +29,7 @@ _HOME = {
     **dict.fromkeys(("mapping", "plot_layer_weights", "plot_mapping"), "api"),
     **dict.fromkeys(("Model", "load"), "model"),
     "Prediction": "data.kind",
+    "Answer": "evaluation.answers",
     "Entity": "evaluation.tagging",
     **dict.fromkeys(("DistillConfig", "GeneralDistillConfig"), "distillation.distill_config"),
     "FinetuneConfig": "training.training_config",
@@ -36,6 +38,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Answer",
     "DistillConfig",
     "Entity",
     "EvaluationConfig",

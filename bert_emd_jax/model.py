@@ -25,6 +25,7 @@ Pooling = Literal["mean", "cls", "max", "tokens"]
 
 _SHORTEST_BUCKET = 16  # tokens
 _LONGEST_TEXT = 128  # tokens, unless a model or its user says otherwise
+_LONGEST_WITH_QUESTION = 384  # a window of a text that is searched
 
 
 def load(
@@ -52,7 +53,7 @@ class Model:
 
     Attributes:
       loaded: its config, parameters and tokenizer.
-      kind: "classification", "regression", "multi_label", "token" or "embedding".
+      kind: "classification", "regression", "multi_label", "token", "answer" or "embedding".
       labels: their names in the order of the logits, numbers if the model has no names; None without labels.
     """
 
@@ -74,7 +75,8 @@ class Model:
         self._kind = kind_of(loaded.config, source)
         own = self._embedding.max_seq_length or loaded.config.max_position_embeddings
         if max_seq_length is None:
-            max_seq_length = _LONGEST_TEXT if loaded.config.embedding is None else own
+            longest = {"embedding": own, "answer": _LONGEST_WITH_QUESTION}
+            max_seq_length = longest.get(loaded.config.head or "", _LONGEST_TEXT)
         self._max_length = min(max_seq_length, loaded.config.max_position_embeddings)
         self._batch_size = batch_size
         self._params = replicate(loaded.params)
@@ -175,6 +177,46 @@ class Model:
         assert self.labels is not None
         return found_entities(words, self._kind.predictions(logits), self.labels, given)
 
+    def answer(
+        self,
+        question: str | Sequence[str],
+        context: str | Sequence[str],
+        *,
+        top_k: int | None = None,
+        may_be_none: bool = False,
+    ) -> Any:
+        """The answer to a question out of a text; to lists of both a list of answers.
+
+        Args:
+          top_k: instead of every answer a list of so many, the best first.
+          may_be_none: the answer may be "", that there is none.
+
+        Raises:
+          UserError: the model is no finder of answers, or a question or a text is none.
+        """
+        self._require("answer")
+        from bert_emd_jax.data.answer_config import AnswerConfig
+        from bert_emd_jax.data.examples import Examples
+        from bert_emd_jax.data.questions import Questions
+        from bert_emd_jax.encoding.dataset import check_rows
+        from bert_emd_jax.encoding.question_rows import encode_questions
+        from bert_emd_jax.evaluation.answers import found_answers
+
+        is_one = isinstance(question, str) and isinstance(context, str)
+        asked = [question] if isinstance(question, str) else list(question)
+        texts = [context] * len(asked) if isinstance(context, str) else list(context)
+        examples = Examples.from_texts(asked, texts)
+        if not asked:
+            return []
+        config = AnswerConfig(null_threshold=0.0 if may_be_none else None)
+        questions = Questions(asked, texts, None, examples.identifiers, examples.path)
+        rows = encode_questions(self.loaded.tokenizer, questions, self._max_length, config)
+        check_rows(rows, self.loaded.config, "the model")
+        logits = self._predictor(None).logits(self._params, rows, *self._batches(rows))
+        found = found_answers(rows, logits)
+        answers = [best[0] if top_k is None else best[:top_k] for best in found]
+        return answers[0] if is_one else answers
+
     def embed(
         self,
         texts: Iterable[str],
@@ -252,12 +294,19 @@ class Model:
         import jax.numpy as jnp
 
         from bert_emd_jax.evaluation.prediction import Predictor
-        from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, TokenClassifier
+        from bert_emd_jax.models.heads import (
+            MODULES,
+            AnswerFinder,
+            SentenceEmbedder,
+            SequenceClassifier,
+            TokenClassifier,
+        )
 
         config, dtype = self.loaded.config, jnp.dtype(self._dtype)
         if pooling is None:
-            module = TokenClassifier if config.head == "token" else SequenceClassifier
-            return Predictor(module(config, dtype))
+            module = MODULES[config.head or "classifier"](config, dtype)
+            assert isinstance(module, SequenceClassifier | TokenClassifier | AnswerFinder)
+            return Predictor(module)
         if pooling not in ("own", "tokens"):
             config = dataclasses.replace(config, embedding=EmbeddingConfig(pooling=(pooling,)))
         return Predictor(SentenceEmbedder(config, dtype), of="tokens" if pooling == "tokens" else "logits")

@@ -13,6 +13,7 @@ from bert_emd_jax.models.families import Head
 _HEAD_NAMES: dict[Head, str] = {
     "classifier": "a classifier",
     "token": "a classifier of tokens",
+    "answer": "a head for answers",
     "masked_lm": "a masked-LM head",
     "embedding": "the modules of a sentence embedder",
     "none": "no head",

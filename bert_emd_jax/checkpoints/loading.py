@@ -99,7 +99,7 @@ def plan_loading(
         ignored_too = {stored.name(path): foreign[path] for path in sorted(foreign)}
         stored = dataclasses.replace(stored, arrays=arrays, ignored={**stored.ignored, **ignored_too})
     replaced: set[str] = set()
-    config = _config_with_embedding(config, head, new_head, stored.source)
+    config = _config_with_head(config, head, new_head, stored.source)
     if head in _CLASSIFIERS:
         kernel = arrays.get("classifier/kernel")
         rows = None if kernel is None else kernel.shape[-1]
@@ -121,13 +121,12 @@ def plan_loading(
     return LoadPlan(config, head, tuple(used), tuple(new), tuple(ignored), tuple(problems), seed)
 
 
-def _config_with_embedding(
+def _config_with_head(
     config: EncoderConfig, head: Head, new_head: NewHead | None, source: str
 ) -> EncoderConfig:
-    """Returns the config with `embedding` if the head is that of an embedder, and without if it is not."""
-    if head != "embedding":
-        return dataclasses.replace(config, embedding=None)
-    if config.embedding is not None:
+    """Returns the config of a model with this head; that of an embedder has `embedding`."""
+    config = config.with_head(head)
+    if head != "embedding" or config.embedding is not None:
         return config
     embedding = new_head.embedding if new_head else None
     if embedding is None:

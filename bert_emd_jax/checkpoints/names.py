@@ -86,6 +86,7 @@ _BERT_ENCODER = (
 )
 _BERT_HEADS: dict[Head, tuple[ParamMapping, ...]] = {
     "classifier": _dense("classifier", "classifier"),
+    "answer": _dense("qa_outputs", "qa_outputs"),
     "masked_lm": (
         *_dense("cls.predictions.transform.dense", "lm_transform"),
         *_layer_norm("cls.predictions.transform.LayerNorm", "lm_layer_norm"),
@@ -102,7 +103,6 @@ _BERT = NameMap(
     # Heads of other tasks, TinyBERT's projections to its teacher, and a buffer of old transformers.
     ignored=(
         "cls.",
-        "qa_outputs.",
         "fit_dense.",
         "fit_denses.",
         "share_fit_dense.",
@@ -155,6 +155,8 @@ def head_of(flax_paths: Container[str], config: EncoderConfig) -> Head:
     """Returns the head of a model with these parameters."""
     if "classifier/kernel" in flax_paths:
         return "token" if config.head == "token" else "classifier"
+    if "qa_outputs/kernel" in flax_paths:
+        return "answer"
     return "masked_lm" if "lm_transform/kernel" in flax_paths else "none"
 
 

@@ -17,7 +17,7 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import PARAMS
 from bert_emd_jax.models.encoder import Encoder
 from bert_emd_jax.models.encoder_config import EncoderConfig, read_config_values
-from bert_emd_jax.models.heads import MODULES, forward
+from bert_emd_jax.models.heads import MODULES, OUTSIDE, forward
 from bert_emd_jax.models.params import Params, flatten
 
 TOLERANCE = 1e-5
@@ -126,7 +126,11 @@ def _torch_outputs(
     if "pooler" in params["bert"]:
         named["pooled"] = pooled[0]
     if head_of(flatten(params), config) != "none":
-        named["logits"] = output.logits if "logits" in output else output.prediction_logits
+        if head_of(flatten(params), config) == "answer":
+            named["logits"] = torch.stack([output.start_logits, output.end_logits], dim=-1)
+            named["logits"][torch.tensor(batch["attention_mask"] == 0)] = OUTSIDE
+        else:
+            named["logits"] = output.logits if "logits" in output else output.prediction_logits
     return {name: value.numpy() for name, value in named.items()}
 
 

@@ -1,4 +1,4 @@
-"""The kinds of tasks: one class, any number of labels, a number, or a vector per text; a class per token.
+"""The kinds of tasks: what a text has (classes, a number, an answer, a vector), or each of its tokens.
 
 A kind is one entry of `KINDS`; its scores are entries of `evaluation.metrics`. Losses alone import JAX.
 """
@@ -243,6 +243,72 @@ class TokenClassification(Classification):
         return hard_cross_entropy(logits, truths.clip(min=0))
 
 
+class QuestionAnswering(LearnedKind):
+    """Where the answer to a question stands in a text; logits [batch, seq, 2] are of its begin and its end.
+
+    Its rows are questions, which `data.questions` reads and `evaluation.answers` answers.
+    """
+
+    name = "answer"
+    about = "an answer out of a text"
+    problem_type = "question_answering"
+    metrics = ("answer_f1", "exact_match")
+    methods = ("answer",)
+    head = "answer"
+    suffixes = (".json", ".jsonl", ".parquet")
+    unit = "questions"
+
+    def outputs(self, labels: Labels) -> int:
+        return 2
+
+    def fits(self, problem_type: str, outputs: int) -> bool:
+        return problem_type == self.problem_type
+
+    def columns(self, path: Path, split: str, config: "CustomTaskConfig") -> Columns:
+        return Columns("question", "context", "answers")
+
+    def hard_loss(self, logits: "Array", truths: "Array") -> "Array":
+        """The mean of the cross-entropies of begin and end, each over the tokens of a row."""
+        from bert_emd_jax.models.losses import hard_cross_entropy
+
+        begin, end = (hard_cross_entropy(logits[..., side], truths[:, side]) for side in (0, 1))
+        return (begin + end) / 2
+
+    def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
+        from bert_emd_jax.models.losses import soft_position_loss
+
+        return soft_position_loss(student_logits, teacher_logits, temperature)
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        return np.asarray(logits, np.float64)
+
+    # Answers are texts, of whatever has no numbers for them.
+
+    def truth(self, cells: LabelCells, task: "Task") -> Any:
+        raise TypeError("answers do not stand in a cell")
+
+    def truths(self, rows: Sequence[Any]) -> np.ndarray:
+        raise TypeError("answers do not stand in a cell")
+
+    def answers(self, predictions: np.ndarray) -> np.ndarray:
+        raise TypeError("answers need their texts")
+
+    def certain(self, truths: np.ndarray, labels: Labels) -> np.ndarray:
+        raise TypeError("answers need their texts")
+
+    def text(self, answer: Any, labels: Labels) -> str:
+        return str(answer)
+
+    def json(self, answer: Any, labels: Labels) -> str:
+        return str(answer)
+
+    def read(self, value: Any, labels: Labels) -> str:
+        return str(value)
+
+    def shown(self, prediction: Any, labels: Labels) -> str:
+        return str(prediction)
+
+
 class _Number(Kind):
     """A number per row, which models come near."""
 
@@ -353,10 +419,17 @@ class Embedding(_Number):
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (Classification(), Regression(), MultiLabel(), TokenClassification(), Embedding())
+    for kind in (
+        Classification(),
+        Regression(),
+        MultiLabel(),
+        TokenClassification(),
+        QuestionAnswering(),
+        Embedding(),
+    )
 }
 CLASSIFICATION, REGRESSION = KINDS["classification"], KINDS["regression"]
-TOKEN, EMBEDDING = KINDS["token"], KINDS["embedding"]
+TOKEN, ANSWER, EMBEDDING = KINDS["token"], KINDS["answer"], KINDS["embedding"]
 
 
 def kind_of(config: "EncoderConfig", source: object) -> Kind:
@@ -374,7 +447,7 @@ def kind_of(config: "EncoderConfig", source: object) -> Kind:
     for kind in KINDS.values():
         if kind.fits(problem_type, outputs):
             return kind
-    known = ", ".join(kind.about for kind in KINDS.values() if kind.head in ("classifier", "token"))
+    known = ", ".join(kind.about for kind in KINDS.values() if kind.head != "embedding")
     raise UserError(
         f"{source}: problem_type {problem_type!r} with {outputs} labels: not supported; classifiers here give"
         f" {known}; a conversion keeps it as it is"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.configs import Config, Names, OptionalBool, ReadAnywhere, SameResult
+from bert_emd_jax.data.answer_config import AnswerConfig
 from bert_emd_jax.data.kinds import KINDS, REGRESSION
 from bert_emd_jax.errors import UserError
 
@@ -29,9 +30,9 @@ class CustomTaskConfig(Config):
     labels: Names = ()
     """The labels in order; not given: those of the training file, sorted."""
     kind: Literal[tuple(KINDS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
-    """What labels are: one class per text, a number, or any number of labels, or one class per token; texts
-    of kind embedding have vectors and no labels. Not given: as the model that is evaluated or the teacher
-    says, else classification."""
+    """What labels are: one class per text, a number, any number of labels, one class per token, or
+    answers to questions; texts of kind embedding have vectors and no labels. Not given: as the model that is
+    evaluated or the teacher says, else classification."""
     regression: bool = False
     """The same as --kind regression."""
 
@@ -68,6 +69,7 @@ class TaskConfig(Config):
     do_lower_case: OptionalBool = None
     """Lower-case the text. Not given: what the model's tokenizer_config.json says, else yes."""
     columns: CustomTaskConfig = CustomTaskConfig()
+    answers: AnswerConfig = AnswerConfig()
 
     @property
     def directory(self) -> Path:

@@ -133,7 +133,8 @@ class TeacherOutputs:
             return teacher.num_hidden_layers + 1, length, teacher.hidden_size
         if kind == "attention_scores":
             return teacher.num_hidden_layers, teacher.num_attention_heads, length, length
-        return (length, teacher.num_labels) if teacher.head == "token" else (teacher.output_size,)
+        is_of_tokens = teacher.head in ("token", "answer")
+        return (length, teacher.num_labels) if is_of_tokens else (teacher.output_size,)
 
     def _complete_files(self, directory: Path, module: nn.Module, params: Any) -> None:
         with contextlib.ExitStack() as stack:

@@ -9,7 +9,8 @@ import numpy as np
 
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import Kind
-from bert_emd_jax.data.kinds import TOKEN
+from bert_emd_jax.data.kinds import ANSWER, TOKEN
+from bert_emd_jax.data.questions import Questions, read_questions
 from bert_emd_jax.data.readers import read_split, scored_splits
 from bert_emd_jax.data.sentences import Sentences, read_sentences
 from bert_emd_jax.data.task import TFDS, Task
@@ -17,6 +18,7 @@ from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.encoding.batching import choose_bucket_lengths
 from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
+from bert_emd_jax.encoding.question_rows import encode_questions
 from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.encoding.token_rows import continued, encode_sentences
 from bert_emd_jax.files import cache_directory
@@ -24,6 +26,8 @@ from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+AnyExamples = Examples | Sentences | Questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +43,10 @@ class TaskData:
     train: EncodedDataset
     dev: EncodedDataset
     bucket_lengths: tuple[int, ...]
-    dev_examples: Examples | Sentences
+    dev_examples: AnyExamples
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
     test: EncodedDataset | None = None
-    test_examples: Examples | Sentences | None = None
+    test_examples: AnyExamples | None = None
 
     def check(self, models: Mapping[object, EncoderConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
@@ -73,25 +77,25 @@ def task_of(
     )
 
 
-def read_examples(
-    config: TaskConfig, task: Task, split: str, *, aug_train: bool = False
-) -> Examples | Sentences:
+def read_examples(config: TaskConfig, task: Task, split: str, *, aug_train: bool = False) -> AnyExamples:
     """Reads the texts or sentences of a split. Raises UserError for a missing file or a bad row."""
     if task.kind is TOKEN:
         return read_sentences(task, config.directory, split, aug_train=aug_train)
+    if task.kind is ANSWER:
+        return read_questions(task, config.directory, split)
     return read_split(task, config.directory, split, aug_train, config.tfds_data_dir)
 
 
-def encoded(
-    config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: Examples | Sentences
-) -> EncodedDataset:
+def encoded(config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: AnyExamples) -> EncodedDataset:
     """Encodes examples, truncated to `max_seq_length`, or reads their token ids from the cache.
 
-    Sentences are not truncated: long ones become several rows.
+    Sentences and texts with questions are not truncated: long ones become several rows.
     """
     if isinstance(examples, Sentences):
         further = continued(task.labels or ()) if config.columns.label_all_tokens else None
         return encode_sentences(tokenizer, examples, config.max_seq_length, further)
+    if isinstance(examples, Questions):
+        return encode_questions(tokenizer, examples, config.max_seq_length, config.answers)
     return encoded_texts(config, tokenizer, examples)
 
 
@@ -129,7 +133,7 @@ def load_task_data(
       UserError: a file is missing or a row is bad.
     """
 
-    def rows_of(examples: Examples | Sentences) -> EncodedDataset:
+    def rows_of(examples: AnyExamples) -> EncodedDataset:
         return encoded(config, task, tokenizer, examples)
 
     train_examples = read_examples(config, task, "train", aug_train=aug_train)
@@ -159,7 +163,7 @@ def load_task_data(
     return TaskData(task, train, dev, buckets, dev_examples, more_dev, test, test_examples)
 
 
-def _labelled_test_rows(config: TaskConfig, task: Task) -> Examples | Sentences | None:
+def _labelled_test_rows(config: TaskConfig, task: Task) -> AnyExamples | None:
     """The test split, if it is there and has labels, as those of own data mostly have and GLUE's have not."""
     file = task.splits.get("test")
     if str(config.directory) == TFDS or file is None or file.label is None:

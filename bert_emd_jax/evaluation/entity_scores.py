@@ -8,7 +8,9 @@ from jaxtyping import Float, Int
 from bert_emd_jax.data.entities import Span, entities
 from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.encoding.question_rows import QuestionRows
 from bert_emd_jax.encoding.token_rows import TokenRows
+from bert_emd_jax.evaluation.answers import found_answers, scored_answers
 from bert_emd_jax.evaluation.metrics import Counts, Scored, ScoredCounts, ScoredRows
 
 
@@ -16,6 +18,11 @@ def scored_predictions(
     kind: Kind, labels: Labels, predictions: Float[np.ndarray, "rows ..."], rows: EncodedDataset
 ) -> Scored:
     """Returns predictions beside the labels that rows have. Raises ValueError if they are not finite."""
+    if isinstance(rows, QuestionRows):
+        answers = rows.questions.answers
+        assert answers is not None
+        texts = [best[0].text for best in found_answers(rows, predictions)]
+        return scored_answers(texts, [[answer.text for answer in right] for right in answers])
     if isinstance(rows, TokenRows):
         assert rows.word_labels is not None
         if not np.isfinite(predictions).all():

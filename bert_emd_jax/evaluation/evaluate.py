@@ -20,8 +20,10 @@ from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.devices.precision import resolved_dtype
 from bert_emd_jax.encoding.batching import choose_bucket_lengths
 from bert_emd_jax.encoding.dataset import check_length, check_rows
+from bert_emd_jax.encoding.question_rows import QuestionRows
 from bert_emd_jax.encoding.task_data import bucket_count, encoded, read_examples, task_of
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.answers import found_answers
 from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.evaluate_embedder import evaluate_embedder
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
@@ -32,7 +34,7 @@ from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.layout import RESULTS
-from bert_emd_jax.models.heads import MODULES, SequenceClassifier, TokenClassifier
+from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def _evaluate_classifier(
     buckets = choose_bucket_lengths(lengths, texts.max_seq_length, count)
 
     module = MODULES[task.kind.head](model.config, jnp.dtype(dtype))
-    assert isinstance(module, SequenceClassifier | TokenClassifier)
+    assert isinstance(module, SequenceClassifier | TokenClassifier | AnswerFinder)
     predictor, params = Predictor(module), replicate(model.params)
     metrics: dict[str, float] = {}
     of_split: dict[str, Any] = {}
@@ -102,9 +104,14 @@ def _evaluate_classifier(
             if split == config.split:
                 of_split = {"interval": score_interval(task.primary_metric, scored, task.labels)}
                 of_split |= {"by_label": scores_by_label(scored, task.labels)}
+        rows = datasets[split]
+        if isinstance(rows, QuestionRows):
+            write_answers(output_dir, split, rows, logits)
+            continue
         if isinstance(examples, Sentences):
             write_conll(output_dir / f"predictions_{split}.conll", task, examples, logits)
             continue
+        assert isinstance(examples, Examples)
         write_predictions(output_dir / f"predictions_{split}.tsv", task, examples, logits)
         if config.submission:
             path = write_submission(output_dir, task, split, examples, logits)
@@ -146,6 +153,17 @@ def check_results_are_ours(output_dir: Path) -> None:
         raise UserError(
             f"--output_dir {output_dir}: {RESULTS} there is not from this program; choose another directory"
         )
+
+
+def write_answers(
+    directory: Path, split: str, rows: QuestionRows, logits: Float[np.ndarray, "tokens 2"]
+) -> None:
+    """`predictions_SPLIT.json`: question → answer, as SQuAD's evaluation takes it; `nbest_SPLIT.json`."""
+    found = dict(zip(rows.questions.identifiers, found_answers(rows, logits), strict=True))
+    best = {identifier: answers[0].text for identifier, answers in found.items()}
+    write_json(directory / f"predictions_{split}.json", best)
+    ranked = {identifier: [one._asdict() for one in answers] for identifier, answers in found.items()}
+    write_json(directory / f"nbest_{split}.json", ranked)
 
 
 def write_conll(

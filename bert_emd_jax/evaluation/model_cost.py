@@ -49,14 +49,14 @@ def flops_per_sentence(config: EncoderConfig, lengths: Int[np.ndarray, " rows"])
     per_token = 4 * width**2 + 2 * width * config.intermediate_size  # query, key, value, output; feed-forward
     scores_and_values = 2 * tokens**2 * width
     layers = config.num_hidden_layers * (per_token * tokens + scores_and_values)
-    heads = tokens if config.head == "token" else 1
+    heads = tokens if config.head in ("token", "answer") else 1
     return float(np.mean(2 * (layers + heads * _products_of_head(config))))
 
 
 def _products_of_head(config: EncoderConfig) -> int:
-    """Multiplications of the pooler and the classifier, of a token's, or of an embedder's dense modules."""
+    """Multiplications of pooler and classifier, of a token's head, or of an embedder's dense modules."""
     width = config.hidden_size
-    if config.head == "token":
+    if config.head in ("token", "answer"):
         return width * config.num_labels
     if config.embedding is None:
         return width**2 + width * config.num_labels

@@ -13,7 +13,13 @@ from bert_emd_jax.devices.hosts import sum_of_processes
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
 from bert_emd_jax.encoding.batching import BatchRows, evaluation_batches
 from bert_emd_jax.encoding.dataset import EncodedDataset
-from bert_emd_jax.models.heads import SentenceEmbedder, SequenceClassifier, TokenClassifier, forward
+from bert_emd_jax.models.heads import (
+    AnswerFinder,
+    SentenceEmbedder,
+    SequenceClassifier,
+    TokenClassifier,
+    forward,
+)
 
 
 class Predictor:
@@ -21,7 +27,7 @@ class Predictor:
 
     def __init__(
         self,
-        module: SequenceClassifier | TokenClassifier | SentenceEmbedder,
+        module: SequenceClassifier | TokenClassifier | AnswerFinder | SentenceEmbedder,
         *,
         of: Literal["logits", "tokens"] = "logits",
     ) -> None:
@@ -52,7 +58,7 @@ class Predictor:
         *,
         by_all_processes: bool = False,
     ) -> Float[np.ndarray, "predicted labels"]:
-        """Logits of every row, or of every word of `TokenRows`, in the dataset's order.
+        """Logits of every row, word (`TokenRows`) or token (`QuestionRows`), in the dataset's order.
 
         Args:
           params: replicated parameters (`parallel.replicate`).

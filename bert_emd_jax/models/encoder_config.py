@@ -15,8 +15,11 @@ from bert_emd_jax.models.other_architectures import DIFFERENCES, model_type_of_c
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh", "mish")
 
 PROBLEM_TYPES = ("single_label_classification", "regression", "multi_label_classification")
-TOKEN_PROBLEM_TYPE = "token_classification"
-"""Of a classifier of tokens; transformers names it by the class of the model alone."""
+_HEADS_BY_PROBLEM_TYPE: dict[str | None, Head] = {
+    "token_classification": "token",
+    "question_answering": "answer",
+}
+"""Meanings of logits that transformers names by the class of the model alone."""
 
 # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -84,7 +87,7 @@ class EncoderConfig:
             raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.classifier_activation not in ("none", "relu"):
             raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
-        if self.problem_type not in (None, *PROBLEM_TYPES, TOKEN_PROBLEM_TYPE):
+        if self.problem_type not in (None, *PROBLEM_TYPES, *_HEADS_BY_PROBLEM_TYPE):
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
         if self.problem_type == _usual_problem_type(self.num_labels):
             object.__setattr__(self, "problem_type", None)  # so that equal configs compare as equal
@@ -112,7 +115,19 @@ class EncoderConfig:
         """The head that the config names; None if only the parameters tell."""
         if self.embedding is not None:
             return "embedding"
-        return "token" if self.problem_type == TOKEN_PROBLEM_TYPE else None
+        return _HEADS_BY_PROBLEM_TYPE.get(self.problem_type)
+
+    def with_head(self, head: Head) -> "EncoderConfig":
+        """Returns the same for another head: what it said of one that is not there is gone."""
+        problem_type = {head: name for name, head in _HEADS_BY_PROBLEM_TYPE.items()}.get(head)
+        if head == "answer":
+            return dataclasses.replace(
+                self, problem_type=problem_type, num_labels=2, id2label=None, embedding=None
+            )
+        if head == self.head or (self.head is None and problem_type is None):
+            return self
+        embedding = self.embedding if head == "embedding" else None
+        return dataclasses.replace(self, problem_type=problem_type, embedding=embedding)
 
     def with_dropout(self, rate: float) -> "EncoderConfig":
         """Returns the same with one rate for hidden states, attention and the classifier."""
@@ -145,8 +160,9 @@ class EncoderConfig:
             )
         classes = values.get("architectures")
         family = FAMILIES[values.get("model_type") or "bert"]
-        if isinstance(classes, list) and family.classes.get("token") in classes:
-            values["problem_type"] = TOKEN_PROBLEM_TYPE
+        for problem_type, head in _HEADS_BY_PROBLEM_TYPE.items():
+            if isinstance(classes, list) and family.classes.get(head) in classes:
+                values["problem_type"] = problem_type
         known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "num_labels"}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         labels = _label_names(values, source)
@@ -176,9 +192,10 @@ class EncoderConfig:
         values = self.values()
         num_labels, names = values.pop("num_labels"), values.pop("id2label")
         values["problem_type"] = self.resolved_problem_type
-        if self.head == "token":
+        head = self.head
+        if head is not None and self.problem_type in _HEADS_BY_PROBLEM_TYPE:
             del values["problem_type"]  # transformers refuses values that it does not know
-            values["architectures"] = [self.family.classes["token"]]
+            values["architectures"] = [self.family.classes[head]]
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
         keys = self.family.keys

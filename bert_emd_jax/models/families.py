@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Head = Literal["classifier", "token", "masked_lm", "embedding", "none"]
+Head = Literal["classifier", "token", "answer", "masked_lm", "embedding", "none"]
 """What stands on the encoder: "classifier" is one of texts, a regressor if it has one label; "token" one of
-tokens."""
+tokens; "answer" finds where an answer begins and ends in a text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ FAMILIES: dict[str, Family] = {
         classes={
             "classifier": "BertForSequenceClassification",
             "token": "BertForTokenClassification",
+            "answer": "BertForQuestionAnswering",
             "masked_lm": "BertForMaskedLM",
             "embedding": "BertModel",
             "none": "BertModel",

@@ -1,4 +1,4 @@
-"""BERT with a head on top: classification of texts (or regression) and of tokens, masked words, embedding."""
+"""BERT with a head: classes of texts (or values), classes of tokens, answers, masked words, vectors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -144,6 +144,36 @@ class TokenClassifier(_Model):
         return ModelOutput(*encoded, _logits(config, self.dtype, states))
 
 
+OUTSIDE = -1e9
+"""The logit of a token that is none, where an answer neither begins nor ends."""
+
+
+class AnswerFinder(_Model):
+    """Where the answer to the first text begins and ends in the second; logits [batch, seq, 2].
+
+    They are `OUTSIDE` at padding, so that a softmax over tokens does not depend on the padded length.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        dropout_key: Array | None = None,
+        logits_only: bool = False,
+    ) -> ModelOutput:
+        config = self.config
+        bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
+        encoder = Encoder(
+            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
+        )
+        encoded = encoder(input_ids, attention_mask, token_type_ids, bits)
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        logits = dense(2, config, wide, "qa_outputs")(encoded.layer_outputs[-1])
+        return ModelOutput(*encoded, jnp.where(attention_mask[:, :, None] > 0, logits, OUTSIDE))
+
+
 class MaskedLanguageModel(_Model):
     """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
 
@@ -252,6 +282,7 @@ def _logits(config: EncoderConfig, dtype: DTypeLike, features: Array) -> Array:
 MODULES: dict[Head, type[_Model]] = {
     "classifier": SequenceClassifier,
     "token": TokenClassifier,
+    "answer": AnswerFinder,
     "masked_lm": MaskedLanguageModel,
     "embedding": SentenceEmbedder,
     "none": EncoderWithoutHead,

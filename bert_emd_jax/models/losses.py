@@ -21,6 +21,26 @@ def soft_cross_entropy(
     return -jnp.mean(targets * log_probabilities, axis=-1) * temperature**2
 
 
+def soft_position_loss(
+    student_logits: Float[Array, "batch seq ends"],
+    teacher_logits: Float[Array, "batch seq ends"],
+    temperature: float,
+) -> Float[Array, " batch"]:
+    """Mean over the ends of an answer of the cross-entropy between distributions over tokens, times τ².
+
+    A sum over tokens and not their mean, which would depend on the padding. Tokens that are none have
+    `heads.OUTSIDE` in the student's logits, and are left out of the teacher's as well.
+    """
+    outside = student_logits < _OUTSIDE
+    teacher_logits = jnp.where(outside, 2 * _OUTSIDE, teacher_logits)
+    targets = jax.nn.softmax(teacher_logits / temperature, axis=1)
+    log_probabilities = jax.nn.log_softmax(student_logits / temperature, axis=1)
+    return -jnp.sum(jnp.where(outside, 0, targets * log_probabilities), axis=1).mean(axis=-1) * temperature**2
+
+
+_OUTSIDE = -1e8  # no token's logit is as low
+
+
 def masked_lm_sums(
     logits: Float[Array, "batch masked vocab"],
     labels: Int[Array, "batch masked"],

@@ -9,12 +9,13 @@ from typing import Any
 
 from bert_emd_jax import layout
 from bert_emd_jax.configs import all_flags
-from bert_emd_jax.data.kinds import TOKEN
+from bert_emd_jax.data.kinds import ANSWER, TOKEN
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report import tables
+from bert_emd_jax.report.answered_questions import AnsweredQuestions, read_answered_questions
 from bert_emd_jax.report.json_files import read_object
 from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
 from bert_emd_jax.report.predictions_reader import Predictions, read_prediction_table, read_predictions
@@ -99,13 +100,15 @@ class ComparedRun:
         rows = part.rows if metric in {*METRICS, *of_labels, HELD_OUT_LOSS} else None
         return Scored(self.results.task or "run", split, rows, metric)
 
-    def predictions(self, split: str) -> Predictions | TaggedSentences | None:
+    def predictions(self, split: str) -> Predictions | TaggedSentences | AnsweredQuestions | None:
         """Reads what the student predicts on every row of a split; None if the run has not kept it.
 
         Raises:
           UserError: the file is damaged.
         """
         kind, labels = self.results.kind, self.results.labels
+        if kind is ANSWER and self.program == "run_eval":
+            return None  # its files have no right answers
         if self.program == "run_eval":
             path = self.directory / f"predictions_{split}.{'conll' if kind is TOKEN else 'tsv'}"
             if not path.is_file():
@@ -116,6 +119,8 @@ class ComparedRun:
         name = _TRAINING_PREDICTIONS.get(split)
         if name is None or kind is None or not (self.directory / name).is_file():
             return None
+        if kind is ANSWER:
+            return read_answered_questions(self.directory / name, kind)
         if kind is TOKEN:
             return read_tagged_sentences(self.directory / name, kind, labels or ())
         return read_predictions(self.directory / name, kind, labels)

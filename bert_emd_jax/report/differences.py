@@ -5,11 +5,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from bert_emd_jax.evaluation.intervals import difference_interval, seeds_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.report import tables
+from bert_emd_jax.report.answered_questions import AnsweredQuestions
 from bert_emd_jax.report.compared_runs import ComparedRun, Group, Scored
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.tagged_sentences import TaggedSentences
@@ -23,7 +22,7 @@ NOTE = (
 NONE = "no differences: no two configurations were scored on the same task, split and number of rows"
 _SAME_SCORE = 1e-3  # predictions are kept with six digits
 
-_Predictions = Predictions | TaggedSentences
+_Predictions = Predictions | TaggedSentences | AnsweredQuestions
 Interval = tuple[float, float] | None
 
 
@@ -115,25 +114,13 @@ def _obstacle(
     """Says why scores of the same task, split and number of rows do not compare; "" if they do."""
     if kept[0] and kept[1]:
         first, *others = [*kept[0], *kept[1]]
-        return "" if all(_same_rows(first, other) for other in others) else "other rows"
+        return "" if all(first.has_rows_of(other) for other in others) else "other rows"
     if ours.scored.rows is None:
         return "how many rows they are of is not recorded"
     places = {str(run.flags.get("data_dir")) for scores in (ours, theirs) for run in scores.runs}
     if ours.scored.task == "custom" and len(places) > 1:
         return "custom tasks of two directories, without predictions per row"
     return ""
-
-
-def _same_rows(ours: _Predictions, theirs: _Predictions) -> bool:
-    return (
-        ours.kind is theirs.kind
-        and ours.labels == theirs.labels
-        and ours.identifiers == theirs.identifiers
-        # run_eval.py writes values with six digits, and no texts.
-        and ours.truth.shape == theirs.truth.shape
-        and np.allclose(ours.truth, theirs.truth, rtol=1e-5, atol=1e-6)
-        and (not ours.texts or not theirs.texts or ours.texts == theirs.texts)
-    )
 
 
 def _over_rows(metric: str, ours: list[_Predictions] | None, theirs: list[_Predictions] | None) -> Interval:

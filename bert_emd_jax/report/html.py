@@ -9,6 +9,7 @@ from bert_emd_jax import layout
 from bert_emd_jax.data.kinds import EMBEDDING
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
+from bert_emd_jax.report.answered_questions import AnsweredQuestions, notable_answers
 from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Results
@@ -189,6 +190,9 @@ def _predictions(files: RunFiles) -> dict[str, Any]:
     compares_models = "teacher" in predictions.by_model
     if isinstance(predictions, TaggedSentences):
         return nothing | {"marked": marked_sentences(predictions), "compares_models": compares_models}
+    if isinstance(predictions, AnsweredQuestions):
+        examples = notable_answers(predictions)
+        return nothing | {"examples": examples, "compares_models": compares_models}
     drawn = predictions.kind.figures
     return nothing | {
         **{name: draw(predictions) if name in drawn else None for name, draw in figures.items()},
@@ -246,7 +250,7 @@ def _missing(files: RunFiles, has_training: bool, has_score: bool) -> list[str]:
         lines.append("There is no dev_predictions.jsonl: single predictions are left out.")
     if isinstance(files.predictions, TaggedSentences):
         lines += constant_taggers(files.predictions)
-    elif files.predictions is not None:
+    elif isinstance(files.predictions, Predictions):
         lines += constant_models(files.predictions)
     if metrics is None:
         lines.append("There is no metrics.jsonl: the curves over training are left out.")

@@ -33,6 +33,17 @@ class Predictions:
     truth: Num[np.ndarray, "rows ..."]
     by_model: dict[str, Float[np.ndarray, "rows ..."]]
 
+    def has_rows_of(self, other: object) -> bool:
+        """Whether others are predictions for the same rows: run_eval.py writes six digits, and no texts."""
+        return (
+            isinstance(other, Predictions)
+            and self.kind is other.kind
+            and self.labels == other.labels
+            and self.identifiers == other.identifiers
+            and np.allclose(self.truth, other.truth, rtol=1e-5, atol=1e-6)
+            and (not self.texts or not other.texts or self.texts == other.texts)
+        )
+
     def scored(self, model: str) -> ScoredRows:
         """Returns what a model predicts beside the truth, to be scored."""
         return ScoredRows(self.kind, self.by_model[model], self.truth)

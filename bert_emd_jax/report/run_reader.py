@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_emd_jax import layout
-from bert_emd_jax.data.kinds import TOKEN
+from bert_emd_jax.data.kinds import ANSWER, TOKEN
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.report.answered_questions import AnsweredQuestions, read_answered_questions
 from bert_emd_jax.report.json_files import read_object
 from bert_emd_jax.report.metrics_reader import MetricsCurves, read_metrics
 from bert_emd_jax.report.predictions_reader import Predictions, read_predictions
@@ -26,7 +27,7 @@ class RunFiles:
     metrics: MetricsCurves | None
     mapping: LayerMapping | None
     results: Results | None
-    predictions: Predictions | TaggedSentences | None
+    predictions: Predictions | TaggedSentences | AnsweredQuestions | None
     similarities: Similarities | None = None
 
     @property
@@ -60,7 +61,8 @@ def read_run(run_dir: Path) -> RunFiles:
     results = read_if_there(layout.RESULTS, read_results)
     predictions = None
     if results is not None and results.kind is not None:
-        read = read_tagged_sentences if results.kind is TOKEN else read_predictions
+        readers = {TOKEN: read_tagged_sentences, ANSWER: read_answered_questions}
+        read = readers.get(results.kind, read_predictions)
         predictions = read_if_there(layout.DEV_PREDICTIONS, read, results.kind, results.labels)
     return RunFiles(
         config=config,

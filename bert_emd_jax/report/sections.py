@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bert_emd_jax.data.kinds import AGREEMENT_METRIC, RETRIEVAL_METRICS
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
+from bert_emd_jax.evaluation.answers import EXACT, F1
 from bert_emd_jax.evaluation.metrics import LABEL_METRICS, METRICS
 from bert_emd_jax.report.figures import Series, draw_curves, draw_density, draw_layers, draw_scatter, finite
 from bert_emd_jax.report.metrics_reader import Curve
@@ -76,7 +77,7 @@ def score_panels(files: RunFiles) -> list[Panel]:
     """Returns the metrics of the task on the dev set, the best step and the teacher's score marked."""
     if files.metrics is None:
         return []
-    known = (*METRICS, *LABEL_METRICS, *RETRIEVAL_METRICS, AGREEMENT_METRIC)
+    known = (*METRICS, *LABEL_METRICS, *RETRIEVAL_METRICS, AGREEMENT_METRIC, EXACT, F1)
     primary = files.primary_metric
     # A prefix is enough: "accuracy_mm".
     names = [name for name in files.metrics.eval if name == primary or name.startswith(known)]

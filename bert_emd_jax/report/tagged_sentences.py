@@ -40,6 +40,13 @@ class TaggedSentences:
     def starts(self) -> Int[np.ndarray, " sentences+1"]:
         return np.cumsum([0, *map(len, self.texts)])
 
+    def has_rows_of(self, other: object) -> bool:
+        """Whether others are predictions for the same sentences."""
+        return isinstance(other, TaggedSentences) and (
+            (self.labels, self.texts, self.truth.tolist())
+            == (other.labels, other.texts, other.truth.tolist())
+        )
+
     def scored(self, model: str) -> ScoredCounts:
         """Returns what a model predicts beside the truth, to be scored."""
         return scored_entities(self.kind, self.labels, self.by_model[model], self.truth, self.starts)

@@ -12,16 +12,14 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
-from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import LearnedKind
-from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.encoding.batching import BatchSchedule
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
-from bert_emd_jax.encoding.task_data import TaskData
+from bert_emd_jax.encoding.task_data import AnyExamples, TaskData
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
@@ -38,17 +36,18 @@ from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.heads import SequenceClassifier, TokenClassifier
+from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import OptimizerConfig
 
-Classifier = SequenceClassifier | TokenClassifier
+Classifier = SequenceClassifier | TokenClassifier | AnswerFinder
 
 
 def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> Classifier:
-    """The module of a model of texts or tokens, computing in `dtype`; see `Encoder` for `remat`."""
-    module = TokenClassifier if config.head == "token" else SequenceClassifier
-    return module(config, jnp.dtype(dtype), remat)
+    """The module of a model of texts, tokens or answers, computing in `dtype`; see `Encoder` for `remat`."""
+    module = MODULES[config.head or "classifier"](config, jnp.dtype(dtype), remat)
+    assert isinstance(module, Classifier)
+    return module
 
 
 def task_rows(data: TaskData | EmbeddingData, config: OptimizerConfig) -> TaskRows:
@@ -155,7 +154,7 @@ class TaskEvaluation:
             if data.test is not None:
                 on_test[name] = self._scored(predictor, params, data.test)
         of_dev, difference = self._certainty(on_dev)
-        self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, on_dev)
+        self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, data.dev, on_dev)
         kind, unit = data.task.kind, data.task.kind.unit
         results = {"task": data.task.name, "kind": kind.name, "labels": data.task.labels}
         results |= {"split": "dev", "rows": len(data.dev_examples), "unit": unit, "chose_step": True}
@@ -163,7 +162,7 @@ class TaskEvaluation:
         results |= {**difference, "timed_on": latency.timed_on()}
         if data.test is not None and data.test_examples is not None:
             of_test, difference = self._certainty(on_test)
-            self._write_predictions(layout.TEST_PREDICTIONS, data.test_examples, on_test)
+            self._write_predictions(layout.TEST_PREDICTIONS, data.test_examples, data.test, on_test)
             scores = {
                 name: {"metrics": self._scores(on_test[name].scored), **of_test[name]} for name in models
             }
@@ -209,7 +208,7 @@ class TaskEvaluation:
         return compute_metrics(self._data.task.metrics, scored, self._data.task.labels)
 
     def _write_predictions(
-        self, name: str, examples: Examples | Sentences, predicted: Mapping[str, _Predicted]
+        self, name: str, examples: AnyExamples, rows: EncodedDataset, predicted: Mapping[str, _Predicted]
     ) -> None:
         predictions = {model: one.predictions for model, one in predicted.items()}
-        write_row_predictions(self._directory / name, self._data.task, examples, predictions)
+        write_row_predictions(self._directory / name, self._data.task, examples, rows, predictions)
