@@ -209,6 +209,7 @@ class Model:
         if not asked:
             return []
         config = AnswerConfig(null_threshold=0.0 if may_be_none else None)
+        config = config.replace(max_query_length=min(config.max_query_length, self._max_length // 3))
         questions = Questions(asked, texts, None, examples.identifiers, examples.path)
         rows = encode_questions(self.loaded.tokenizer, questions, self._max_length, config)
         check_rows(rows, self.loaded.config, "the model")

@@ -77,7 +77,10 @@ def test_subjects_defaults_and_examples(columns, monkeypatch):
     assert sorted(subjects[:3]) == ["program", "task", "teacher and student"]
     assert {"mapping", "optimizer", "run", "custom task"} <= set(subjects)
     flat = re.sub(r"[│\s]+", " ", text)
-    assert "--num_train_epochs FLOAT Passes over the training data; a fraction ends within one. (default: 10)" in flat
+    assert (
+        "--num_train_epochs FLOAT Passes over the training data; a fraction ends within one. (default: 10)"
+        in flat
+    )
     examples = text[text.index("Examples:") : text.index("╭")].replace("\\\n", "")
     lines = re.findall(r"\$ python run_distill\.py (.+)", examples)
     for line in lines:

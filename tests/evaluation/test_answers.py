@@ -1,0 +1,101 @@
+"""Answers and their scores, against transformers' logits and SQuAD's rules as torchmetrics has them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import bert_emd_jax
+from bert_emd_jax.checkpoints.model_directory import load_model, save_model
+from bert_emd_jax.evaluation.answers import scored_answers
+from bert_emd_jax.models.initialization import NewHead
+
+TEXTS = (
+    "",
+    "The film",
+    "a film!",
+    "film",
+    "the film was good",
+    "Good.",
+    "good, bad",
+    "an old; plot",
+)
+
+
+def test_scores_are_those_of_squad():
+    text = pytest.importorskip("torchmetrics.functional.text")
+    pairs = list(itertools.product(TEXTS, itertools.combinations(TEXTS[1:], 2)))
+    scored = scored_answers([said for said, _ in pairs], [right for _, right in pairs])
+    theirs = [
+        text.squad(
+            {"id": "", "prediction_text": said},
+            {"id": "", "answers": {"answer_start": [0, 0], "text": list(right)}},
+        )
+        for said, right in pairs
+    ]
+    exact = [float(one["exact_match"]) / 100 for one in theirs]
+    f1 = [float(one["f1"]) / 100 for one in theirs]
+    np.testing.assert_array_equal(scored.values["exact_match"], exact)
+    np.testing.assert_allclose(scored.values["answer_f1"], f1, atol=1e-6)
+    assert 0 < np.mean(exact) < np.mean(f1) < 1
+
+
+def test_no_answer_is_right_where_there_is_none():
+    scored = scored_answers(["", "film", ""], [[], [], ["film"]])
+    assert scored.values["exact_match"].tolist() == [1, 0, 0]
+    assert scored.values["answer_f1"].tolist() == [1, 0, 0]
+
+
+@pytest.fixture
+def finder(tiny_model_dir, tmp_path):
+    base = tiny_model_dir("base", num_hidden_layers=2, max_position_embeddings=128)
+    model = load_model(base, head="answer", new_head=NewHead(2, seed=3))
+    save_model(tmp_path / "finder", model)
+    return tmp_path / "finder"
+
+
+def test_the_best_answer_is_that_of_transformers_logits(finder):
+    """Over all spans, by transformers' tokenizer and model: its pipeline is gone since version 5."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(finder / "pytorch")
+    theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(finder / "pytorch").eval()
+    model = bert_emd_jax.load(finder)
+    rng = np.random.default_rng(0)
+    words = ["the", "films", "plot", "was", "so", "unloved", "bad", ",", "never", "funny", "!"]
+    for _ in range(25):
+        question = " ".join(rng.choice(words, size=4))
+        context = " ".join(rng.choice(words, size=14))
+        inputs = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
+        offsets = inputs.pop("offset_mapping")[0].tolist()
+        inside = [k for k, side in enumerate(inputs.sequence_ids()) if side == 1]
+        with torch.no_grad():
+            output = theirs(**inputs)
+        start, end = output.start_logits[0], output.end_logits[0]
+        known = [0, *inside]
+        probabilities = [logits[known].softmax(0) for logits in (start, end)]
+        spans = [(a, b) for a in inside for b in inside if a <= b < a + 30]
+        a, b = max(spans, key=lambda span: float(start[span[0]] + end[span[1]]))
+        ours = model.answer(question, context)
+        assert (ours.start, ours.end) == (offsets[a][0], offsets[b][1])
+        assert ours.text == context[ours.start : ours.end]
+        assert ours.score == pytest.approx(float(start[a] + end[b]), abs=1e-4)
+        expected = probabilities[0][known.index(a)] * probabilities[1][known.index(b)]
+        assert ours.probability == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_answers_of_long_texts_lists_and_none(finder):
+    model = bert_emd_jax.load(finder)
+    question, context = "was it good ?", " ".join(["the plot was so dull , it is funny ."] * 30)
+    best = model.answer(question, context, top_k=3)
+    assert len(best) == 3
+    assert best[0].score >= best[1].score >= best[2].score
+    for one in best:
+        assert context[one.start : one.end] == one.text
+    many = model.answer([question, "is it ?"], [context, "it is so funny"])
+    assert many[0] == best[0]
+    assert model.answer([question, question], context)[1] == best[0]
+    assert "" in [one.text for one in model.answer(question, context, top_k=9, may_be_none=True)]
+    assert model.answer([], []) == []
+    with pytest.raises(bert_emd_jax.UserError, match="answer: is for models of kind answer"):
+        bert_emd_jax.load(finder.parent / "base").answer("a", "b")
