@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bert_emd_jax.runs.layer_mapping import LayerMapping
-    from bert_emd_jax.training.trainer import Trainer
 
 Results = dict[str, Any]
 OnLog = Callable[[int, dict[str, Any]], None]
-C = TypeVar("C", bound=TrainingConfig)
 AnyConfig = TypeVar("AnyConfig")
 
 
@@ -54,10 +52,14 @@ def finetune(
       UserError: a flag, file or row that the user can put right.
       Interrupted: a signal came; `resume` goes on.
     """
+    from bert_emd_jax.training.dry_run import describe_run
     from bert_emd_jax.training.finetune import FinetuneTrainer
 
-    config = _config_of(FinetuneConfig, config, {"train": train, "dev": dev, "test": test}, flags)
-    return _trained(config, FinetuneTrainer.from_config, on_log)
+    config = on_disk(_config_of(FinetuneConfig, config, {"train": train, "dev": dev, "test": test}, flags))
+    with _run_of(config):
+        trainer = FinetuneTrainer.from_config(config)
+        trainer.on_log = on_log
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 @takes_flags_of(DistillConfig)
@@ -85,11 +87,15 @@ def distill(
       Interrupted: a signal came; `resume` goes on.
     """
     from bert_emd_jax.distillation.task_trainers import task_trainer
+    from bert_emd_jax.training.dry_run import describe_run
 
     if flags.get("preset"):
         flags = preset_values(flags["preset"], flags.get("task_name", "")) | flags
-    config = _config_of(DistillConfig, config, {"train": train, "dev": dev, "test": test}, flags)
-    return _trained(config, task_trainer, on_log)
+    config = on_disk(_config_of(DistillConfig, config, {"train": train, "dev": dev, "test": test}, flags))
+    with _run_of(config):
+        trainer = task_trainer(config)
+        trainer.on_log = on_log
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 @takes_flags_of(GeneralDistillConfig)
@@ -109,9 +115,13 @@ def general_distill(
       Interrupted: a signal came; `resume` goes on.
     """
     from bert_emd_jax.distillation.general import GeneralDistillTrainer
+    from bert_emd_jax.training.dry_run import describe_run
 
-    config = _config_of(GeneralDistillConfig, config, {}, flags)
-    return _trained(config, GeneralDistillTrainer.from_config, on_log)
+    config = on_disk(_config_of(GeneralDistillConfig, config, {}, flags))
+    with _run_of(config):
+        trainer = GeneralDistillTrainer.from_config(config)
+        trainer.on_log = on_log
+        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 @takes_flags_of(EvaluationConfig)
@@ -180,17 +190,6 @@ def _config_of(
     if flags or any(rows is not None for rows in splits.values()):
         raise UserError("give a config, or flags and rows, not both")
     return given
-
-
-def _trained(config: C, trainer_of: Callable[[C], "Trainer"], on_log: OnLog | None) -> Results:
-    """Makes a run and its report, or only describes it."""
-    from bert_emd_jax.training.dry_run import describe_run
-
-    config = on_disk(config)
-    with _run_of(config):
-        trainer = trainer_of(config)
-        trainer.on_log = on_log
-        return describe_run(trainer) if config.run.dry_run else trainer.train()
 
 
 def _recorded(run_dir: str | Path) -> "LayerMapping":
