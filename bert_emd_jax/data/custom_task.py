@@ -11,7 +11,7 @@ from bert_emd_jax.data.task import SplitFile, Task
 from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tables.parquet import class_names
-from bert_emd_jax.tables.rows import read_rows
+from bert_emd_jax.tables.rows import Column, column_names, read_rows
 
 # The directories of a dataset on the Hugging Face Hub, and how it numbers the files of one split.
 _SHARD_DIRECTORIES = (".", "data")
@@ -19,11 +19,17 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 _STEMS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 
-def custom_task(directory: Path, config: CustomTaskConfig, model_kind: Kind | None = None) -> Task:
+def custom_task(
+    directory: Path,
+    config: CustomTaskConfig,
+    model_kind: Kind | None = None,
+    teacher_labels: Labels = None,
+) -> Task:
     """Returns the task of a directory of files.
 
     Args:
       model_kind: that of a trained model, if there is one.
+      teacher_labels: the labels if the training file has none.
 
     Raises:
       UserError: the files, or the flags, do not fit together.
@@ -51,7 +57,7 @@ def custom_task(directory: Path, config: CustomTaskConfig, model_kind: Kind | No
     labels: Labels = None
     if kind.fewest_labels is not None:
         given = config.label_columns or config.labels
-        names = given or _infer_labels(directory, splits, kind, config.label_separator)
+        names = given or _infer_labels(directory, splits, kind, config.label_separator, teacher_labels)
         labels = _check_labels(names, kind, kind.fewest_labels)
     metrics = kind.metrics_of(directory, splits)
     return Task("custom", labels, metrics, splits, kind=kind, label_separator=config.label_separator)
@@ -69,6 +75,12 @@ def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:
         raise UserError(f"--label_all_tokens: not for kind {kind.name}; leave it out")
     if config.label_columns and config.labels:
         raise UserError("--labels and --label_columns: the columns are the labels; leave --labels out")
+
+
+def _has_columns(path: Path, columns: Sequence[Column]) -> bool:
+    """Whether a file has columns of labels; those of CoNLL are numbers."""
+    names = column_names(path)
+    return bool(columns) and all(isinstance(column, int) or column in names for column in columns)
 
 
 def _has_train_file(directory: Path, suffixes: Sequence[str]) -> bool:
@@ -113,16 +125,22 @@ def _check_labels(labels: Sequence[str], kind: Kind, fewest: int) -> tuple[str, 
 
 
 def _infer_labels(
-    directory: Path, splits: Mapping[str, SplitFile], kind: Kind, separator: str
+    directory: Path,
+    splits: Mapping[str, SplitFile],
+    kind: Kind,
+    separator: str,
+    teacher_labels: Labels,
 ) -> tuple[str, ...]:
     """Returns the classes that the train file declares, else the labels that occur in it, sorted.
 
-    They are sorted as numbers if all are integers.
+    They are sorted as numbers if all are integers. A file without labels has its teacher's.
     """
     if "train" not in splits:
         raise UserError(f"{directory}: no train file to take the labels from; name them with --labels")
     file = splits["train"]
     path = directory / file.name
+    if teacher_labels and not _has_columns(path, file.label_columns):
+        return teacher_labels
     if not file.label_columns:
         raise UserError(f"{path}: no column of labels; name one with --label_column")
     (column,) = file.label_columns

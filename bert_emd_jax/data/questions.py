@@ -53,8 +53,11 @@ class Questions:
         return self.answers is not None and not all(self.answers)
 
 
-def read_questions(task: Task, directory: Path, split: str) -> Questions:
+def read_questions(task: Task, directory: Path, split: str, *, labels_optional: bool = False) -> Questions:
     """Reads a split of questions: SQuAD 1.1 or 2.0 as JSON, or rows as the datasets library has them.
+
+    Args:
+      labels_optional: answers may be unknown, as those of a test split.
 
     Raises:
       UserError: a missing file, one of another form, an answer that does not stand where it should, or none.
@@ -79,7 +82,7 @@ def read_questions(task: Task, directory: Path, split: str) -> Questions:
     if known and len(known) < len(answers):
         first = identifiers[answers.index(None)]
         raise UserError(f"{path}, question {first}: no answers, but others have some; give all some, or none")
-    if not known and not split.startswith("test"):
+    if not known and not (labels_optional or split.startswith("test")):
         raise UserError(f"{path}: no answers; the {split} split of {task.name} needs them")
     return Questions(questions, contexts, known or None, identifiers, path)
 

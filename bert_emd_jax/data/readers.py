@@ -44,12 +44,15 @@ def read_split(
     split: str,
     aug_train: bool = False,
     tfds_data_dir: str | Path | None = None,
+    *,
+    labels_optional: bool = False,
 ) -> Examples:
     """Reads the examples of a split.
 
     Args:
       data_dir: the directory of the files; "tfds" for TensorFlow Datasets, kept in `tfds_data_dir`.
       aug_train: reads the augmented train file instead of the train file.
+      labels_optional: rows may have no labels, as those of a test split.
 
     Raises:
       UserError: a missing directory or file, a bad row (with file and line), or no rows.
@@ -60,10 +63,11 @@ def read_split(
         return read_tfds_split(task, split, tfds_data_dir)
     paths, file = locate(task, Path(data_dir), split, aug_train)
     of_label, is_test = file.label_columns, split.startswith("test")
+    labels_optional = labels_optional or is_test
     texts = [column for column in (file.text_a, file.text_b) if column is not None]
     optional = [column for column in (file.identifier,) if column is not None]
     wanted = [*texts, *of_label, *optional]
-    if is_test:
+    if labels_optional:
         optional += of_label
     skipped: list[int] = []
     texts_a: list[str] = []
@@ -87,7 +91,7 @@ def read_split(
             if of_label:
                 values = tuple(next(remaining) for _ in of_label)
                 label = LabelCells(path, line, of_label, values, one_each=isinstance(file.label, tuple))
-                is_missing = is_test and task.kind.is_missing(label, task.labels)
+                is_missing = labels_optional and task.kind.is_missing(label, task.labels)
                 labels.append(None if is_missing else task.kind.truth(label, task))
             identifier = next(remaining, None)
             identifiers.append(str(len(lines)) if identifier is None else str(identifier))

@@ -47,24 +47,29 @@ class Sentences:
         return cls(rows, None, np.arange(len(rows)), [str(row) for row in range(len(rows))], Path("texts"))
 
 
-def read_sentences(task: Task, directory: Path, split: str, *, aug_train: bool = False) -> Sentences:
+def read_sentences(
+    task: Task, directory: Path, split: str, *, aug_train: bool = False, labels_optional: bool = False
+) -> Sentences:
     """Reads a split of a task on tokens.
+
+    Args:
+      labels_optional: sentences may have no labels, as those of a test split.
 
     Raises:
       UserError: a missing directory or file, a bad row (with file and line), or no rows.
     """
     paths, file = locate(task, directory, split, aug_train)
-    is_test = split.startswith("test")
+    may_lack = labels_optional or split.startswith("test")
     columns = file.label_columns
     words: list[list[str]] = []
     labels: list[list[int] | None] = []
     lines: list[int] = []
     for path in paths:
         wanted = [file.text_a, *columns]
-        for line, (cell, *label) in read_rows(path, wanted, optional=columns if is_test else ()):
+        for line, (cell, *label) in read_rows(path, wanted, optional=columns if may_lack else ()):
             words.append(_words(path, line, file.text_a, cell))
             cells = LabelCells(path, line, columns, tuple(label))
-            is_missing = not columns or (is_test and task.kind.is_missing(cells, task.labels))
+            is_missing = not columns or (may_lack and task.kind.is_missing(cells, task.labels))
             labels.append(None if is_missing else _labels(cells, words[-1], task))
             lines.append(line)
     path = paths[0]
@@ -74,7 +79,7 @@ def read_sentences(task: Task, directory: Path, split: str, *, aug_train: bool =
     if known and len(known) < len(labels):
         line = next(line for line, row in zip(lines, labels, strict=True) if row is None)
         raise UserError(f"{path}:{line}: no labels here, but other rows have some; give them to all, or none")
-    if not known and not is_test:
+    if not known and not may_lack:
         raise UserError(f"{path}: no labels; the {split} split of {task.name} needs them")
     flat = np.array([label for row in known for label in row], np.int32) if known else None
     identifiers = [str(row) for row in range(len(words))]

@@ -9,7 +9,7 @@ from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.training_config import OptimizerConfig, TrainingConfig
+from bert_emd_jax.training.training_config import LabelLossConfig, OptimizerConfig, TrainingConfig
 from bert_emd_jax.transport.mappings import MAPPINGS, Mapping
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
@@ -132,6 +132,11 @@ class PredictionConfig(Config):
     def learns_predictions(self) -> bool:
         return self.objective != "intermediate"
 
+    @property
+    def needs_no_labels(self) -> bool:
+        """Whether the teacher alone is learned from."""
+        return self.alpha == 1 or not self.learns_predictions
+
 
 @dataclasses.dataclass(frozen=True, init=False)
 class VectorConfig(Config):
@@ -164,6 +169,7 @@ class DistillConfig(TrainingConfig):
     preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
     """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
     prediction: PredictionConfig = PredictionConfig()
+    label_loss: LabelLossConfig = LabelLossConfig()
     vectors: VectorConfig = VectorConfig()
     layers: MappingConfig = MappingConfig()
     optimizer: OptimizerConfig = OptimizerConfig(num_train_epochs=10)

@@ -10,6 +10,7 @@ from bert_emd_jax.distillation.embedding_trainer import EmbeddingTrainer
 from bert_emd_jax.distillation.trainer import DistillTrainer, TaskTrainer
 from bert_emd_jax.encoding.task_data import task_of
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.training.training_config import LabelLossConfig
 
 TRAINERS: dict[str, type[TaskTrainer]] = {EMBEDDING.name: EmbeddingTrainer}
 """Kind → trainer; `DistillTrainer` for kinds that are not here."""
@@ -29,9 +30,12 @@ def task_trainer(config: DistillConfig) -> TaskTrainer:
         head=KINDS[given].head if given else None,
         do_lower_case=config.task.do_lower_case,
     )
-    task = task_of(config.task, model_kind=kind_of(teacher.config, source))
+    labels = teacher.config.id2label if config.prediction.needs_no_labels else None
+    task = task_of(config.task, model_kind=kind_of(teacher.config, source), teacher_labels=labels)
     if task.kind is not EMBEDDING and config.vectors != VectorConfig():
         raise UserError(
             "--embedding_loss, --similarity_weight and --keep_projection: for --kind embedding alone"
         )
+    if task.kind is EMBEDDING and config.label_loss != LabelLossConfig():
+        raise UserError("--class_weights and --label_smoothing: kind embedding has no labels; leave them out")
     return TRAINERS.get(task.kind.name, DistillTrainer).from_models(config, task, teacher, source)

@@ -36,6 +36,7 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
+from bert_emd_jax.training.label_loss import LabelLoss
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import compute_dtype, directory_of
 from bert_emd_jax.training.state import TrainState
@@ -294,6 +295,7 @@ class DistillTrainer(TaskTrainer):
         evaluation = TaskEvaluation(
             data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
         )
+        self._label_loss = LabelLoss(config.label_loss, data)
         super().__init__(config, student, teacher, modules, data, evaluation)
 
     @classmethod
@@ -304,7 +306,15 @@ class DistillTrainer(TaskTrainer):
         check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
         steps_on = config.optimizer.steps_on
         lengths, aug = device_needs().steps_for_another_length, config.aug_train
-        data = load_task_data(config.task, task, student.tokenizer, steps_on, lengths, aug_train=aug)
+        data = load_task_data(
+            config.task,
+            task,
+            student.tokenizer,
+            steps_on,
+            lengths,
+            aug_train=aug,
+            labels_optional=config.prediction.needs_no_labels,
+        )
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
 
@@ -326,7 +336,8 @@ class DistillTrainer(TaskTrainer):
             return jnp.sum(losses * weights) / rows
 
         soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
-        hard = kind.hard_loss(student.logits, batch["labels"])
-        terms = {"soft_loss": share(soft), "hard_loss": share(hard)}
-        loss = prediction.alpha * terms["soft_loss"] + (1 - prediction.alpha) * terms["hard_loss"]
+        loss, terms = prediction.alpha * share(soft), {"soft_loss": share(soft)}
+        if self.data.train_has_labels:
+            terms["hard_loss"] = share(self._label_loss(student.logits, batch["labels"]))
+            loss += (1 - prediction.alpha) * terms["hard_loss"]
         return loss, terms | {"prediction_loss": loss}

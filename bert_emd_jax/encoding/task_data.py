@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bert_emd_jax.data.examples import Examples
-from bert_emd_jax.data.kind import Kind
+from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.data.kinds import ANSWER, TOKEN
 from bert_emd_jax.data.questions import Questions, read_questions
 from bert_emd_jax.data.readers import read_split, scored_splits
@@ -36,7 +36,7 @@ class TaskData:
 
     `dev_examples` are the texts of `dev`; `more_dev` are further dev sets by the suffix of their metrics'
     names: `_mismatched`. `test` are test rows, if they have labels, and `test_examples` their texts: they
-    choose nothing.
+    choose nothing. Without `train_has_labels` only a teacher says what there is to learn.
     """
 
     task: Task
@@ -47,6 +47,7 @@ class TaskData:
     more_dev: Mapping[str, EncodedDataset] = dataclasses.field(default_factory=dict)
     test: EncodedDataset | None = None
     test_examples: AnyExamples | None = None
+    train_has_labels: bool = True
 
     def check(self, models: Mapping[object, EncoderConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
@@ -56,13 +57,18 @@ class TaskData:
 
 
 def task_of(
-    config: TaskConfig, *, model_kind: Kind | None = None, model_labels: tuple[str, ...] | None = None
+    config: TaskConfig,
+    *,
+    model_kind: Kind | None = None,
+    model_labels: Labels = None,
+    teacher_labels: Labels = None,
 ) -> Task:
     """Returns the task that the flags name.
 
     Args:
       model_kind: that of a trained model; a custom task is of this kind, and other flags are refused.
       model_labels: labels of a trained model; a custom task has these if the flags name none.
+      teacher_labels: the same, but only if the training file has no labels.
     """
     columns = config.columns
     has_names = model_kind is None or model_kind.fewest_labels is not None
@@ -73,17 +79,23 @@ def task_of(
         data_dir=config.directory,
         metric=config.metric,
         model_kind=model_kind,
+        teacher_labels=teacher_labels,
         **columns.flags(),
     )
 
 
-def read_examples(config: TaskConfig, task: Task, split: str, *, aug_train: bool = False) -> AnyExamples:
+def read_examples(
+    config: TaskConfig, task: Task, split: str, *, aug_train: bool = False, labels_optional: bool = False
+) -> AnyExamples:
     """Reads the texts or sentences of a split. Raises UserError for a missing file or a bad row."""
+    directory, optional = config.directory, labels_optional
     if task.kind is TOKEN:
-        return read_sentences(task, config.directory, split, aug_train=aug_train)
+        return read_sentences(task, directory, split, aug_train=aug_train, labels_optional=optional)
     if task.kind is ANSWER:
-        return read_questions(task, config.directory, split)
-    return read_split(task, config.directory, split, aug_train, config.tfds_data_dir)
+        return read_questions(task, directory, split, labels_optional=optional)
+    return read_split(
+        task, directory, split, aug_train, config.tfds_data_dir, labels_optional=labels_optional
+    )
 
 
 def encoded(config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: AnyExamples) -> EncodedDataset:
@@ -122,12 +134,14 @@ def load_task_data(
     steps_for_another_length: Sequence[int],
     *,
     aug_train: bool = False,
+    labels_optional: bool = False,
 ) -> TaskData:
     """Reads the training rows and dev sets of a training run.
 
     Args:
       steps_on: from the number of training rows to that of the run's steps.
       steps_for_another_length: see `bucket_count`.
+      labels_optional: training rows may have no labels.
 
     Raises:
       UserError: a file is missing or a row is bad.
@@ -136,7 +150,9 @@ def load_task_data(
     def rows_of(examples: AnyExamples) -> EncodedDataset:
         return encoded(config, task, tokenizer, examples)
 
-    train_examples = read_examples(config, task, "train", aug_train=aug_train)
+    train_examples = read_examples(
+        config, task, "train", aug_train=aug_train, labels_optional=labels_optional
+    )
     train = rows_of(train_examples)
     dev_examples = read_examples(config, task, "dev")
     dev = rows_of(dev_examples)
@@ -160,7 +176,8 @@ def load_task_data(
     )
     test_examples = _labelled_test_rows(config, task)
     test = None if test_examples is None else rows_of(test_examples)
-    return TaskData(task, train, dev, buckets, dev_examples, more_dev, test, test_examples)
+    has_labels = train_examples.labels is not None
+    return TaskData(task, train, dev, buckets, dev_examples, more_dev, test, test_examples, has_labels)
 
 
 def _labelled_test_rows(config: TaskConfig, task: Task) -> AnyExamples | None:

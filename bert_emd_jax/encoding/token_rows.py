@@ -23,7 +23,7 @@ class TokenRows(EncodedDataset):
     Every word is learned and predicted in one row alone, at its first token.
 
     Attributes:
-      labels: of all tokens, `NO_LABEL` for those that are not learned from; None if words have none.
+      labels: of all tokens, `NO_LABEL` for those that are not learned from; 0 for others if words have none.
       word_rows, word_positions: the row of every word, and the place of its first token there.
       word_labels: the index of every word's label, or None.
       sentence_starts: the number of each sentence's first word, and that of words.
@@ -106,6 +106,7 @@ def rows_of_words(
                 label = further = NO_LABEL
                 if first + window.owned_start <= word < first + window.owned_end:
                     word_rows[word], word_positions[word] = len(lengths), len(row)
+                    label = 0  # of words without labels: where a teacher is listened to
                     if word_labels is not None:
                         label = int(word_labels[word])
                         further = NO_LABEL if continued_labels is None else int(continued_labels[label])
@@ -118,7 +119,7 @@ def rows_of_words(
         token_ids=np.array(token_ids, np.int32),
         offsets=np.cumsum([0, *lengths]),
         segment_a_lengths=np.array(lengths, np.int32),
-        labels=None if word_labels is None else np.array(labels, np.int32),
+        labels=np.array(labels, np.int32),
         pad_id=tokenizer.pad_id,
         word_rows=word_rows,
         word_positions=word_positions,

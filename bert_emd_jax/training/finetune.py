@@ -18,6 +18,7 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
+from bert_emd_jax.training.label_loss import LabelLoss
 from bert_emd_jax.training.task_evaluation import (
     TaskEvaluation,
     classifier,
@@ -41,6 +42,7 @@ class FinetuneTrainer(Trainer):
         self.primary_metric = data.task.primary_metric
         dtype = self.dtype
         self._module = classifier(model.config, dtype, config.speed.remat)
+        self._label_loss = LabelLoss(config.label_loss, data)
         self._evaluation = TaskEvaluation(
             data, self._module, dtype, config.run.eval_batch_size, config.program.output_dir
         )
@@ -76,7 +78,7 @@ class FinetuneTrainer(Trainer):
         logits = forward(self._module, params, batch, key, logits_only=True).logits
         kind = self.data.task.kind
         assert isinstance(kind, LearnedKind)  # others are refused in `from_config`
-        losses = kind.hard_loss(logits, batch["labels"])
+        losses = self._label_loss(logits, batch["labels"])
         weights = kind.loss_weights(batch["labels"], batch["weights"])
         share = jnp.sum(losses * weights) / jnp.maximum(step.rows.sum(), 1)
         return share, ({"loss": share}, None)

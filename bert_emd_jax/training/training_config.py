@@ -5,9 +5,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, ProgramConfig, ReadAnywhere
+from bert_emd_jax.configs import Config, Names, ProgramConfig, ReadAnywhere
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.devices.device_config import MultiHostConfig, SpeedConfig
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.runs.run_config import RunConfig
 
 
@@ -67,6 +68,34 @@ class OptimizerConfig(Config):
         return self.steps(-(-rows // self.train_batch_size))
 
 
+BALANCED = "balanced"
+"""Class weights by which all classes count alike: rows / (classes · rows of the class)."""
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class LabelLossConfig(Config):
+    """How true labels are learned from."""
+
+    class_weights: Names = ()
+    """Weights of the classes in the loss against true labels, in the order of --labels, as 1,5; or balanced:
+    the rarer the heavier, so that all classes count alike."""
+    label_smoothing: float = 0.0
+    """Share of the loss against true labels that is spread over all classes."""
+
+    def check(self) -> None:
+        self.require("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
+        if self.class_weights in ((), (BALANCED,)):
+            return
+        for weight in self.class_weights:
+            try:
+                is_weight = 0 <= float(weight) < math.inf
+            except ValueError:
+                is_weight = False
+            if not is_weight:
+                given = ",".join(self.class_weights)
+                raise UserError(f"--class_weights {given}: {weight!r} is no number from 0 on, nor {BALANCED}")
+
+
 @dataclasses.dataclass(frozen=True, init=False)
 class TrainingConfig(Config):
     """What the training programs share."""
@@ -85,3 +114,4 @@ class FinetuneConfig(TrainingConfig):
     bert_model: ReadAnywhere[Path]
     """The model to fine-tune: a model directory or a Hugging Face directory."""
     task: TaskConfig
+    label_loss: LabelLossConfig = LabelLossConfig()
