@@ -12,7 +12,9 @@ from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDisti
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
+from bert_emd_jax.files import cache_directory, content_hash, new_directory
 from bert_emd_jax.layout import LAYER_MAPPING
+from bert_emd_jax.model import Model
 from bert_emd_jax.runs.run_config import on_disk
 from bert_emd_jax.training.training_config import FinetuneConfig, TrainingConfig
 
@@ -47,6 +49,7 @@ def finetune(
       train, dev, test: rows in place of `data_dir`: (texts, labels), where a text may be a pair, a list of
         dictionaries, a pandas DataFrame or a `datasets.Dataset`.
       on_log: called with the step and every row of `metrics.jsonl`, whose "kind" is train, eval or check.
+      **flags: models may be paths or `Model` objects.
 
     Raises:
       UserError: a flag, file or row that the user can put right.
@@ -184,12 +187,26 @@ def plot_layer_weights(run_dir: str | Path) -> "Figure":
 def _config_of(
     cls: Callable[..., AnyConfig], given: AnyConfig | None, splits: dict[str, Any], flags: dict[str, Any]
 ) -> AnyConfig:
-    """The config that is given, or that of flags and rows."""
+    """The config that is given, or that of flags, whose models may be objects, and rows."""
     if given is None:
-        return cls(**written_splits(splits, flags))
+        models = {name: _on_disk(value) for name, value in flags.items() if isinstance(value, Model)}
+        return cls(**written_splits(splits, flags | models))
     if flags or any(rows is not None for rows in splits.values()):
         raise UserError("give a config, or flags and rows, not both")
     return given
+
+
+def _on_disk(model: Model) -> Path:
+    """The directory of a model that is given as an object: in the cache, named after its content."""
+    from bert_emd_jax.models.params import flatten
+
+    loaded = model.loaded
+    digest = content_hash([loaded.config.values(), loaded.tokenizer.fingerprint], flatten(loaded.params))
+    directory = cache_directory() / f"model-{digest[:32]}"
+    with new_directory(directory) as written:
+        if written is not None:
+            model.save(written)
+    return directory
 
 
 def _recorded(run_dir: str | Path) -> "LayerMapping":

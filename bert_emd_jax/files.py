@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ def cache_directory() -> Path:
     if given := os.environ.get("BERT_EMD_JAX_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_emd_jax"
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path) -> Iterator[Path | None]:
+    """Yields a directory to fill, which becomes `directory`, whole or not at all; None if it is there."""
+    if directory.is_dir():
+        yield None
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory.parent) as temporary:
+        written = Path(temporary) / "written"
+        written.mkdir()
+        yield written
+        try:
+            written.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # else another process was faster
+                raise
 
 
 def content_hash(facts: Any, arrays: Mapping[str, np.ndarray]) -> str:

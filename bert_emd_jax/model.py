@@ -134,10 +134,8 @@ class Model:
         assert isinstance(kind, LabellingKind)
         assert labels is not None
         predictions = self.predict(texts, pairs)
-        if top_k is None:
+        if _checked(top_k) is None:
             return [kind.decided(row, labels) for row in predictions]
-        if top_k < 1:
-            raise UserError(f"top_k {top_k}: must be at least 1")
         best = np.argsort(-predictions, axis=1, kind="stable")[:, :top_k]
         return [
             [Prediction(labels[index], float(row[index])) for index in order]
@@ -195,6 +193,7 @@ class Model:
           UserError: the model is no finder of answers, or a question or a text is none.
         """
         self._require("answer")
+        _checked(top_k)
         from bert_emd_jax.data.answer_config import AnswerConfig
         from bert_emd_jax.data.examples import Examples
         from bert_emd_jax.data.questions import Questions
@@ -319,6 +318,12 @@ class Model:
                 f"{method}: is for models of kind {having}; this one is of kind {self.kind}, and has"
                 f" {', '.join(self._kind.methods)}"
             )
+
+
+def _checked(top_k: int | None) -> int | None:
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k {top_k}: must be at least 1")
+    return top_k
 
 
 def _doublings(first: int, enough: int, most: int) -> tuple[int, ...]:

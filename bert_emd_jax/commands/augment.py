@@ -17,7 +17,7 @@ from bert_emd_jax.augmentation.word_vectors import WordVectors
 from bert_emd_jax.augmentation.words import DEFAULT_SAMPLES, SAMPLES_PER_TEXT, sample_variants
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.configs import Config, Dtype, OptionalBool, ReadAnywhere
-from bert_emd_jax.data.kinds import TOKEN
+from bert_emd_jax.data.kinds import ANSWER, TOKEN
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.task import TFDS, Task, augmented
 from bert_emd_jax.data.task_config import CustomTaskConfig
@@ -154,8 +154,10 @@ def _task_of(config: AugmentConfig) -> tuple[Task, Path]:
         data_dir = config.glue_dir / get_task(config.task_name).name
     assert data_dir is not None  # one of the two is given
     task = get_task(config.task_name, data_dir=data_dir, **config.columns.flags())
-    if task.kind is TOKEN:
-        raise UserError("--kind token: words are replaced in whole texts alone, not in sentences with labels")
+    if task.kind in (TOKEN, ANSWER):
+        raise UserError(
+            f"--kind {task.kind.name}: words are replaced in whole texts alone; their places have labels here"
+        )
     return task, data_dir
 
 

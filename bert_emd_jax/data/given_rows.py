@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.files import cache_directory
+from bert_emd_jax.files import cache_directory, new_directory
 
 _TEXT, _PAIR, _LABEL = "text", "text_pair", "label"
 _WORDS, _TAGS = "tokens", "tags"
@@ -39,18 +37,10 @@ def written_splits(splits: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[
     contents = {split: _as_json_lines(of_split) for split, of_split in rows.items()}
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()
     directory = cache_directory() / f"rows-{digest[:32]}"
-    if not directory.is_dir():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory.parent) as temporary:
-            written = Path(temporary) / "rows"
-            written.mkdir()
+    with new_directory(directory) as written:
+        if written is not None:
             for split, content in contents.items():
                 (written / f"{split}.jsonl").write_text(content, encoding="utf-8")
-            try:
-                written.rename(directory)
-            except OSError:
-                if not directory.is_dir():  # else another process was faster
-                    raise
     found: dict[str, Any] = {"data_dir": directory, "task_name": "custom"}
     if any(_PAIR in row for of_split in rows.values() for row in of_split[:1]):
         found |= {"text_column": _TEXT, "text_pair_column": _PAIR}

@@ -21,6 +21,7 @@ from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
 from bert_emd_jax.encoding.question_rows import encode_questions
 from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.encoding.token_rows import continued, encode_sentences
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
@@ -92,6 +93,8 @@ def read_examples(
     if task.kind is TOKEN:
         return read_sentences(task, directory, split, aug_train=aug_train, labels_optional=optional)
     if task.kind is ANSWER:
+        if aug_train:
+            raise UserError("--aug_train: there are no augmented rows of questions; leave it out")
         return read_questions(task, directory, split, labels_optional=optional)
     return read_split(
         task, directory, split, aug_train, config.tfds_data_dir, labels_optional=labels_optional

@@ -24,13 +24,13 @@ from bert_emd_jax.encoding.question_rows import QuestionRows
 from bert_emd_jax.encoding.task_data import bucket_count, encoded, read_examples, task_of
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.answers import found_answers
-from bert_emd_jax.evaluation.entity_scores import scored_predictions
 from bert_emd_jax.evaluation.evaluate_embedder import evaluate_embedder
 from bert_emd_jax.evaluation.evaluation_config import EvaluationConfig
 from bert_emd_jax.evaluation.intervals import score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.evaluation.scored_predictions import scored_predictions
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.layout import RESULTS
@@ -177,7 +177,9 @@ def write_conll(
     lines: list[str] = []
     for row, words in enumerate(sentences.words):
         of_row = (column[starts[row] : starts[row + 1]].tolist() for column in columns)
-        lines += ["\t".join(cells) for cells in zip(words, *of_row, strict=True)]
+        # A word of a file of lists may hold what separates words here.
+        plain = (" ".join(word.split()) or "_" for word in words)
+        lines += ["\t".join(cells) for cells in zip(plain, *of_row, strict=True)]
         lines.append("")
     write_text(path, "".join(f"{line}\n" for line in lines))
 

@@ -55,7 +55,7 @@ def test_rows_in_memory_train_as_their_files_do(tmp_path, task_dir, tiny_model_d
     ]
 
     scores = bert_emd_jax.evaluate(
-        student_model=by_lists, output_dir=tmp_path / "scores", test=dev, max_seq_length=24
+        student_model=bert_emd_jax.load(by_lists), output_dir=tmp_path / "scores", test=dev, max_seq_length=24
     )
     assert scores["split"] == "test"
     assert scores["student"]["metrics"]["accuracy"] == results["student"]["metrics"]["accuracy"]
