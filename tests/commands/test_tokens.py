@@ -12,7 +12,7 @@ from bert_emd_jax.commands import augment, compare, distill, evaluate, finetune
 NAMES = ("actor", "plot", "movie")  # entities of a toy language: these words, and "the" before them
 
 
-def write_sentences(directory, counts=(("train", 80), ("dev", 20), ("test", 20))):
+def write_sentences(directory, counts=(("train", 64), ("dev", 20), ("test", 20))):
     """Sentences in which `the plot` and its like are an entity, and `it` one of another type."""
     directory.mkdir()
     rng = np.random.default_rng(0)

@@ -94,7 +94,7 @@ def one_device(beta: float = 0.0):
     return steps(trainer_of(beta), 1)
 
 
-@pytest.mark.parametrize(("devices", "micro_batches"), [(4, 1), (8, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize(("devices", "micro_batches"), [(8, 1), (2, 3)])
 def test_devices_and_micro_batches_make_the_same_step(devices, micro_batches):
     made = steps(trainer_of(0.0), devices, micro_batches)
     for (ours, measured), (expected, known) in zip(made, one_device(), strict=True):
@@ -125,11 +125,10 @@ def test_losses_are_means_over_labelled_tokens():
     assert measured["loss"] == pytest.approx(0.7 * soft + 0.3 * hard, rel=1e-5)
 
 
-@pytest.mark.parametrize(("devices", "micro_batches"), [(4, 1), (2, 3)])
-def test_fine_tuning_is_the_mean_over_labelled_tokens_too(devices, micro_batches):
+def test_fine_tuning_is_the_mean_over_labelled_tokens_too():
     config = FinetuneConfig(bert_model="b", **FLAGS)
     trainer = FinetuneTrainer(config, tagger(2, 8, 1), data())
-    _, measured = steps(trainer, devices, micro_batches)[0]
+    _, measured = steps(trainer, devices=2, micro_batches=3)[0]
     _, known = one_device()[0]
     assert measured["loss"] == pytest.approx(known["hard_loss"], rel=1e-5)
 
