@@ -40,7 +40,7 @@ def run(config: EmbeddingDemoConfig) -> None:
     flags += ["--data_dir", str(data), "--task_name", "custom", "--kind", "embedding"]
     flags += ["--max_seq_length", "32" if config.smoke else "64", "--num_train_epochs", "1"]
     flags += ["--train_batch_size", "64", "--learning_rate", "1e-4", "--beta", "0"]
-    flags += ["--freeze_word_embeddings"]
+    flags += ["--freeze_word_embeddings", "--student_dropout", "0"]
     train(distill.main, "run_distill.py", flags, student)
 
     print()

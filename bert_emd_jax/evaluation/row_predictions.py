@@ -22,14 +22,14 @@ def write_row_predictions(
     path: Path,
     task: Task,
     examples: Examples | Sentences | Questions,
-    rows: EncodedDataset,
     predictions: Mapping[str, Float[np.ndarray, "predicted ..."]],
+    rows: EncodedDataset | None = None,
 ) -> None:
     """Writes one JSON object per row: identifier, text or texts, label, predictions.
 
     `predictions` by model, as "student" and "teacher": of each row the probabilities of the task's
     labels in their order, or a value. Of a sentence: its tokens, and the names of their labels. Of a
-    question: its text, the right answers, and those of the models.
+    question: its text, the right answers, and those of the models, which are found in its `rows`.
     """
     if isinstance(rows, QuestionRows):
         contents = _of_questions(rows, predictions)

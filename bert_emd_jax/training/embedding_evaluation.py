@@ -129,9 +129,7 @@ class EmbeddingEvaluation:
         if split.pairs is not None:
             cosines = {name: one[SIMILARITY_METRICS[0]] for name, one in scored.items()}
             said = {name: one.predictions for name, one in cosines.items() if isinstance(one, ScoredRows)}
-            write_row_predictions(
-                self._directory / file, self._data.task, split.pairs.examples, split.rows, said
-            )
+            write_row_predictions(self._directory / file, self._data.task, split.pairs.examples, said)
         if split is self._data.dev:
             write_similarities(self._directory / layout.DEV_SIMILARITIES, split.texts, vectors)
         return measured

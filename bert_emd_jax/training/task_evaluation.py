@@ -211,4 +211,4 @@ class TaskEvaluation:
         self, name: str, examples: AnyExamples, rows: EncodedDataset, predicted: Mapping[str, _Predicted]
     ) -> None:
         predictions = {model: one.predictions for model, one in predicted.items()}
-        write_row_predictions(self._directory / name, self._data.task, examples, rows, predictions)
+        write_row_predictions(self._directory / name, self._data.task, examples, predictions, rows)

@@ -8,7 +8,7 @@ import pytest
 from bert_emd_jax.data.kinds import TOKEN
 from bert_emd_jax.evaluation.entity_scores import scored_entities
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
-from bert_emd_jax.evaluation.metrics import compute_metrics, scores_by_label
+from bert_emd_jax.evaluation.metrics import compute_metrics, drawn_scores, scores_by_label
 
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 
@@ -65,6 +65,12 @@ def test_resampled_splits_draw_whole_sentences():
         words = np.concatenate([np.arange(starts[row], starts[row + 1]) for row in draw])
         assert rows == len(words)
         assert right == (truths[words] == said[words]).sum()
+        # As copies of these sentences, one after the other.
+        lengths = np.cumsum([0, *(starts[row + 1] - starts[row] for row in draw)])
+        copies = scored_entities(TOKEN, LABELS, said[words], truths[words], lengths)
+        for name in (*TOKEN.metrics, "recall_LOC"):
+            drawn = drawn_scores(name, scored, LABELS, draw[None])
+            assert drawn[0] == pytest.approx(compute_metrics([name], copies, LABELS)[name])
     low, high = score_interval("entity_f1", scored, LABELS)
     assert low < compute_metrics(["entity_f1"], scored, LABELS)["entity_f1"] < high
     assert difference_interval("entity_f1", [scored], [scored], LABELS) == (0, 0)
