@@ -72,7 +72,7 @@ class Model:
         from bert_emd_jax.devices.precision import resolved_dtype
 
         self.loaded = loaded
-        self._kind = kind_of(loaded.config, source)
+        self._kind = kind_of(loaded.config, source).deciding_by(loaded.config.thresholds)
         own = self._embedding.max_seq_length or loaded.config.max_position_embeddings
         if max_seq_length is None:
             longest = {"embedding": own, "answer": _LONGEST_WITH_QUESTION}
@@ -122,6 +122,8 @@ class Model:
         self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, top_k: int | None = None
     ) -> list[Prediction] | list[list[Prediction]]:
         """The most probable label of every text; of a multi-label model a list of those above one half.
+
+        A model whose config has `thresholds` gives a label above these.
 
         Args:
           top_k: instead of every text a list of so many labels, the most probable first.

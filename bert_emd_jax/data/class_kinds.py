@@ -1,9 +1,10 @@
 """The kinds of tasks with classes: one of a text, any number of them, or one of each of its tokens."""
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,8 +21,26 @@ if TYPE_CHECKING:
     from bert_emd_jax.data.task_config import CustomTaskConfig
 
 
-class Classification(LabellingKind):
-    """Exactly one of two or more classes; logits are before a softmax."""
+class _ByThresholds(LabellingKind):
+    """A kind that may give a label from another probability on than one half.
+
+    Attributes:
+      thresholds: those of `EncoderConfig`.
+    """
+
+    thresholds: tuple[float, ...] | None = None
+
+    def deciding_by(self, thresholds: tuple[float, ...] | None) -> Self:
+        if thresholds is None:
+            return self
+        kind = copy.copy(self)
+        kind.thresholds = thresholds
+        return kind
+
+
+class Classification(_ByThresholds):
+    """Exactly one of two or more classes; logits are before a softmax. It is the most probable one, or of
+    two the second if its probability is above the threshold."""
 
     name = "classification"
     about = "one label per text"
@@ -76,7 +95,9 @@ class Classification(LabellingKind):
         return softmax(np.asarray(logits, np.float64), axis=1)
 
     def answers(self, predictions: np.ndarray) -> np.ndarray:
-        return predictions.argmax(axis=1)
+        if self.thresholds is None:
+            return predictions.argmax(axis=1)
+        return (predictions[:, 1] > self.thresholds[0]).astype(np.int64)
 
     def certain(self, truths: np.ndarray, labels: Labels) -> np.ndarray:
         return np.eye(self.outputs(labels))[truths]
@@ -86,17 +107,17 @@ class Classification(LabellingKind):
         return super().distances(a, b) / 2
 
     def given(self, prediction: np.ndarray, labels: Labels) -> list[Prediction]:
-        """The most probable label alone."""
+        """The label that is decided for, alone."""
         return [self.decided(prediction, labels)]
 
     def decided(self, prediction: np.ndarray, labels: Labels) -> Prediction:
         assert labels is not None
-        best = int(prediction.argmax())
-        return Prediction(labels[best], float(prediction[best]))
+        chosen = int(self.answers(prediction[None])[0])
+        return Prediction(labels[chosen], float(prediction[chosen]))
 
 
-class MultiLabel(LabellingKind):
-    """Any number of labels, each by itself; logits are before a sigmoid. A label is given above one half."""
+class MultiLabel(_ByThresholds):
+    """Any number of labels, each by itself; logits are before a sigmoid. It is given above its threshold."""
 
     name = "multi_label"
     about = "any number of labels per text"
@@ -153,14 +174,17 @@ class MultiLabel(LabellingKind):
         return expit(np.asarray(logits, np.float64))
 
     def answers(self, predictions: np.ndarray) -> np.ndarray:
-        return (predictions > 0.5).astype(np.float32)
+        return (predictions > (0.5 if self.thresholds is None else np.array(self.thresholds))).astype(
+            np.float32
+        )
 
     def certain(self, truths: np.ndarray, labels: Labels) -> np.ndarray:
         return truths.astype(np.float64)
 
     def given(self, prediction: np.ndarray, labels: Labels) -> list[Prediction]:
         assert labels is not None
-        above = [index for index in np.argsort(-prediction, kind="stable") if prediction[index] > 0.5]
+        has = self.answers(prediction[None])[0]
+        above = [index for index in np.argsort(-prediction, kind="stable") if has[index]]
         return [Prediction(labels[index], float(prediction[index])) for index in above]
 
     decided = given

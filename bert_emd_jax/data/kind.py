@@ -129,6 +129,10 @@ class Kind(abc.ABC):
 
     # Afterwards
 
+    def deciding_by(self, thresholds: tuple[float, ...] | None) -> "Kind":
+        """Returns the kind with the thresholds of a model's config, if its answers follow from some."""
+        return self
+
     @abc.abstractmethod
     def predictions(self, logits: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
         """Probabilities [rows, labels] or values [rows]; float64, for float32 logits too."""

@@ -224,6 +224,7 @@ KINDS: dict[str, Kind] = {
     )
 }
 CLASSIFICATION, REGRESSION = KINDS["classification"], KINDS["regression"]
+MULTI_LABEL = KINDS["multi_label"]
 TOKEN, ANSWER, EMBEDDING = KINDS["token"], KINDS["answer"], KINDS["embedding"]
 
 

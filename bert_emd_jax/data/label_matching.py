@@ -29,7 +29,7 @@ def match_labels(model: "LoadedModel", task: Task, source: str, *, in_order: boo
     Raises:
       UserError: another kind, another number of labels, or names that do not match.
     """
-    config = model.config
+    config, thresholds = model.config, model.config.thresholds
     if config.num_labels != task.num_labels:
         raise UserError(
             f"{source}: it has {config.num_labels} labels, task {task.name} has {task.num_labels};"
@@ -71,9 +71,12 @@ def match_labels(model: "LoadedModel", task: Task, source: str, *, in_order: boo
     classifier = {
         name: np.asarray(leaf)[..., list(order)] for name, leaf in model.params["classifier"].items()
     }
+    if thresholds is not None and order != in_place:
+        of_classes = len(thresholds) == 1  # of the second of two, which is the first one now
+        thresholds = (1 - thresholds[0],) if of_classes else tuple(thresholds[index] for index in order)
     return dataclasses.replace(
         model,
-        config=dataclasses.replace(config, id2label=names),
+        config=dataclasses.replace(config, id2label=names, thresholds=thresholds),
         params={**model.params, "classifier": classifier},
     )
 

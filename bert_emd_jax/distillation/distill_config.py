@@ -9,7 +9,12 @@ from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
 from bert_emd_jax.distillation.presets import preset_values
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.training.training_config import LabelLossConfig, OptimizerConfig, TrainingConfig
+from bert_emd_jax.training.training_config import (
+    DecisionConfig,
+    LabelLossConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from bert_emd_jax.transport.mappings import MAPPINGS, Mapping
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
@@ -170,6 +175,7 @@ class DistillConfig(TrainingConfig):
     """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
     prediction: PredictionConfig = PredictionConfig()
     label_loss: LabelLossConfig = LabelLossConfig()
+    decision: DecisionConfig = DecisionConfig()
     vectors: VectorConfig = VectorConfig()
     layers: MappingConfig = MappingConfig()
     optimizer: OptimizerConfig = OptimizerConfig(num_train_epochs=10)

@@ -43,6 +43,7 @@ from bert_emd_jax.training.state import TrainState
 from bert_emd_jax.training.task_evaluation import (
     Evaluation,
     TaskEvaluation,
+    check_threshold,
     classifier,
     labelled,
     rows_hashes,
@@ -285,6 +286,7 @@ class DistillTrainer(TaskTrainer):
     """Distillation on a task with labels: layers, the teacher's predictions and the true labels."""
 
     data: TaskData
+    _evaluation: TaskEvaluation
 
     def __init__(
         self, config: DistillConfig, student: LoadedModel, teacher: LoadedModel, data: TaskData
@@ -295,6 +297,7 @@ class DistillTrainer(TaskTrainer):
         evaluation = TaskEvaluation(
             data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
         )
+        check_threshold(config.decision.threshold, data.task)
         self._label_loss = LabelLoss(config.label_loss, data)
         super().__init__(config, student, teacher, modules, data, evaluation)
 
@@ -317,6 +320,9 @@ class DistillTrainer(TaskTrainer):
         )
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
+
+    def best_model(self, state: TrainState) -> LoadedModel:
+        return self._evaluation.decided(super().best_model(state), self.config.decision.threshold)
 
     def weighs(self, batch: Batch) -> Float[Array, " micro"]:
         return labelled(self.data.task, batch)

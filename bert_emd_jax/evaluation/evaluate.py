@@ -1,5 +1,6 @@
 """Evaluating a model directory on a split of a task, as `run_eval.py` and the Python API call it."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from bert_emd_jax.evaluation.scored_predictions import scored_predictions
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.layout import RESULTS
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def _evaluate_classifier(
     output_dir, texts = config.program.output_dir, config.task
     dtype = resolved_dtype(config.program.dtype)
     model = match_labels(model, task, source, in_order=config.labels_in_order)
+    task = dataclasses.replace(task, kind=task.kind.deciding_by(model.config.thresholds))
     check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
     splits = scored_splits(task, texts.directory, config.split, texts.tfds_data_dir)
     sets = {split: read_examples(texts, task, split) for split in splits}
@@ -128,6 +131,7 @@ def _evaluate_classifier(
         "student": {
             "metrics": metrics,
             **of_split,
+            **thresholds_of(model.config),
             **size_of(model.config, model.params),
             "flops_per_sentence": flops_per_sentence(model.config, datasets[config.split].lengths),
             "milliseconds_per_sentence": latency.milliseconds["student"],
@@ -136,6 +140,11 @@ def _evaluate_classifier(
         "compute_dtype": dtype,
         "flags": plain_values(config.flags()),
     }
+
+
+def thresholds_of(config: EncoderConfig) -> dict[str, Any]:
+    """What a results file says of a model that gives labels from other probabilities on than one half."""
+    return {} if config.thresholds is None else {"thresholds": list(config.thresholds)}
 
 
 def check_results_are_ours(output_dir: Path) -> None:

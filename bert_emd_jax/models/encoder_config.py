@@ -37,7 +37,9 @@ class EncoderConfig:
     rows; None means unnamed. `classifier_activation` is applied to the pooled output before the classifier:
     "none" in BERT, "relu" in the code TinyBERT was released with. `problem_type` says what a classifier's
     logits mean if it is not the usual: a softmax over several labels, a value if there is one. The usual is
-    kept as None. `embedding` is that of a sentence embedder, None of other models.
+    kept as None. `embedding` is that of a sentence embedder, None of other models. `thresholds` are the
+    probabilities above which a text is given a label: of several labels one each, of two classes that of the
+    second; None stands for one half.
     """
 
     vocab_size: int = 30522
@@ -60,6 +62,7 @@ class EncoderConfig:
     problem_type: str | None = None
     model_type: str = "bert"
     embedding: EmbeddingConfig | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.model_type not in FAMILIES:
@@ -93,6 +96,19 @@ class EncoderConfig:
             object.__setattr__(self, "problem_type", None)  # so that equal configs compare as equal
         if self.id2label is not None and len(self.id2label) != self.num_labels:
             raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
+        self._check_thresholds()
+
+    def _check_thresholds(self) -> None:
+        given = self.thresholds
+        if given is None:
+            return
+        wanted = 1 if self.num_labels == 2 else 0
+        if self.resolved_problem_type != "single_label_classification":
+            wanted = self.num_labels if self.problem_type == "multi_label_classification" else 0
+        if len(given) != wanted:
+            raise UserError(f"thresholds: {len(given)} are named, this model has room for {wanted}")
+        if not all(isinstance(one, float) and 0 < one < 1 for one in given):
+            raise UserError(f"thresholds must lie between 0 and 1, not {given!r}")
 
     @property
     def family(self) -> Family:
@@ -122,12 +138,17 @@ class EncoderConfig:
         problem_type = {head: name for name, head in _HEADS_BY_PROBLEM_TYPE.items()}.get(head)
         if head == "answer":
             return dataclasses.replace(
-                self, problem_type=problem_type, num_labels=2, id2label=None, embedding=None
+                self,
+                problem_type=problem_type,
+                num_labels=2,
+                id2label=None,
+                embedding=None,
+                thresholds=None,
             )
         if head == self.head or (self.head is None and problem_type is None):
             return self
         embedding = self.embedding if head == "embedding" else None
-        return dataclasses.replace(self, problem_type=problem_type, embedding=embedding)
+        return dataclasses.replace(self, problem_type=problem_type, embedding=embedding, thresholds=None)
 
     def with_dropout(self, rate: float) -> "EncoderConfig":
         """Returns the same with one rate for hidden states, attention and the classifier."""
@@ -176,16 +197,20 @@ class EncoderConfig:
         try:
             if "embedding" in chosen:
                 chosen["embedding"] = EmbeddingConfig.from_dict(chosen["embedding"])
+            if "thresholds" in chosen:
+                chosen["thresholds"] = _thresholds(chosen["thresholds"])
             return cls(**chosen)
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
     def values(self) -> dict[str, Any]:
-        """Returns field → value, without `embedding` if there is none, as in hashes of earlier versions."""
+        """Returns field → value, without those that few models have, as in hashes of earlier versions."""
         values = dataclasses.asdict(self)
-        if self.embedding is None:
-            del values["embedding"]
-        return values
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in ("embedding", "thresholds")
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config under Hugging Face's keys, ready for `config.json`."""
@@ -294,6 +319,13 @@ def _type_of_classes(classes: Any) -> str | None:
 def _usual_problem_type(num_labels: int) -> str:
     """Returns what a classifier with so many labels is if its config does not say."""
     return "regression" if num_labels == 1 else "single_label_classification"
+
+
+def _thresholds(value: Any) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, value))
+    except (TypeError, ValueError):
+        raise UserError(f"thresholds must be a list of numbers, not {value!r}") from None
 
 
 def _label_names(values: Mapping[str, Any], source: str) -> tuple[str | None, ...] | None:

@@ -46,6 +46,7 @@ class NewHead:
             id2label=self.id2label,
             problem_type=self.problem_type,
             embedding=self.embedding,
+            thresholds=None,
         )
 
 
@@ -107,7 +108,7 @@ def config_with_labels(
     if rows is None or rows == config.num_labels:
         return config
     logger.warning("%s: the classifier has %d rows, the config %d labels", source, rows, config.num_labels)
-    return dataclasses.replace(config, num_labels=rows, id2label=None)
+    return dataclasses.replace(config, num_labels=rows, id2label=None, thresholds=None)
 
 
 def student_from_layers(
@@ -130,7 +131,9 @@ def student_from_layers(
             f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1};"
             " choose among them"
         )
-    config = dataclasses.replace(teacher_config, num_hidden_layers=len(layers), classifier_activation="none")
+    config = dataclasses.replace(
+        teacher_config, num_hidden_layers=len(layers), classifier_activation="none", thresholds=None
+    )
     if head == "embedding":
         of_head = {name: values for name, values in teacher_params.items() if name != "bert"}
     else:

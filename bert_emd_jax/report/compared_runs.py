@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class ComparedRun:
                 return None
             if kind is TOKEN:
                 return read_tagged_conll(path, TOKEN, labels or ())
-            return read_prediction_table(path, kind)
+            return self._deciding(read_prediction_table(path, kind))
         name = _TRAINING_PREDICTIONS.get(split)
         if name is None or kind is None or not (self.directory / name).is_file():
             return None
@@ -123,7 +123,10 @@ class ComparedRun:
             return read_answered_questions(self.directory / name, kind)
         if kind is TOKEN:
             return read_tagged_sentences(self.directory / name, kind, labels or ())
-        return read_predictions(self.directory / name, kind, labels)
+        return self._deciding(read_predictions(self.directory / name, kind, labels))
+
+    def _deciding(self, predictions: Predictions | None) -> Predictions | None:
+        return predictions and replace(predictions, thresholds=self.results.thresholds)
 
 
 @dataclass(frozen=True)

@@ -76,18 +76,18 @@ def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]
 
 
 def _answers(predictions: Predictions, model: str) -> Num[np.ndarray, "rows ..."]:
-    return predictions.kind.answers(predictions.by_model[model])
+    return predictions.kind_of(model).answers(predictions.by_model[model])
 
 
 def _correct(predictions: Predictions, model: str) -> Bool[np.ndarray, " rows"] | None:
-    return predictions.kind.correct(predictions.by_model[model], predictions.truth)
+    return predictions.kind_of(model).correct(predictions.by_model[model], predictions.truth)
 
 
 def _example(predictions: Predictions, row: int) -> Example:
     kind, labels = predictions.kind, predictions.labels
 
     def of_model(model: str) -> ModelPrediction:
-        one = slice(row, row + 1)
+        one, kind = slice(row, row + 1), predictions.kind_of(model)
         values = predictions.by_model[model][one]
         is_right = kind.correct(values, predictions.truth[one])
         return ModelPrediction(

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Predictions:
     """`dev_predictions.jsonl`, row for row.
 
     `truth` as the kind has it. `by_model`: "teacher" and "student", or "student" alone, to probabilities
-    [rows, labels] or values [rows].
+    [rows, labels] or values [rows]. `thresholds` are those of models that have some, by model.
     """
 
     kind: Kind
@@ -32,6 +33,11 @@ class Predictions:
     texts: list[tuple[str, ...]]
     truth: Num[np.ndarray, "rows ..."]
     by_model: dict[str, Float[np.ndarray, "rows ..."]]
+    thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def kind_of(self, model: str) -> Kind:
+        """Returns the kind as a model decides, by its thresholds if it has some."""
+        return self.kind.deciding_by(self.thresholds.get(model))
 
     def has_rows_of(self, other: object) -> bool:
         """Whether others are predictions for the same rows: run_eval.py writes six digits, and no texts."""
@@ -46,7 +52,7 @@ class Predictions:
 
     def scored(self, model: str) -> ScoredRows:
         """Returns what a model predicts beside the truth, to be scored."""
-        return ScoredRows(self.kind, self.by_model[model], self.truth)
+        return ScoredRows(self.kind_of(model), self.by_model[model], self.truth)
 
 
 def read_predictions(path: Path, kind: Kind, labels: Labels) -> Predictions | None:

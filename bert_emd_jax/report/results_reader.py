@@ -32,6 +32,8 @@ class ModelResult:
     """The 95 % interval of the deciding metric over other rows."""
     by_label: dict[str, dict[str, float]] = field(default_factory=dict)
     """Label → its scores, and how many rows have it ("true") and are given it ("predicted")."""
+    thresholds: tuple[float, ...] | None = None
+    """Probabilities above which labels are given; None: one half."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ class Results:
     test: TestResults | None = None
     timed_on: TimedOn | None = None
 
+    @property
+    def thresholds(self) -> dict[str, tuple[float, ...]]:
+        """Those of models that have some, by model."""
+        models = {"student": self.student, "teacher": self.teacher}
+        return {name: one.thresholds for name, one in models.items() if one is not None and one.thresholds}
+
 
 def read_results(path: Path) -> Results:
     """Reads `eval_results.json`. Raises UserError, naming the file, if it is damaged."""
@@ -115,8 +123,8 @@ def read_results(path: Path) -> Results:
         kind=None if kind is None else KINDS[kind],
         labels=None if labels is None else tuple(map(str, labels)),
         best_step=_number(path, "best_step", content.get("best_step"), whole=True),
-        student=_model_result(path, "student", content.get("student")),
-        teacher=_model_result(path, "teacher", content.get("teacher")),
+        student=_model_result(path, "student", content.get("student"), len(labels or ())),
+        teacher=_model_result(path, "teacher", content.get("teacher"), len(labels or ())),
         rows=_number(path, "rows", content.get("rows"), whole=True),
         unit=_unit(content),
         chose_step=content.get("chose_step") is True,
@@ -187,7 +195,18 @@ def _interval(path: Path, role: str, entry: Any) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
+def _thresholds(path: Path, role: str, entry: Any, labels: int) -> tuple[float, ...] | None:
+    if entry is None:
+        return None
+    given = entry if isinstance(entry, list) else []
+    numbers = tuple(_number(path, f"{role}.thresholds", value) for value in given)
+    # Of two classes the second alone has one.
+    if None in numbers or not (len(numbers) == labels or (len(numbers) == 1 and labels == 2)):
+        raise UserError(f"{path}: {role}.thresholds do not fit the labels: restore it, or run again")
+    return numbers
+
+
+def _model_result(path: Path, role: str, entry: Any, labels: int = 0) -> ModelResult | None:
     if entry is None:
         return None
     if not isinstance(entry, dict):
@@ -214,6 +233,7 @@ def _model_result(path: Path, role: str, entry: Any) -> ModelResult | None:
         flops_per_sentence=_number(path, f"{role}.flops_per_sentence", entry.get("flops_per_sentence")),
         milliseconds_per_sentence={int(batch): value for batch, value in latency.items()},
         interval=_interval(path, role, entry.get("interval")),
+        thresholds=_thresholds(path, role, entry.get("thresholds"), labels),
         by_label={
             label: {name: _number(path, f"{role}.by_label.{label}", value) for name, value in scores.items()}
             for label, scores in by_label.items()

@@ -1,7 +1,7 @@
 """Reads and checks the files of a run, so that the rest of the report can rely on their content."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ def read_run(run_dir: Path) -> RunFiles:
         readers = {TOKEN: read_tagged_sentences, ANSWER: read_answered_questions}
         read = readers.get(results.kind, read_predictions)
         predictions = read_if_there(layout.DEV_PREDICTIONS, read, results.kind, results.labels)
+        if isinstance(predictions, Predictions):
+            predictions = replace(predictions, thresholds=results.thresholds)
     return RunFiles(
         config=config,
         command_line=_command_line(config.get("command_line")),

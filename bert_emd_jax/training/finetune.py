@@ -19,8 +19,10 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
 from bert_emd_jax.training.label_loss import LabelLoss
+from bert_emd_jax.training.state import TrainState
 from bert_emd_jax.training.task_evaluation import (
     TaskEvaluation,
+    check_threshold,
     classifier,
     labelled,
     rows_hashes,
@@ -33,6 +35,7 @@ from bert_emd_jax.training.training_config import FinetuneConfig
 class FinetuneTrainer(Trainer):
     """Trains a model on the labels of a task."""
 
+    config: FinetuneConfig
     program = "run_finetune"
 
     def __init__(self, config: FinetuneConfig, model: LoadedModel, data: TaskData) -> None:
@@ -40,6 +43,7 @@ class FinetuneTrainer(Trainer):
         super().__init__(config, model, task_rows(data, config.optimizer))
         self.data = data
         self.primary_metric = data.task.primary_metric
+        check_threshold(config.decision.threshold, data.task)
         dtype = self.dtype
         self._module = classifier(model.config, dtype, config.speed.remat)
         self._label_loss = LabelLoss(config.label_loss, data)
@@ -94,6 +98,9 @@ class FinetuneTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         return self._evaluation.metrics(self.state.params)
+
+    def best_model(self, state: TrainState) -> LoadedModel:
+        return self._evaluation.decided(super().best_model(state), self.config.decision.threshold)
 
     def results(self, model: LoadedModel) -> dict[str, Any]:
         return self._evaluation.results({"student": model})

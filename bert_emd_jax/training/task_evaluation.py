@@ -1,6 +1,8 @@
 """Training on a task: its rows, its metrics on the dev sets, and what is measured of the result."""
 
+import dataclasses
 import functools
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.kind import LearnedKind
+from bert_emd_jax.data.kinds import CLASSIFICATION, MULTI_LABEL
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.parallel import replicate
@@ -21,6 +24,7 @@ from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import AnyExamples, TaskData
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.evaluation.evaluate import thresholds_of
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import Scored, compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import (
@@ -33,12 +37,15 @@ from bert_emd_jax.evaluation.model_cost import (
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.evaluation.scored_predictions import scored_predictions
+from bert_emd_jax.evaluation.thresholds import best_thresholds, best_thresholds_by_label
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
 from bert_emd_jax.training.row_source import TaskRows
-from bert_emd_jax.training.training_config import OptimizerConfig
+from bert_emd_jax.training.training_config import CHOSEN_BY_LABEL, CHOSEN_ON_DEV, OptimizerConfig
+
+logger = logging.getLogger(__name__)
 
 Classifier = SequenceClassifier | TokenClassifier | AnswerFinder
 
@@ -60,6 +67,21 @@ def rows_hashes(data: TaskData | EmbeddingData) -> dict[str, str]:
     """Hashes of the rows of a task that a run is made from."""
     rows = {"training": data.train.arrays, "dev": data.dev.arrays}
     return {f"the {name} rows": content_hash(data.train.pad_id, arrays) for name, arrays in rows.items()}
+
+
+def check_threshold(threshold: str | None, task: Task) -> None:
+    """Raises UserError if `--threshold` asks for what such a task does not have."""
+    if threshold is None:
+        return
+    if task.kind is MULTI_LABEL:
+        return
+    if task.kind is not CLASSIFICATION or task.num_labels != 2:
+        raise UserError(
+            f"--threshold: for two classes, or --kind {MULTI_LABEL.name}; {task.name} is of kind"
+            f" {task.kind.name} with {task.num_labels} labels; leave it out"
+        )
+    if threshold == CHOSEN_BY_LABEL:
+        raise UserError(f"--threshold {threshold}: two classes have one threshold; use {CHOSEN_ON_DEV}")
 
 
 def labelled(task: Task, batch: Batch) -> Float[Array, " micro"]:
@@ -140,19 +162,20 @@ class TaskEvaluation:
         on_test: dict[str, _Predicted] = {}
         for name, model in models.items():
             predictor, params = Predictor(modules[name]), replicate(model.params)
-            on_dev[name] = self._scored(predictor, params, data.dev)
+            on_dev[name] = self._scored(predictor, params, data.dev, model.config)
             metrics = self._scores(on_dev[name].scored)
             for suffix, dev in data.more_dev.items():
-                scores = self._scores(self._scored(predictor, params, dev).scored)
+                scores = self._scores(self._scored(predictor, params, dev, model.config).scored)
                 metrics |= {metric + suffix: score for metric, score in scores.items()}
             measured[name] = {
                 "metrics": metrics,
+                **thresholds_of(model.config),
                 **size_of(model.config, model.params),
                 "flops_per_sentence": flops_per_sentence(model.config, data.dev.lengths),
                 "milliseconds_per_sentence": latency.milliseconds[name],
             }
             if data.test is not None:
-                on_test[name] = self._scored(predictor, params, data.test)
+                on_test[name] = self._scored(predictor, params, data.test, model.config)
         of_dev, difference = self._certainty(on_dev)
         self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, data.dev, on_dev)
         kind, unit = data.task.kind, data.task.kind.unit
@@ -187,17 +210,47 @@ class TaskEvaluation:
         ours, theirs = (compute_metrics([metric], one, labels)[metric] for one in (student, teacher))
         return by_model, {"difference": {"value": ours - theirs, "low": low, "high": high}}
 
+    def decided(self, model: LoadedModel, threshold: str | None) -> LoadedModel:
+        """Returns the model with the thresholds that `--threshold` asks for, chosen on the first dev set."""
+        if threshold is None:
+            return model
+        task, dev = self._data.task, self._data.dev
+        if threshold in (CHOSEN_ON_DEV, CHOSEN_BY_LABEL):
+            predictor = Predictor(classifier(model.config, self._dtype))
+            predictions = self._scored(predictor, replicate(model.params), dev).predictions
+            assert dev.labels is not None
+            if threshold == CHOSEN_BY_LABEL:
+                chosen = best_thresholds_by_label(predictions, dev.labels)
+            else:
+                metric = task.primary_metric
+                chosen = best_thresholds(task.kind, task.labels, predictions, dev.labels, metric)
+        else:
+            chosen = (float(threshold),) * (task.num_labels if task.kind is MULTI_LABEL else 1)
+        logger.info("labels are given from %s on", ", ".join(f"{one:.3f}" for one in dict.fromkeys(chosen)))
+        return dataclasses.replace(model, config=dataclasses.replace(model.config, thresholds=chosen))
+
     def _scored(
-        self, predictor: Predictor, params: Any, rows: EncodedDataset, *, by_all_processes: bool = False
+        self,
+        predictor: Predictor,
+        params: Any,
+        rows: EncodedDataset,
+        config: EncoderConfig | None = None,
+        *,
+        by_all_processes: bool = False,
     ) -> _Predicted:
-        """Predicts rows, which have labels: train and dev rows without one are refused."""
+        """Predicts rows, which have labels: train and dev rows without one are refused.
+
+        Args:
+          config: of a model that is scored as its thresholds say.
+        """
         lengths = self._lengths(rows)
         logits = predictor.logits(params, rows, lengths, self._batch_size, by_all_processes=by_all_processes)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
         task = self._data.task
-        predictions = task.kind.predictions(logits)
-        return _Predicted(predictions, scored_predictions(task.kind, task.labels, predictions, rows))
+        kind = task.kind.deciding_by(config.thresholds if config else None)
+        predictions = kind.predictions(logits)
+        return _Predicted(predictions, scored_predictions(kind, task.labels, predictions, rows))
 
     def _lengths(self, rows: EncodedDataset) -> tuple[int, ...]:
         lengths, longest = self._data.bucket_lengths, int(rows.lengths.max())

@@ -96,6 +96,31 @@ class LabelLossConfig(Config):
                 raise UserError(f"--class_weights {given}: {weight!r} is no number from 0 on, nor {BALANCED}")
 
 
+CHOSEN_ON_DEV, CHOSEN_BY_LABEL = "dev", "dev_by_label"
+"""Thresholds with the best score on the dev set, and those with the best F1 of every label."""
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class DecisionConfig(Config):
+    """When a trained model gives a label."""
+
+    threshold: str | None = None
+    """From which probability on a label is given, with several labels, or the second of two classes: a number;
+    dev: that with the best --metric on the dev set; dev_by_label: for each label that with its best F1. Kept
+    in config.json; not given: one half."""
+
+    def check(self) -> None:
+        if self.threshold in (None, CHOSEN_ON_DEV, CHOSEN_BY_LABEL):
+            return
+        try:
+            is_inside = 0 < float(self.threshold) < 1
+        except ValueError:
+            is_inside = False
+        if not is_inside:
+            choices = f"{CHOSEN_ON_DEV} or {CHOSEN_BY_LABEL}"
+            raise UserError(f"--threshold {self.threshold}: must be a number between 0 and 1, {choices}")
+
+
 @dataclasses.dataclass(frozen=True, init=False)
 class TrainingConfig(Config):
     """What the training programs share."""
@@ -115,3 +140,4 @@ class FinetuneConfig(TrainingConfig):
     """The model to fine-tune: a model directory or a Hugging Face directory."""
     task: TaskConfig
     label_loss: LabelLossConfig = LabelLossConfig()
+    decision: DecisionConfig = DecisionConfig()
