@@ -176,7 +176,7 @@ def run_theirs(directory: Path, teacher: Path, data: Path, seed: int, method: st
 
 
 _THEIR_PROGRAM = f"""
-import json, sys, time
+import json, statistics, sys, time
 import numpy as np
 import torch
 from datasets import Dataset

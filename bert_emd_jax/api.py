@@ -83,7 +83,8 @@ def distill(
     `dry_run=True` what `finetune` returns then.
 
     Args:
-      train, dev, test, on_log: see `finetune`. Texts of kind "embedding" have no labels: a list of them.
+      train, dev, test, on_log: see `finetune`. Texts of kind "embedding" have no labels: a list of them, as
+        `unlabelled` among the flags may be.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.

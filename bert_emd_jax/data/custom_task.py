@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bert_emd_jax.data.kind import Kind, Labels
@@ -11,7 +12,7 @@ from bert_emd_jax.data.task import SplitFile, Task
 from bert_emd_jax.data.task_config import CustomTaskConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.tables.parquet import class_names
-from bert_emd_jax.tables.rows import Column, column_names, read_rows
+from bert_emd_jax.tables.rows import TEXT_COLUMN, Column, column_names, read_rows
 
 # The directories of a dataset on the Hugging Face Hub, and how it numbers the files of one split.
 _SHARD_DIRECTORIES = (".", "data")
@@ -61,6 +62,34 @@ def custom_task(
         labels = _check_labels(names, kind, kind.fewest_labels)
     metrics = kind.metrics_of(directory, splits)
     return Task("custom", labels, metrics, splits, kind=kind, label_separator=config.label_separator)
+
+
+UNLABELLED = "unlabelled"
+"""The split that a file of rows without labels is read as."""
+
+
+def without_labels(task: Task, path: Path, config: CustomTaskConfig) -> Task:
+    """Returns the task with a file of rows without labels as its only split, of whatever form.
+
+    Those of GLUE have the columns of its training file, or its texts as `sentence`, `sentence1`, `sentence2`.
+
+    Raises:
+      UserError: a file of another kind, or one without such texts.
+    """
+    suffixes = (*task.kind.suffixes, ".txt") if task.kind.head == "classifier" else task.kind.suffixes
+    if path.suffix not in suffixes:
+        raise UserError(f"--unlabelled {path}: kind {task.kind.name} reads {', '.join(suffixes)}")
+    if path.suffix == ".txt":
+        text, pair = TEXT_COLUMN, None
+    elif task.pair and task.name != "custom":
+        text, pair = "sentence1", "sentence2"
+    else:
+        text, pair, _ = task.kind.columns(path, UNLABELLED, config)
+    is_of_two = pair is not None
+    if task.pair != is_of_two:
+        wanted = "two texts: name the columns with --text_column and --text_pair_column" * task.pair
+        raise UserError(f"--unlabelled {path}: a row of {task.name} has {wanted or 'one text'}")
+    return replace(task, splits={UNLABELLED: SplitFile(path.name, text, pair)})
 
 
 def _check_flags(config: CustomTaskConfig, kind: Kind) -> None:

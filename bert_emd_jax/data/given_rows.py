@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from bert_emd_jax.errors import UserError
@@ -20,20 +22,40 @@ def written_splits(splits: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[
 
     Args:
       splits: "train", "dev" and "test" → what `rows_of` takes, or None.
-      flags: those of the program, which say the kind.
+      flags: those of the program, which say the kind; `unlabelled` may be rows, too.
 
     Raises:
       UserError: no such object, or `data_dir` is given, too.
     """
     given = {split: value for split, value in splits.items() if value is not None}
+    flags = _with_unlabelled_file(flags)
     if not given:
-        return dict(flags)
+        return flags
     if flags.get("data_dir") is not None:
         raise UserError(f"data_dir and {', '.join(given)}: give files or objects, not both")
     if flags.get("task_name", "custom") != "custom":
         raise UserError(f"task_name {flags['task_name']}: rows that are given as objects are a custom task")
     is_of_words = flags.get("kind") == "token"
     rows = {split: rows_of(split, value, is_of_words=is_of_words) for split, value in given.items()}
+    found: dict[str, Any] = {"data_dir": _written(rows), "task_name": "custom"}
+    if any(_PAIR in row for of_split in rows.values() for row in of_split[:1]):
+        found |= {"text_column": _TEXT, "text_pair_column": _PAIR}
+    return found | flags
+
+
+def _with_unlabelled_file(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags with a file in place of rows of `unlabelled`, whose texts have the names that flags give."""
+    given = flags.get("unlabelled")
+    if given is None or isinstance(given, str | PathLike):
+        return dict(flags)
+    names = {_TEXT: flags.get("text_column") or _TEXT, _PAIR: flags.get("text_pair_column") or _PAIR}
+    rows = rows_of("unlabelled", given, is_of_words=flags.get("kind") == "token")
+    named = [{names.get(key, key): value for key, value in row.items()} for row in rows]
+    return {**flags, "unlabelled": _written({"unlabelled": named}) / "unlabelled.jsonl"}
+
+
+def _written(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
+    """Writes rows by split, and returns their directory."""
     contents = {split: _as_json_lines(of_split) for split, of_split in rows.items()}
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()
     directory = cache_directory() / f"rows-{digest[:32]}"
@@ -41,10 +63,7 @@ def written_splits(splits: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[
         if written is not None:
             for split, content in contents.items():
                 (written / f"{split}.jsonl").write_text(content, encoding="utf-8")
-    found: dict[str, Any] = {"data_dir": directory, "task_name": "custom"}
-    if any(_PAIR in row for of_split in rows.values() for row in of_split[:1]):
-        found |= {"text_column": _TEXT, "text_pair_column": _PAIR}
-    return found | dict(flags)
+    return directory
 
 
 def rows_of(name: str, given: Any, *, is_of_words: bool = False) -> list[dict[str, Any]]:
@@ -62,7 +81,8 @@ def rows_of(name: str, given: Any, *, is_of_words: bool = False) -> list[dict[st
         names = {column: _class_names(feature) for column, feature in given.features.items()}
         return [{key: _named(value, names[key]) for key, value in row.items()} for row in given]
     if hasattr(given, "to_dict") and hasattr(given, "columns"):
-        return given.to_dict("records")
+        known = given.astype(object).where(given.notna(), None)  # what is missing is NaN, NaT or NA there
+        return known.to_dict("records")
     if isinstance(given, tuple) and len(given) == 2:
         texts, labels = (_listed(name, side) for side in given)
         if len(texts) != len(labels):

@@ -168,6 +168,9 @@ class DistillConfig(TrainingConfig):
     """The teacher's labels are the task's, in this order, although their names differ."""
     aug_train: bool = False
     """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
+    unlabelled: ReadAnywhere[Path | None] = None
+    """A file of further training rows without labels, on which the student learns from the teacher alone: a
+    .txt with a text a line, or one with the columns of the task's own files."""
     teacher_cache: SameResult[Literal["auto", "memory", "disk", "off"]] = "auto"
     """Compute the teacher's outputs for the training rows once, and keep them in bfloat16: in memory, on disk
     in --cache_dir for other runs too, or where there is room for as long as the run lasts (auto, on CPUs)."""

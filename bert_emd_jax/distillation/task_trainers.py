@@ -38,6 +38,8 @@ def task_trainer(config: DistillConfig) -> TaskTrainer:
         )
     if task.kind is EMBEDDING and config.label_loss != LabelLossConfig():
         raise UserError("--class_weights and --label_smoothing: kind embedding has no labels; leave them out")
+    if task.kind is EMBEDDING and config.unlabelled is not None:
+        raise UserError("--unlabelled: texts of kind embedding need no labels; put them into the train file")
     if task.kind is EMBEDDING and config.decision.threshold is not None:
         raise UserError("--threshold: kind embedding gives no labels; leave it out")
     return TRAINERS.get(task.kind.name, DistillTrainer).from_models(config, task, teacher, source)

@@ -317,6 +317,7 @@ class DistillTrainer(TaskTrainer):
             lengths,
             aug_train=aug,
             labels_optional=config.prediction.needs_no_labels,
+            unlabelled=config.unlabelled,
         )
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
@@ -330,7 +331,7 @@ class DistillTrainer(TaskTrainer):
     def own_loss(
         self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Measurements]:
-        """α soft + (1 - α) hard: the teacher's predictions and the true labels."""
+        """α soft + (1 - α) hard: the teacher's predictions and the true labels; soft alone without labels."""
         prediction, kind = self.config.prediction, self.data.task.kind
         if not prediction.learns_predictions:
             return jnp.zeros(()), {}
@@ -342,8 +343,14 @@ class DistillTrainer(TaskTrainer):
             return jnp.sum(losses * weights) / rows
 
         soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
-        loss, terms = prediction.alpha * share(soft), {"soft_loss": share(soft)}
-        if self.data.train_has_labels:
-            terms["hard_loss"] = share(self._label_loss(student.logits, batch["labels"]))
-            loss += (1 - prediction.alpha) * terms["hard_loss"]
-        return loss, terms | {"prediction_loss": loss}
+        if self.data.labelled_train is None:
+            loss = share(soft)  # α is 1
+            return loss, {"soft_loss": loss, "prediction_loss": loss}
+        hard, alpha = self._label_loss(student.logits, batch["labels"]), prediction.alpha
+        if "labelled" in batch:
+            # A row without a label counts as with α = 1.
+            known = batch["labelled"].reshape(-1, *(1,) * (hard.ndim - 1))
+            hard, alpha = hard * known, 1 - (1 - alpha) * known
+        losses = alpha * soft + (1 - prediction.alpha) * hard
+        terms = {"soft_loss": share(soft), "hard_loss": share(hard), "prediction_loss": share(losses)}
+        return terms["prediction_loss"], terms

@@ -19,14 +19,14 @@ class QuestionRows(EncodedDataset):
 
     Attributes:
       labels: the tokens of a row at which the first right answer begins and ends; 0, that is [CLS], if it is
-        not in the window; None if answers are not known.
+        not in the window or not known.
       questions: what the rows were made of.
       question_of: the question of every row.
       spans: of every token the characters of the text that it stands for, (-1, -1) for others.
       config: how answers are looked for.
     """
 
-    labels: Int[np.ndarray, "rows 2"] | None
+    labels: Int[np.ndarray, "rows 2"]
     questions: Questions
     question_of: Int[np.ndarray, " rows"]
     spans: Int[np.ndarray, "tokens 2"]
@@ -99,7 +99,7 @@ def encode_questions(
         token_ids=np.array(token_ids, np.int32),
         offsets=np.cumsum([0, *lengths]),
         segment_a_lengths=np.array(of_text, np.int32),
-        labels=None if questions.answers is None else np.array(labels, np.int32),
+        labels=np.array(labels, np.int32),
         pad_id=tokenizer.pad_id,
         questions=questions,
         question_of=np.array(of_question, np.int32),

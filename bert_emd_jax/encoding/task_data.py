@@ -4,9 +4,12 @@ import bisect
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from bert_emd_jax.buckets import local_copy
+from bert_emd_jax.data.custom_task import UNLABELLED, without_labels
 from bert_emd_jax.data.examples import Examples
 from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.data.kinds import ANSWER, TOKEN
@@ -21,6 +24,7 @@ from bert_emd_jax.encoding.dataset import EncodedDataset, check_rows
 from bert_emd_jax.encoding.question_rows import encode_questions
 from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.encoding.token_rows import continued, encode_sentences
+from bert_emd_jax.encoding.unlabelled_rows import PartlyLabelled
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -49,6 +53,13 @@ class TaskData:
     test: EncodedDataset | None = None
     test_examples: AnyExamples | None = None
     train_has_labels: bool = True
+
+    @property
+    def labelled_train(self) -> EncodedDataset | None:
+        """The training rows that have labels: all, some, or none."""
+        if not self.train_has_labels:
+            return None
+        return self.train.labelled if isinstance(self.train, PartlyLabelled) else self.train
 
     def check(self, models: Mapping[object, EncoderConfig]) -> None:
         """Raises UserError if a model (source: config) lacks an embedding that a row needs."""
@@ -101,6 +112,19 @@ def read_examples(
     )
 
 
+def read_unlabelled(config: TaskConfig, task: Task, path: Path) -> AnyExamples:
+    """Reads a file of further rows, whatever it says of labels. Raises UserError for a bad one."""
+    path = local_copy(path)
+    if not path.is_file():
+        raise UserError(f"--unlabelled {path}: no such file")
+    task = without_labels(task, path, config.columns)
+    located = config.replace(data_dir=path.parent)
+    examples = read_examples(located, task, UNLABELLED, labels_optional=True)
+    if isinstance(examples, Questions):
+        return dataclasses.replace(examples, answers=None)
+    return examples
+
+
 def encoded(config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: AnyExamples) -> EncodedDataset:
     """Encodes examples, truncated to `max_seq_length`, or reads their token ids from the cache.
 
@@ -138,6 +162,7 @@ def load_task_data(
     *,
     aug_train: bool = False,
     labels_optional: bool = False,
+    unlabelled: Path | None = None,
 ) -> TaskData:
     """Reads the training rows and dev sets of a training run.
 
@@ -145,6 +170,7 @@ def load_task_data(
       steps_on: from the number of training rows to that of the run's steps.
       steps_for_another_length: see `bucket_count`.
       labels_optional: training rows may have no labels.
+      unlabelled: a file of further training rows without labels.
 
     Raises:
       UserError: a file is missing or a row is bad.
@@ -157,6 +183,10 @@ def load_task_data(
         config, task, "train", aug_train=aug_train, labels_optional=labels_optional
     )
     train = rows_of(train_examples)
+    more = None
+    if unlabelled is not None:
+        more = read_unlabelled(config, task, unlabelled)
+        train = PartlyLabelled.of(train, rows_of(more))
     dev_examples = read_examples(config, task, "dev")
     dev = rows_of(dev_examples)
     more_dev = {
@@ -169,10 +199,11 @@ def load_task_data(
         count=bucket_count(steps_on(len(train)), steps_for_another_length),
     )
     logger.info(
-        "%s: %d training %s, %d dev %s; batches padded to %s tokens",
+        "%s: %d training %s%s, %d dev %s; batches padded to %s tokens",
         task.name,
         len(train_examples),
         task.kind.unit,
+        "" if more is None else f" and {len(more)} without labels",
         len(dev_examples),
         task.kind.unit,
         ", ".join(map(str, buckets)),

@@ -10,9 +10,10 @@ class Batch(TypedDict):
     """Rows of tokens, padded to one length, and what is learned from them.
 
     `labels` are the truths of the task's kind: classes (int32), values, or 0 and 1 of every label (float32).
-    `weights` is 1 for rows and 0 for the fillers that make batches of one size. `masked_positions` and
-    `masked_labels` are those of the masked tokens, -1 among the labels where a row has fewer. `teacher` holds
-    outputs of a teacher that were computed before, by their names in `ModelOutput`, rows first.
+    `weights` is 1 for rows and 0 for the fillers that make batches of one size; `labelled` is 1 for rows that
+    have labels, in batches where others have none. `masked_positions` and `masked_labels` are those of the
+    masked tokens, -1 among the labels where a row has fewer. `teacher` holds outputs of a teacher that were
+    computed before, by their names in `ModelOutput`, rows first.
     """
 
     input_ids: Int[Any, "batch seq"]
@@ -20,6 +21,7 @@ class Batch(TypedDict):
     token_type_ids: Int[Any, "batch seq"]
     labels: NotRequired[Num[Any, "batch ..."]]
     weights: NotRequired[Float[Any, " batch"]]
+    labelled: NotRequired[Float[Any, " batch"]]
     masked_positions: NotRequired[Int[Any, "batch masked"]]
     masked_labels: NotRequired[Int[Any, "batch masked"]]
     teacher: NotRequired[Mapping[str, Any]]

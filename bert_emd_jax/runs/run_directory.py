@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "safetensors")
 
-_INPUTS = {"bert_model", "teacher_model", "student_model", "student_config", "data_dir"}
+_INPUTS = {"bert_model", "teacher_model", "student_model", "student_config", "data_dir", "unlabelled"}
 """Flags of what a run is made from, which may have been moved since."""
 
 

@@ -53,9 +53,11 @@ class LabelLoss:
 def _weights(given: Sequence[str], data: TaskData) -> Float[np.ndarray, " classes"]:
     labels = data.task.labels or ()
     if tuple(given) == (BALANCED,):
-        rows = data.train
+        rows = data.labelled_train
+        if rows is None:
+            raise UserError(f"--class_weights {BALANCED}: the training rows have no labels; leave it out")
         truths = rows.word_labels if isinstance(rows, TokenRows) else rows.labels
-        assert truths is not None  # training rows have labels
+        assert truths is not None
         counts = np.bincount(truths, minlength=len(labels))
         return np.where(counts > 0, len(truths) / (len(labels) * np.maximum(counts, 1)), 0.0)
     if len(given) != len(labels):

@@ -105,7 +105,7 @@ class DecisionConfig(Config):
     """When a trained model gives a label."""
 
     threshold: str | None = None
-    """From which probability on a label is given, with several labels, or the second of two classes: a number;
+    """From which probability on a label is given, of several labels or the second of two classes: a number;
     dev: that with the best --metric on the dev set; dev_by_label: for each label that with its best F1. Kept
     in config.json; not given: one half."""
 

@@ -73,6 +73,31 @@ def test_rows_in_memory_train_as_their_files_do(tmp_path, task_dir, tiny_model_d
     )
 
 
+def test_a_table_trains_and_further_texts_are_a_list(tmp_path, task_dir, tiny_model_dir, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.setenv("BERT_EMD_JAX_CACHE", str(tmp_path / "cache"))
+    train, dev = (pandas.read_csv(task_dir / f"{split}.csv") for split in ("train", "dev"))
+    teacher = bert_emd_jax.load(tiny_model_dir("teacher"))
+    sizes = {"train_batch_size": 8, "max_seq_length": 24, "max_steps": 2, "log_steps": 1}
+    students = {"teacher_model": teacher, "student_init_layers": [1, 3], "alpha": 0.5, **sizes}
+    of_files = bert_emd_jax.distill(
+        data_dir=task_dir, task_name="custom", output_dir=tmp_path / "files", **students
+    )
+    assert (
+        bert_emd_jax.distill(train=train, dev=dev, output_dir=tmp_path / "table", **students)["student"][
+            "metrics"
+        ]
+        == of_files["student"]["metrics"]
+    )
+    more = {"unlabelled": ["a film"] * 8, "output_dir": tmp_path / "more"}
+    bert_emd_jax.distill(train=train, dev=dev, **more, **students)
+    losses = [
+        [row["loss"] for row in metrics_of(tmp_path / name) if row["kind"] == "train"]
+        for name in ("table", "files", "more")
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_patience_ends_a_run_and_a_resumed_one_as_well(tmp_path, task_dir, tiny_model_dir, monkeypatch):
     """With a learning rate of next to nothing no evaluation is better than the first one."""
     start, whole, stopped = tiny_model_dir("start"), tmp_path / "whole", tmp_path / "stopped"

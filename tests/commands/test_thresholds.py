@@ -40,7 +40,7 @@ def test_two_classes(tmp_path, task_dir, tiny_model_dir, capsys):
     assert evaluate.main(flags) == 0
     again = json.loads((scores / "eval_results.json").read_text())["student"]
     assert again["metrics"]["f1_good"] == results["student"]["metrics"]["f1_good"]
-    head, *lines = [line.split("\t") for line in (scores / "predictions_dev.tsv").read_text().splitlines()]
+    _, *lines = [line.split("\t") for line in (scores / "predictions_dev.tsv").read_text().splitlines()]
     assert [line[1] == "good" for line in lines] == given.tolist()
     model = bert_emd_jax.load(run)
     texts = [json.loads(line)["text"] for line in (run / "dev_predictions.jsonl").read_text().splitlines()]
@@ -86,9 +86,9 @@ def test_several_labels(tmp_path, tiny_model_dir):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--threshold", "1.5"), "--threshold 1.5: must be a number between 0 and 1, dev or dev_by_label"),
-        (("--threshold", "dev_by_label"), "--threshold dev_by_label: two classes have one threshold; use dev"),
-        (("--threshold", "dev", "--kind", "regression"), "--threshold: for two classes, or --kind multi_label"),
+        (("--threshold", "1.5"), "1.5: must be a number between 0 and 1, dev or dev_by_label"),
+        (("--threshold", "dev_by_label"), "dev_by_label: two classes have one threshold; use dev"),
+        (("--threshold", "dev", "--kind", "regression"), "for two classes, or --kind multi_label"),
     ],
 )
 def test_mistakes(tmp_path, task_dir, tiny_model_dir, capsys, flags, message):

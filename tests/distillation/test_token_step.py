@@ -74,7 +74,7 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
     return batch | {"labels": np.where(is_labelled, labels, NO_LABEL).astype(np.int32)}
 
 
-def steps(trainer: Any, devices: int, micro_batches: int = 1):
+def steps(trainer: Any, devices: int, micro_batches: int = 1, batches: Any = None):
     trainer.optimizer = optax.sgd(0.1)
     step = pmap_on(trainer.update, devices)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
@@ -83,8 +83,8 @@ def steps(trainer: Any, devices: int, micro_batches: int = 1):
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
     )
     history = []
-    for seed in range(2):
-        state, measurements = step(state, constants, split(batch_of(seed), devices, micro_batches))
+    for batch in batches or map(batch_of, range(2)):
+        state, measurements = step(state, constants, split(batch, devices, micro_batches))
         history.append(jax.device_get((state.params, measurements)))
     return history
 
@@ -123,6 +123,24 @@ def test_losses_are_means_over_labelled_tokens():
     assert measured["hard_loss"] == pytest.approx(hard, rel=1e-5)
     assert measured["soft_loss"] == pytest.approx(soft, rel=1e-5)
     assert measured["loss"] == pytest.approx(0.7 * soft + 0.3 * hard, rel=1e-5)
+
+
+def test_tokens_of_rows_without_labels_learn_from_the_teacher_alone():
+    trainer, batch = trainer_of(0.0), batch_of(0)
+    labelled = (np.arange(len(batch["labels"])) % 3 > 0).astype(np.float32)
+    student = np.asarray(forward(trainer.student_module, trainer.model.params, batch).logits, np.float64)
+    teacher = np.asarray(forward(trainer.teacher_module, trainer.teacher.params, batch).logits, np.float64)
+    at = np.nonzero(batch["labels"] >= 0)
+    student, teacher, labels, known = student[at], teacher[at], batch["labels"][at], labelled[at[0]]
+    hard = -log_softmax(student, axis=1)[np.arange(len(labels)), labels]
+    soft = -(softmax(teacher / 2, axis=1) * log_softmax(student / 2, axis=1)).mean(axis=1) * 2**2
+    expected = np.where(known > 0, 0.7 * soft + 0.3 * hard, soft).mean()
+    batches = [batch | {"labelled": labelled}]
+    for devices, micro_batches in ((1, 1), (4, 1), (2, 3)):
+        _, measured = steps(trainer_of(0.0), devices, micro_batches, batches)[0]
+        assert measured["loss"] == pytest.approx(expected, rel=1e-5)
+        assert measured["hard_loss"] == pytest.approx((hard * known).mean(), rel=1e-5)
+        assert measured["soft_loss"] == pytest.approx(soft.mean(), rel=1e-5)
 
 
 def test_fine_tuning_is_the_mean_over_labelled_tokens_too():

@@ -42,9 +42,10 @@ def test_no_other_threshold_of_two_classes_scores_more(metric):
 
     (chosen,) = best_thresholds(CLASSIFICATION, labels, predictions, has.astype(int), metric)
     assert score(chosen) == max(map(score, np.linspace(0.001, 0.999, 2000)))
-    assert score(chosen) >= compute_metrics(
-        [metric], ScoredRows(CLASSIFICATION, predictions, has.astype(int)), labels
-    )[metric]
+    assert (
+        score(chosen)
+        >= compute_metrics([metric], ScoredRows(CLASSIFICATION, predictions, has.astype(int)), labels)[metric]
+    )
 
 
 def test_all_labels_share_one_threshold_which_does_not_move_without_reason():
