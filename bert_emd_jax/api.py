@@ -190,14 +190,20 @@ def _config_of(
 ) -> AnyConfig:
     """The config that is given, or that of flags, whose models may be objects, and rows."""
     if given is None:
-        models = {name: _on_disk(value) for name, value in flags.items() if isinstance(value, Model)}
-        return cls(**written_splits(splits, flags | models))
+        return cls(**written_splits(splits, {name: _on_disk(value) for name, value in flags.items()}))
     if flags or any(rows is not None for rows in splits.values()):
         raise UserError("give a config, or flags and rows, not both")
     return given
 
 
-def _on_disk(model: Model) -> Path:
+def _on_disk(value: Any) -> Any:
+    """A flag's value, with directories in place of models that are given as objects, also within a list."""
+    if isinstance(value, list) and any(isinstance(item, Model) for item in value):
+        return [_on_disk(item) for item in value]
+    return _saved(value) if isinstance(value, Model) else value
+
+
+def _saved(model: Model) -> Path:
     """The directory of a model that is given as an object: in the cache, named after its content."""
     from bert_emd_jax.models.params import flatten
 

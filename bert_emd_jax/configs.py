@@ -43,6 +43,7 @@ ReadAnywhere = Annotated[T, _READ_ANYWHERE]
 OptionalBool = Annotated[bool | None, tyro.conf.arg(constructor=bool)]
 Integers = Annotated[tuple[int, ...], _comma_list(int, "INT,INT,…")]
 Names = Annotated[tuple[str, ...], _comma_list(str, "NAME,NAME,…")]
+Paths = Annotated[tuple[Path, ...], _comma_list(Path, "PATH,PATH,…")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -260,6 +261,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return value
     if origin is tuple:
         items = [item for item in value.split(",") if item] if isinstance(value, str) else value
+        items = [items] if isinstance(items, PathLike) else items
         if not isinstance(items, Iterable):
             raise UserError(f"--{name} {value!r}: a list is wanted")
         return tuple(_item(name, item, get_args(kind)[0]) for item in items)

@@ -89,6 +89,11 @@ class Classification(_ByThresholds):
 
         return soft_cross_entropy(student_logits, teacher_logits, temperature)
 
+    def mean_logits(self, logits: "Array", temperature: float) -> "Array":
+        from bert_emd_jax.models.losses import logits_of_mean_softmax
+
+        return logits_of_mean_softmax(logits, temperature, axis=-1)
+
     def predictions(self, logits: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
@@ -167,6 +172,11 @@ class MultiLabel(_ByThresholds):
         from bert_emd_jax.models.losses import soft_binary_cross_entropy
 
         return soft_binary_cross_entropy(student_logits, teacher_logits, temperature)
+
+    def mean_logits(self, logits: "Array", temperature: float) -> "Array":
+        from bert_emd_jax.models.losses import logits_of_mean_sigmoid
+
+        return logits_of_mean_sigmoid(logits, temperature)
 
     def predictions(self, logits: np.ndarray) -> np.ndarray:
         from scipy.special import expit

@@ -199,6 +199,12 @@ class LearnedKind(Kind):
     ) -> Float[Any, "batch ..."]:
         """The loss against a teacher's predictions."""
 
+    @abc.abstractmethod
+    def mean_logits(
+        self, logits: Float[Any, "models batch ... outputs"], temperature: float
+    ) -> Float[Any, "batch ... outputs"]:
+        """Returns the logits whose predictions at a temperature are the mean of the models' there."""
+
 
 class LabellingKind(LearnedKind):
     """A kind whose models give texts labels, which have names and scores of their own."""

@@ -74,6 +74,11 @@ class QuestionAnswering(LearnedKind):
 
         return soft_position_loss(student_logits, teacher_logits, temperature)
 
+    def mean_logits(self, logits: "Array", temperature: float) -> "Array":
+        from bert_emd_jax.models.losses import logits_of_mean_softmax
+
+        return logits_of_mean_softmax(logits, temperature, axis=2)
+
     def predictions(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits, np.float64)
 
@@ -174,6 +179,10 @@ class Regression(_Number, LearnedKind):
     def soft_loss(self, student_logits: "Array", teacher_logits: "Array", temperature: float) -> "Array":
         """The squared difference of the values, whatever the temperature."""
         return self.hard_loss(student_logits, teacher_logits[:, 0])
+
+    def mean_logits(self, logits: "Array", temperature: float) -> "Array":
+        """The mean of the values, whatever the temperature."""
+        return logits.mean(axis=0)
 
 
 class Embedding(_Number):

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, Integers, ReadAnywhere, SameResult
+from bert_emd_jax.configs import Config, Integers, Paths, ReadAnywhere, SameResult
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
 from bert_emd_jax.distillation.presets import preset_values
@@ -23,8 +23,9 @@ from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 class TeacherAndStudentConfig(Config):
     """The teacher, and where the student starts."""
 
-    teacher_model: ReadAnywhere[Path]
-    """The teacher: a model directory, a Hugging Face directory, or a hub id."""
+    teacher_model: ReadAnywhere[Paths]
+    """The teacher: a model directory, a Hugging Face directory, or a hub id. Of several, as A,B, the mean of
+    their probabilities is learned, and the layers of the first."""
     student_model: ReadAnywhere[Path | None] = None
     """The student to start from: a model directory or a Hugging Face directory."""
     student_init_layers: Integers = ()
@@ -35,6 +36,7 @@ class TeacherAndStudentConfig(Config):
     """Dropout of the student, in place of what its config says; 0 spares its time, too."""
 
     def check(self) -> None:
+        self.require("teacher_model", bool(self.teacher_model), "a path")
         starts = {
             "--student_model": self.student_model is not None,
             "--student_init_layers": bool(self.student_init_layers),

@@ -1,6 +1,5 @@
 """General distillation: a student learns a teacher's layers over a corpus, and can learn any task later."""
 
-from pathlib import Path
 from typing import Any, Self
 
 import jax
@@ -88,7 +87,10 @@ class GeneralDistillTrainer(LayerTrainer):
           UserError: a flag, file or row that the user can put right, or models that do not go together.
         """
         hosts.initialize(config.hosts)
-        teacher = load_model(Path(config.pair.teacher_model), head="none")
+        path, *others = config.pair.teacher_model
+        if others:
+            raise UserError("--teacher_model: over a corpus layers alone are learned, those of one teacher")
+        teacher = load_model(path, head="none")
         head = "masked_lm" if config.masked_lm_weight else "none"
         student = initial_student(config.pair, teacher, head, config.optimizer.seed)
         data = PregeneratedData.open(local_copy(config.pregenerated_data), teacher.tokenizer)
@@ -99,7 +101,7 @@ class GeneralDistillTrainer(LayerTrainer):
                 f"--held_out_rows {config.held_out_rows}: an epoch of {config.pregenerated_data} has no more"
                 " rows; hold out fewer"
             )
-        check_rows(data.epoch(0), teacher.config, f"--teacher_model {config.pair.teacher_model}")
+        check_rows(data.epoch(0), teacher.config, f"--teacher_model {path}")
         check_rows(data.epoch(0), student.config, "the student")
         return cls(config, student, teacher, data)
 

@@ -24,7 +24,9 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
 from bert_emd_jax.files import cache_directory, content_hash
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.ensemble import Ensemble
 from bert_emd_jax.models.params import flatten
+from bert_emd_jax.training.classifiers import members_of
 from bert_emd_jax.training.row_source import RowSource
 
 logger = logging.getLogger(__name__)
@@ -214,8 +216,10 @@ def _content_hash(module: Any, teacher: LoadedModel, dataset: EncodedDataset) ->
         _VERSION,
         str(np.dtype(module.dtype)),
         jax.default_backend(),
-        teacher.config.values(),
+        *(one.config.values() for one in members_of(teacher)),
     ]
+    if isinstance(module, Ensemble):
+        facts.append(module.temperature)
     arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
     arrays["segment_a_lengths"] = dataset.segment_a_lengths
     return content_hash(facts, flatten(teacher.params) | arrays)[:32]

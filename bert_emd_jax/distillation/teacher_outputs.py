@@ -31,7 +31,8 @@ from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
+from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.heads import ModelOutput, forward
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.data.kind import LearnedKind
-from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
@@ -33,9 +32,11 @@ from bert_emd_jax.distillation.teacher_outputs import given_output
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import ModelOutput, forward, inference_params
+from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.heads import ModelOutput, forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
+from bert_emd_jax.training.classifiers import classifier, members_of, module_of
 from bert_emd_jax.training.label_loss import LabelLoss
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import compute_dtype, directory_of
@@ -44,7 +45,6 @@ from bert_emd_jax.training.task_evaluation import (
     Evaluation,
     TaskEvaluation,
     check_threshold,
-    classifier,
     labelled,
     rows_hashes,
     task_rows,
@@ -293,9 +293,10 @@ class DistillTrainer(TaskTrainer):
     ) -> None:
         """Takes models whose labels are those of the task, in its order."""
         dtype = compute_dtype(config, self.program)
-        modules = classifier(student.config, dtype, config.speed.remat), classifier(teacher.config, dtype)
+        student_module = classifier(student.config, dtype, config.speed.remat)
+        modules = student_module, module_of(teacher, dtype, config.prediction.temperature)
         evaluation = TaskEvaluation(
-            data, modules[0], dtype, config.run.eval_batch_size, config.program.output_dir
+            data, student_module, dtype, config.run.eval_batch_size, config.program.output_dir
         )
         check_threshold(config.decision.threshold, data.task)
         self._label_loss = LabelLoss(config.label_loss, data)
@@ -304,9 +305,9 @@ class DistillTrainer(TaskTrainer):
     @classmethod
     def from_models(cls, config: DistillConfig, task: Task, teacher: LoadedModel, source: str) -> Self:
         lower = config.task.do_lower_case
-        teacher = match_labels(teacher, task, source, in_order=config.labels_in_order)
-        student = initial_student(config.pair, teacher, task.kind.head, config.optimizer.seed, lower)
-        check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
+        first, longest = members_of(teacher)[0], config.task.max_seq_length
+        student = initial_student(config.pair, first, task.kind.head, config.optimizer.seed, lower)
+        check_pair(config.layers.mapping, teacher, student, longest)
         steps_on = config.optimizer.steps_on
         lengths, aug = device_needs().steps_for_another_length, config.aug_train
         data = load_task_data(
@@ -319,7 +320,8 @@ class DistillTrainer(TaskTrainer):
             labels_optional=config.prediction.needs_no_labels,
             unlabelled=config.unlabelled,
         )
-        data.check({source: teacher.config, "the student": student.config})
+        teachers = {f"teacher {number}": one.config for number, one in enumerate(members_of(teacher), 1)}
+        data.check({source: teacher.config, **teachers, "the student": student.config})
         return cls(config, student, teacher, data)
 
     def best_model(self, state: TrainState) -> LoadedModel:

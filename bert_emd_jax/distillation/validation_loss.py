@@ -18,7 +18,8 @@ from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_losses import cost_sums
 from bert_emd_jax.encoding.batching import evaluation_batches
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.heads import forward, inference_params
+from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.transport.mappings import mapped_cost

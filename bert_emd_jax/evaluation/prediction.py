@@ -13,6 +13,7 @@ from bert_emd_jax.devices.hosts import sum_of_processes
 from bert_emd_jax.devices.parallel import ShardedForward, rows_for_devices, split_for_prediction
 from bert_emd_jax.encoding.batching import BatchRows, evaluation_batches
 from bert_emd_jax.encoding.dataset import EncodedDataset
+from bert_emd_jax.models.ensemble import Ensemble
 from bert_emd_jax.models.heads import (
     AnswerFinder,
     SentenceEmbedder,
@@ -27,7 +28,7 @@ class Predictor:
 
     def __init__(
         self,
-        module: SequenceClassifier | TokenClassifier | AnswerFinder | SentenceEmbedder,
+        module: SequenceClassifier | TokenClassifier | AnswerFinder | SentenceEmbedder | Ensemble,
         *,
         of: Literal["logits", "tokens"] = "logits",
     ) -> None:

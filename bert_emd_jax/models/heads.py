@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.dropout import Draw, dropout
@@ -24,7 +23,6 @@ from bert_emd_jax.models.encoder import (
 )
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
-from bert_emd_jax.models.params import Params, stack_layers
 from bert_emd_jax.models.pooling import normalize, pool
 
 
@@ -73,14 +71,7 @@ def forward(
     return cast(ModelOutput, output)
 
 
-def inference_params(module: nn.Module, params: Params) -> Params:
-    """Returns parameters on the host as the module's forward pass takes them without a copy."""
-    assert isinstance(module, _Model)
-    scan = device_needs().loops_over_layers if module.scan is None else module.scan
-    return stack_layers(params, module.dtype) if scan else params
-
-
-class _Model(nn.Module):
+class Model(nn.Module):
     """An encoder and perhaps a head, computing in `dtype`; see `Encoder` for `remat` and `scan`."""
 
     config: EncoderConfig
@@ -89,7 +80,7 @@ class _Model(nn.Module):
     scan: bool | None = None
 
 
-class SequenceClassifier(_Model):
+class SequenceClassifier(Model):
     """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
 
     For `logits_only` see `forward`.
@@ -120,7 +111,7 @@ class SequenceClassifier(_Model):
         return ModelOutput(*encoded, _logits(config, self.dtype, features))
 
 
-class TokenClassifier(_Model):
+class TokenClassifier(Model):
     """A classifier of every token, on its state in the last layer; logits [batch, seq, labels]."""
 
     @nn.compact
@@ -148,7 +139,7 @@ OUTSIDE = -1e9
 """The logit of a token that is none, where an answer neither begins nor ends."""
 
 
-class AnswerFinder(_Model):
+class AnswerFinder(Model):
     """Where the answer to the first text begins and ends in the second; logits [batch, seq, 2].
 
     They are `OUTSIDE` at padding, so that a softmax over tokens does not depend on the padded length.
@@ -174,7 +165,7 @@ class AnswerFinder(_Model):
         return ModelOutput(*encoded, jnp.where(attention_mask[:, :, None] > 0, logits, OUTSIDE))
 
 
-class MaskedLanguageModel(_Model):
+class MaskedLanguageModel(Model):
     """The masked-language-model head, decoder tied to the word embeddings; logits [batch, seq, vocab].
 
     With `masked_positions` there are logits at these alone, [batch, masked, vocab]. For `logits_only` see
@@ -208,7 +199,7 @@ class MaskedLanguageModel(_Model):
         return ModelOutput(*encoded, logits + bias[None, None])
 
 
-class SentenceEmbedder(_Model):
+class SentenceEmbedder(Model):
     """One vector [batch, dim] of every text, in place of logits, as `EncoderConfig.embedding` says.
 
     For `logits_only` see `forward`. The pooler has no part in it: its parameters may be there or not.
@@ -253,7 +244,7 @@ class SentenceEmbedder(_Model):
         return ModelOutput(*encoded, vectors)
 
 
-class EncoderWithoutHead(_Model):
+class EncoderWithoutHead(Model):
     """The encoder and its pooler, under the parameter paths that they have below a head; logits are None."""
 
     @nn.compact
@@ -279,7 +270,7 @@ def _logits(config: EncoderConfig, dtype: DTypeLike, features: Array) -> Array:
     return dense(config.num_labels, config, jnp.promote_types(dtype, jnp.float32), "classifier")(features)
 
 
-MODULES: dict[Head, type[_Model]] = {
+MODULES: dict[Head, type[Model]] = {
     "classifier": SequenceClassifier,
     "token": TokenClassifier,
     "answer": AnswerFinder,

@@ -38,6 +38,24 @@ def soft_position_loss(
     return -jnp.sum(jnp.where(outside, 0, targets * log_probabilities), axis=1).mean(axis=-1) * temperature**2
 
 
+def logits_of_mean_softmax(
+    logits: Float[Array, "models batch ... outputs"], temperature: float, axis: int
+) -> Float[Array, "batch ... outputs"]:
+    """Returns z with softmax(z/τ) the mean over models of softmax(logits/τ), along `axis` of `logits`."""
+    log_probabilities = jax.nn.log_softmax(logits / temperature, axis=axis)
+    return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(len(logits)))
+
+
+def logits_of_mean_sigmoid(
+    logits: Float[Array, "models batch labels"], temperature: float
+) -> Float[Array, "batch labels"]:
+    """Returns z with sigmoid(z/τ) the mean over models of sigmoid(logits/τ)."""
+    has, has_not = (
+        jax.nn.logsumexp(jax.nn.log_sigmoid(sign * logits / temperature), axis=0) for sign in (1, -1)
+    )
+    return temperature * (has - has_not)
+
+
 _OUTSIDE = -1e8  # no token's logit is as low
 
 

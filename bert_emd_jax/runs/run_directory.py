@@ -79,7 +79,9 @@ class RunDirectory:
         if path.exists() and not path.is_dir():
             raise UserError(f"--output_dir {path}: is a file; name a directory")
         for flag in ("bert_model", "teacher_model", "student_model"):
-            if self.flags.get(flag) and Path(self.flags[flag]).resolve() == path.resolve():
+            given = self.flags.get(flag) or ()
+            models = [given] if isinstance(given, str) else given
+            if any(Path(model).resolve() == path.resolve() for model in models):
                 raise UserError(f"--output_dir {path}: is the model of --{flag}; choose another directory")
         holds_something = path.is_dir() and any(path.iterdir())
         if self.run.resume and run_config.is_file():

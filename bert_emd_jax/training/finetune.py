@@ -18,12 +18,12 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import forward
 from bert_emd_jax.models.initialization import NewHead
+from bert_emd_jax.training.classifiers import classifier
 from bert_emd_jax.training.label_loss import LabelLoss
 from bert_emd_jax.training.state import TrainState
 from bert_emd_jax.training.task_evaluation import (
     TaskEvaluation,
     check_threshold,
-    classifier,
     labelled,
     rows_hashes,
     task_rows,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -41,20 +40,11 @@ from bert_emd_jax.evaluation.thresholds import best_thresholds, best_thresholds_
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
+from bert_emd_jax.training.classifiers import Classifier, members_of, module_of
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import CHOSEN_BY_LABEL, CHOSEN_ON_DEV, OptimizerConfig
 
 logger = logging.getLogger(__name__)
-
-Classifier = SequenceClassifier | TokenClassifier | AnswerFinder
-
-
-def classifier(config: EncoderConfig, dtype: str, remat: bool = False) -> Classifier:
-    """The module of a model of texts, tokens or answers, computing in `dtype`; see `Encoder` for `remat`."""
-    module = MODULES[config.head or "classifier"](config, jnp.dtype(dtype), remat)
-    assert isinstance(module, Classifier)
-    return module
 
 
 def task_rows(data: TaskData | EmbeddingData, config: OptimizerConfig) -> TaskRows:
@@ -132,7 +122,7 @@ class TaskEvaluation:
         rows = dev, self._lengths(dev), self._batch_size
         yield "evaluate", functools.partial(self._predictor.compile, params, *rows)
         for name, model in models.items():
-            module = classifier(model.config, self._dtype)
+            module = module_of(model, self._dtype)
             if name != "student":
                 yield "export", functools.partial(Predictor(module).compile, model.params, *rows)
             for count in LATENCY_BATCH_SIZES:
@@ -153,7 +143,7 @@ class TaskEvaluation:
         Writes what they predict on the first dev set, and on the test split, to the run's directory.
         """
         data = self._data
-        modules = {name: classifier(model.config, self._dtype) for name, model in models.items()}
+        modules = {name: module_of(model, self._dtype) for name, model in models.items()}
         latency = measure_latency(
             {name: (modules[name], model.params) for name, model in models.items()}, data.dev
         )
@@ -171,7 +161,9 @@ class TaskEvaluation:
                 "metrics": metrics,
                 **thresholds_of(model.config),
                 **size_of(model.config, model.params),
-                "flops_per_sentence": flops_per_sentence(model.config, data.dev.lengths),
+                "flops_per_sentence": sum(
+                    flops_per_sentence(one.config, data.dev.lengths) for one in members_of(model)
+                ),
                 "milliseconds_per_sentence": latency.milliseconds[name],
             }
             if data.test is not None:
@@ -216,7 +208,7 @@ class TaskEvaluation:
             return model
         task, dev = self._data.task, self._data.dev
         if threshold in (CHOSEN_ON_DEV, CHOSEN_BY_LABEL):
-            predictor = Predictor(classifier(model.config, self._dtype))
+            predictor = Predictor(module_of(model, self._dtype))
             predictions = self._scored(predictor, replicate(model.params), dev).predictions
             assert dev.labels is not None
             if threshold == CHOSEN_BY_LABEL:

@@ -23,7 +23,8 @@ from bert_emd_jax.distillation.trainer import DistillTrainer
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.models.encoder_config import EncoderConfig
-from bert_emd_jax.models.heads import SequenceClassifier, inference_params
+from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.models.initialization import initial_params, initial_projection
 
 ROWS, LENGTH, VOCABULARY = 6, 10, 70

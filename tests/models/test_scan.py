@@ -11,11 +11,11 @@ from precision import enable_x64
 from bert_emd_jax.models.dropout import Draw, draw_bits
 from bert_emd_jax.models.encoder import draw_encoder_bits
 from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.ensemble import inference_params
 from bert_emd_jax.models.heads import (
     MaskedLanguageModel,
     SequenceClassifier,
     forward,
-    inference_params,
 )
 from bert_emd_jax.models.initialization import initial_params
 
