@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from bert_emd_jax.data.answer_config import AnswerConfig
 from bert_emd_jax.encoding.question_rows import QuestionRows
-from bert_emd_jax.evaluation.metrics import ScoredMeans
+from bert_emd_jax.evaluation.metrics import Group, ScoredMeans
 
 EXACT, F1 = "exact_match", "answer_f1"
 
@@ -73,16 +73,18 @@ def found_answers(rows: QuestionRows, logits: Float[np.ndarray, "tokens 2"]) -> 
 def _best_spans(
     logits: Float[np.ndarray, "tokens 2"], in_text: np.ndarray, config: AnswerConfig
 ) -> Iterable[tuple[int, int]]:
-    """Yields (first token, last token) of the combinations of the best ends that can be an answer."""
-    allowed = np.flatnonzero(in_text)
-    starts, ends = (
-        allowed[np.argsort(-logits[allowed, side], kind="stable")[: config.n_best_size]].tolist()
-        for side in (0, 1)
-    )
-    for start in starts:
-        for end in ends:
-            if start <= end < start + config.max_answer_length:
-                yield start, end
+    """Yields (first token, last token) of the `n_best_size` spans of a text that score most, in any order."""
+    start, end = np.where(in_text[:, None], logits, -np.inf).T
+    longest = min(config.max_answer_length, len(end))
+    # scores[k, l] is that of the span from token k over l further ones; a text is one piece of its row.
+    further = np.concatenate([end, np.full(longest - 1, -np.inf)])
+    scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(further, longest)
+    count = min(config.n_best_size, scores.size)
+    best = np.argpartition(-scores, count - 1, axis=None)[:count]
+    for token, length in zip(
+        *np.unravel_index(best[scores.ravel()[best] > -np.inf], scores.shape), strict=True
+    ):
+        yield int(token), int(token + length)
 
 
 def _softmax(logits: Float[np.ndarray, "tokens 2"]) -> Float[np.ndarray, "tokens 2"]:
@@ -93,7 +95,8 @@ def _softmax(logits: Float[np.ndarray, "tokens 2"]) -> Float[np.ndarray, "tokens
 def scored_answers(texts: Sequence[str], gold: Sequence[Sequence[str]]) -> ScoredMeans:
     """Returns exact match and F1 of every question: the best over its right answers; of none it is "".
 
-    By the rules of SQuAD's own evaluation: case, punctuation, articles and spaces do not count.
+    By the rules of SQuAD's own evaluation: case, punctuation, articles and spaces do not count. Where some
+    questions have no answer, they and the others are groups of their own.
     """
     exact, f1 = np.zeros(len(texts)), np.zeros(len(texts))
     for row, (text, right) in enumerate(zip(texts, gold, strict=True)):
@@ -102,7 +105,10 @@ def scored_answers(texts: Sequence[str], gold: Sequence[Sequence[str]]) -> Score
         known = [answer for answer in known if answer] or [""]
         exact[row] = max(float(said == answer) for answer in known)
         f1[row] = max(_f1(said.split(), answer.split()) for answer in known)
-    return ScoredMeans({EXACT: exact, F1: f1})
+    has, says = (np.array([bool(one) for one in side]) for side in (gold, texts))
+    groups = {"answer": Group(has, says), "no answer": Group(~has, ~says)}
+    is_mixed = has.any() and not has.all()
+    return ScoredMeans({EXACT: exact, F1: f1}, groups if is_mixed else None)
 
 
 def _normalized(text: str) -> str:

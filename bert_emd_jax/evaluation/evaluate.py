@@ -31,6 +31,7 @@ from bert_emd_jax.evaluation.intervals import score_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence, measure_latency, size_of
 from bert_emd_jax.evaluation.prediction import Predictor
+from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.evaluation.scored_predictions import scored_predictions
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
 from bert_emd_jax.files import read_json, write_json, write_text
@@ -110,6 +111,9 @@ def _evaluate_classifier(
         rows = datasets[split]
         if isinstance(rows, QuestionRows):
             write_answers(output_dir, split, rows, logits)
+            if examples.labels is not None:
+                path = output_dir / f"predictions_{split}.jsonl"
+                write_row_predictions(path, task, examples, {"student": logits}, rows)
             continue
         if isinstance(examples, Sentences):
             write_conll(output_dir / f"predictions_{split}.conll", task, examples, logits)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from bert_emd_jax.data.kind import Kind, Labels
 
@@ -101,11 +101,25 @@ class ScoredCounts:
         return Counts(*(times @ counts for counts in self._by_row))
 
 
+class Group(NamedTuple):
+    """Rows of one kind among others, and those that a model takes for such."""
+
+    true: Bool[np.ndarray, " rows"]
+    predicted: Bool[np.ndarray, " rows"]
+
+
 class ScoredMeans:
     """Several scores of every row of one model, each at most 1; a metric is a mean of them."""
 
-    def __init__(self, values: Mapping[str, Float[np.ndarray, " rows"]]) -> None:
-        """Takes rows by the names of their metrics. Raises ValueError if a value is not finite."""
+    def __init__(
+        self, values: Mapping[str, Float[np.ndarray, " rows"]], groups: Mapping[str, Group] | None = None
+    ) -> None:
+        """Takes rows by the names of their metrics. Raises ValueError if a value is not finite.
+
+        Args:
+          groups: rows that have scores of their own, by name.
+        """
+        self.groups = dict(groups or {})
         if not all(np.isfinite(rows).all() for rows in values.values()):
             raise ValueError("scores must be finite: the model has diverged")
         self.values = dict(values)
@@ -289,8 +303,17 @@ def compute_metrics(names: Sequence[str], scored: Scored, labels: Labels) -> dic
 
 
 def scores_by_label(scored: Scored, labels: Labels) -> dict[str, dict[str, float]]:
-    """Returns label → its scores, its rows ("true") and those given it ("predicted"); {} without labels."""
-    if isinstance(scored, ScoredMeans) or labels is None or not (names := scored.kind.label_metrics):
+    """Returns label → its scores, its rows ("true") and those given it ("predicted"); {} without labels.
+
+    The same of groups of rows, whose scores are means over their rows.
+    """
+    if isinstance(scored, ScoredMeans):
+        return {
+            name: {metric: float(values[group.true].mean()) for metric, values in scored.values.items()}
+            | {"true": int(group.true.sum()), "predicted": int(group.predicted.sum())}
+            for name, group in scored.groups.items()
+        }
+    if labels is None or not (names := scored.kind.label_metrics):
         return {}
     counts = scored.counts(scored.all_rows)
     columns = {name: LABEL_METRICS[name](counts)[0].tolist() for name in names}

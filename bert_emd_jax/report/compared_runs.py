@@ -107,12 +107,13 @@ class ComparedRun:
           UserError: the file is damaged.
         """
         kind, labels = self.results.kind, self.results.labels
-        if kind is ANSWER and self.program == "run_eval":
-            return None  # its files have no right answers
         if self.program == "run_eval":
-            path = self.directory / f"predictions_{split}.{'conll' if kind is TOKEN else 'tsv'}"
+            suffix = "conll" if kind is TOKEN else "jsonl" if kind is ANSWER else "tsv"
+            path = self.directory / f"predictions_{split}.{suffix}"
             if not path.is_file():
                 return None
+            if kind is ANSWER:
+                return read_answered_questions(path, ANSWER)
             if kind is TOKEN:
                 return read_tagged_conll(path, TOKEN, labels or ())
             return self._deciding(read_prediction_table(path, kind))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bert_emd_jax.evaluation.metrics import LABEL_METRICS
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Difference, ModelResult, Results, TestResults
 
 ABSENT = "–"
@@ -149,7 +148,8 @@ def label_table(results: Results) -> LabelTable | None:
     }
     if "student" not in models:
         return None
-    columns = [(name, metric) for name in models for metric in LABEL_METRICS]
+    metrics = [name for name in next(iter(models["student"].values())) if name not in ("true", "predicted")]
+    columns = [(name, metric) for name in models for metric in metrics]
     rows = []
     for label, scores in models["student"].items():
         values = [models[name].get(label, {}).get(metric) for name, metric in columns]
@@ -157,8 +157,9 @@ def label_table(results: Results) -> LabelTable | None:
         texts = [ABSENT if count is None else f"{count:,.0f}" for count in counts]
         texts += [ABSENT if value is None else score_text(value) for value in values]
         rows.append([label, *texts])
-    head = [f"{name} {metric}" if len(models) > 1 else metric for name, metric in columns]
-    counted = "rows" if results.unit == "rows" else "entities"
+    shown = [(name, metric.replace("_", " ")) for name, metric in columns]
+    head = [f"{name} {metric}" if len(models) > 1 else metric for name, metric in shown]
+    counted = "entities" if results.unit == "sentences" else results.unit
     return LabelTable(head, rows, rows_text(results, of_test=results.test is not None), counted)
 
 

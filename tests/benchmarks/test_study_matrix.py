@@ -182,14 +182,14 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
         assert (config.seed, config.dtype) == (run.seed, "bfloat16")
         if run.kind in ("student", "masked_lm"):
             assert config.masked_lm_weight == (run.kind == "masked_lm")
-            assert config.teacher_model == tmp_path / "body"
+            assert config.teacher_model == (tmp_path / "body",)
             corpora = {"student": "corpus", "masked_lm": "masked_corpus"}
             assert config.pregenerated_data == tmp_path / corpora[run.kind]
         if run.kind in ("tuning", "final"):
             assert run.student is not None
             assert run.method is not None
             student, method = STUDENTS[run.student], METHODS[run.method]
-            assert config.teacher_model == tmp_path / best_teacher
+            assert config.teacher_model == (tmp_path / best_teacher,)
             assert config.student_init_layers == student.cut
             assert (config.student_model is not None) == bool(student.pretraining)
             assert config.temperature == 2

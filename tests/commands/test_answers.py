@@ -64,8 +64,21 @@ def test_finetune_distill_evaluate(tmp_path, tiny_model_dir, capsys):
     answer = bert_emd_jax.load(student, max_seq_length=128).answer("what is it ?", kept[0]["context"])
     assert answer.text in kept[0]["context"]
 
+    again = json.loads((scores / "eval_results.json").read_text())["student"]
+    assert again["by_label"] == results["test"]["student"]["by_label"]
+    assert again["by_label"]["no answer"]["true"] == 8
+    f1 = [again["by_label"][name]["answer_f1"] for name in ("answer", "no answer")]
+    assert np.mean(f1) == pytest.approx(again["metrics"]["answer_f1"])
+
     page = Page((student / "report.html").read_text())
     assert "16 test questions" in page.text
+    assert [row[:2] for table in page.tables for row in table if row[0].endswith("answer")] == [
+        ["answer", "8"],
+        ["no answer", "8"],
+    ]
     assert "is left out" not in page.text
     assert compare.main(["--compare", str(student), str(teacher), "--output_dir", str(tmp_path / "c")]) == 0
     assert "custom: answer f1" in capsys.readouterr().out
+    capsys.readouterr()
+    assert compare.main(["--compare", str(student), str(scores), "--output_dir", str(tmp_path / "d")]) == 0
+    assert "95 %" in capsys.readouterr().out  # the same answers, row by row

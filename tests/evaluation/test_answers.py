@@ -8,6 +8,7 @@ import pytest
 import bert_emd_jax
 from bert_emd_jax.checkpoints.model_directory import load_model, save_model
 from bert_emd_jax.evaluation.answers import scored_answers
+from bert_emd_jax.evaluation.metrics import scores_by_label
 from bert_emd_jax.models.initialization import NewHead
 
 TEXTS = (
@@ -44,6 +45,12 @@ def test_no_answer_is_right_where_there_is_none():
     scored = scored_answers(["", "film", ""], [[], [], ["film"]])
     assert scored.values["exact_match"].tolist() == [1, 0, 0]
     assert scored.values["answer_f1"].tolist() == [1, 0, 0]
+    # As SQuAD's program prints them: HasAns and NoAns.
+    assert scores_by_label(scored, None) == {
+        "answer": {"exact_match": 0, "answer_f1": 0, "true": 1, "predicted": 1},
+        "no answer": {"exact_match": 0.5, "answer_f1": 0.5, "true": 2, "predicted": 2},
+    }
+    assert scores_by_label(scored_answers(["a"], [["a"]]), None) == {}
 
 
 @pytest.fixture
@@ -54,34 +61,59 @@ def finder(tiny_model_dir, tmp_path):
     return tmp_path / "finder"
 
 
-def test_the_best_answer_is_that_of_transformers_logits(finder):
-    """Over all spans, by transformers' tokenizer and model: its pipeline is gone since version 5."""
-    torch = pytest.importorskip("torch")
+def best_of_transformers(tokenizer, model, question, context, length):
+    """(start, end, score) of the best span over all windows: its pipeline is gone since version 5."""
+    import torch
+
+    room = length - len(tokenizer(question, add_special_tokens=False)["input_ids"]) - 3
+    inputs = tokenizer(
+        *(question, context),
+        truncation="only_second",
+        max_length=length,
+        stride=room // 3,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+        padding=True,
+    )
+    offsets = inputs.pop("offset_mapping").tolist()
+    inputs.pop("overflow_to_sample_mapping")
+    sides = [inputs.sequence_ids(row) for row in range(len(offsets))]
+    with torch.no_grad():
+        output = model(**inputs)
+    found = []
+    for row, of_row in enumerate(sides):
+        start, end = output.start_logits[row], output.end_logits[row]
+        inside = [token for token, side in enumerate(of_row) if side == 1]
+        a, b = max(
+            ((a, b) for a in inside for b in inside if a <= b < a + 30),
+            key=lambda span: float(start[span[0]] + end[span[1]]),
+        )
+        known = [0, *inside]
+        p, q = (logits[known].softmax(0) for logits in (start, end))
+        probability = float(p[known.index(a)] * q[known.index(b)])
+        span = offsets[row][a][0], offsets[row][b][1]
+        found.append((float(start[a] + end[b]), *span, probability))
+    return max(found)
+
+
+def test_the_best_answers_to_a_hundred_questions_are_those_of_transformers_logits(finder):
+    pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(finder / "pytorch")
     theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(finder / "pytorch").eval()
-    model = bert_emd_jax.load(finder)
+    model = bert_emd_jax.load(finder, max_seq_length=32)
     rng = np.random.default_rng(0)
     words = ["the", "films", "plot", "was", "so", "unloved", "bad", ",", "never", "funny", "!"]
-    for _ in range(25):
-        question = " ".join(rng.choice(words, size=4))
-        context = " ".join(rng.choice(words, size=14))
-        inputs = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
-        offsets = inputs.pop("offset_mapping")[0].tolist()
-        inside = [k for k, side in enumerate(inputs.sequence_ids()) if side == 1]
-        with torch.no_grad():
-            output = theirs(**inputs)
-        start, end = output.start_logits[0], output.end_logits[0]
-        known = [0, *inside]
-        probabilities = [logits[known].softmax(0) for logits in (start, end)]
-        spans = [(a, b) for a in inside for b in inside if a <= b < a + 30]
-        a, b = max(spans, key=lambda span: float(start[span[0]] + end[span[1]]))
-        ours = model.answer(question, context)
-        assert (ours.start, ours.end) == (offsets[a][0], offsets[b][1])
+    questions = [" ".join(rng.choice(words, size=4)) for _ in range(100)]
+    contexts = [" ".join(rng.choice(words, size=rng.integers(2, 60))) for _ in questions]
+    for context, question, ours in zip(contexts, questions, model.answer(questions, contexts), strict=True):
+        expected = best_of_transformers(tokenizer, theirs, question, context, 32)
+        score, start, end, probability = expected
+        assert (ours.start, ours.end) == (start, end)
         assert ours.text == context[ours.start : ours.end]
-        assert ours.score == pytest.approx(float(start[a] + end[b]), abs=1e-4)
-        expected = probabilities[0][known.index(a)] * probabilities[1][known.index(b)]
-        assert ours.probability == pytest.approx(float(expected), rel=1e-3)
+        assert ours.score == pytest.approx(score, abs=1e-4)
+        assert ours.probability == pytest.approx(probability, rel=1e-3)
 
 
 def test_answers_of_long_texts_lists_and_none(finder):
