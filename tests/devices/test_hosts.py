@@ -9,24 +9,28 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from commands.test_answers import write_questions
+from commands.test_tokens import write_sentences
 from conftest import xla_flags
 from texts import write_texts
 
-from bert_emd_jax.checkpoints.model_directory import load_model
+from bert_emd_jax.checkpoints.model_directory import load_model, save_model
 from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.device_config import MultiHostConfig
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.models.initialization import NewHead
+from bert_emd_jax.models.params import flatten
 
 LONGEST_RUN = 300.0
+TAGS = ("B-OTHER", "B-THING", "I-THING", "O")
 
 
 class Job:
     """A distillation of some twenty steps, without dropout, in one or more processes."""
 
-    def __init__(self, directory: Path, teacher: Path, data: Path, *more: str) -> None:
+    def __init__(self, directory: Path, teacher: Path | str, data: Path, *more: str) -> None:
         self.directory = directory
         self.flags = [
             *("--teacher_model", str(teacher), "--student_init_layers", "1,3", "--student_dropout", "0"),
@@ -101,8 +105,11 @@ def assert_equal_runs(ours: Path, theirs: Path) -> None:
                 assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5), (kind, a["step"], name)
     mine, other = (load_model(run, head=None) for run in (ours, theirs))
     assert rows(ours, "eval")[-1]["epoch"] >= 2
-    for a, b in zip(jax.tree.leaves(mine.params), jax.tree.leaves(other.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    theirs_by_name = flatten(other.params)
+    for name, values in flatten(mine.params).items():
+        # No answer depends on this bias: its gradient is rounding alone, which Adam makes as large as others.
+        if name != "qa_outputs/bias":
+            np.testing.assert_allclose(values, theirs_by_name[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_two_processes_equal_one_and_either_continues_the_other(job):
@@ -131,6 +138,24 @@ def test_an_embedder_by_two_processes_equals_that_of_one(embedder_job):
     ]
     for a, b in zip(*(result["test"]["student"]["metrics"].values() for result in scores), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["token", "answer"])
+def test_words_and_questions_by_two_processes_equal_those_of_one(tmp_path, tiny_model_dir, kind):
+    """With two teachers, and some rows without labels, which lie unevenly on the devices."""
+    data = {"token": write_sentences, "answer": write_questions}[kind](tmp_path / "data")
+    teachers = []
+    for seed in (1, 2):
+        head = NewHead(2, seed) if kind == "answer" else NewHead(4, seed, TAGS, "token_classification")
+        base = tiny_model_dir(f"base{seed}", seed=seed)
+        save_model(tmp_path / f"teacher{seed}", load_model(base, head=kind, new_head=head))
+        teachers.append(str(tmp_path / f"teacher{seed}"))
+    suffix = {"token": "conll", "answer": "json"}[kind]
+    flags = ["--kind", kind, "--unlabelled", str(data / f"test.{suffix}"), "--alpha", "0.5"]
+    flags += ["--train_batch_size", "16", "--num_train_epochs", "4", "--max_query_length", "6"]
+    job = Job(tmp_path, ",".join(teachers), data, *flags)
+    one = job.finish("one", devices=1)
+    assert_equal_runs(job.finish("two", devices=2, processes=2), one)
 
 
 def test_a_process_that_dies_takes_the_run_down_with_a_message(job):
