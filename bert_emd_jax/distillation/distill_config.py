@@ -1,6 +1,7 @@
 """The configs of distillation on a task and over a corpus. No JAX here."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from bert_emd_jax.training.training_config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from bert_emd_jax.transport.mappings import MAPPINGS, Mapping
+from bert_emd_jax.transport.mappings import MAPPINGS, Mapping, MappingOptions
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
 
@@ -57,6 +58,11 @@ class MappingConfig(Config):
     """Of what is learned from layers: weight of attention and hidden losses, beside the embedding loss."""
     mapping: Literal[tuple(MAPPINGS)] = "emd"  # pyright: ignore[reportInvalidTypeForm]
     """How teacher layers are assigned to student layers."""
+    teacher_capacity: float | None = None
+    """Mapping capped: a teacher layer takes at most so many times its share; 1 is emd, much is nearest. Not
+    given: teacher layers / student layers, which pairs layers one to one."""
+    mapping_layer: int | None = None
+    """Mapping all_to_one: the teacher layer of all student layers, 0-based; not given: the last one."""
     layer_weight_rule: Literal[tuple(WEIGHT_RULES)] = "normalize"  # pyright: ignore[reportInvalidTypeForm]
     """Cost attention: how layer weights follow from unit costs."""
     emd_temperature: float = 1.0
@@ -88,11 +94,25 @@ class MappingConfig(Config):
         for name in ("emd_temperature", "layer_weight_learning_rate"):
             self.require(name, getattr(self, name) > 0, "above 0")
         self.require("epsilon", 1e-6 <= self.epsilon <= 1, "in [1e-6, 1]")
+        capacity = self.teacher_capacity
+        self.require(
+            "teacher_capacity", capacity is None or 1 <= capacity < math.inf, "from 1 on, and finite"
+        )
+        for flag, value, mapping in (
+            ("teacher_capacity", capacity, "capped"),
+            ("mapping_layer", self.mapping_layer, "all_to_one"),
+        ):
+            if value is not None and self.mapping not in (mapping, "none"):
+                raise UserError(f"--{flag} {value}: is for --mapping {mapping}; leave it out")
 
     @property
     def how(self) -> Mapping:
         """The entry of `--mapping`."""
         return MAPPINGS[self.mapping]
+
+    @property
+    def options(self) -> MappingOptions:
+        return MappingOptions(self.mapping_layer, self.teacher_capacity)
 
     @property
     def costs(self) -> tuple[LayerCost, ...]:

@@ -130,13 +130,21 @@ def updated_weights(
         jnp.einsum("m,mst->st", row_shares, plans.flow[:, k] * plans.cost[:, k])
         for k in range(plans.cost.shape[1])
     ]
-    return update_all_layer_weights(
+    updated = update_all_layer_weights(
         weights,
         transported,
         rule=config.layer_weight_rule,
         temperature=config.emd_temperature,
         separate=config.separate_layer_weights,
     )
+    return weights_that_move(updated, config)
+
+
+def weights_that_move(weights: Sequence[LayerWeights], config: MappingConfig) -> tuple[LayerWeights, ...]:
+    """The weights, with equal ones of teacher layers under a mapping that leaves these alone."""
+    if config.how.moves_teacher_weights:
+        return tuple(weights)
+    return tuple(uniform_layer_weights(*map(len, sides))._replace(student=sides.student) for sides in weights)
 
 
 def _plans(
@@ -148,7 +156,8 @@ def _plans(
     """The plans of all costs, solved side by side."""
 
     def solve(cost: Array, student: Array, teacher: Array) -> Plan:
-        return mapping_plan(config.mapping, cost, student, teacher, given_flow, epsilon=config.epsilon)
+        options = {"epsilon": config.epsilon, "options": config.options}
+        return mapping_plan(config.mapping, cost, student, teacher, given_flow, **options)
 
     student, teacher = map(jnp.stack, zip(*jax.lax.stop_gradient(start.weights), strict=True))
     return jax.vmap(solve)(costs, student, teacher)

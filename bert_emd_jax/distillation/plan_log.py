@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost
 from bert_emd_jax.distillation.layer_losses import LayerPlans
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.transport.layer_weights import LayerWeights
-from bert_emd_jax.transport.simplex import network_simplex
 
 logger = logging.getLogger(__name__)
 
@@ -38,20 +38,22 @@ def check_plans(
     costs: Sequence[LayerCost],
     plans: LayerPlans,
     weights: Sequence[LayerWeights],
-    tolerance: float,
+    config: MappingConfig,
 ) -> dict[str, Any]:
     """Solves every plan of a step again with the network simplex, on the step's own cost matrices.
 
     Returns, for each cost, the exact and the plan's cost (means over micro-batches) and the largest relative
     gap; warns if that exceeds the tolerance.
     """
+    exact, tolerance = config.how.exact, config.check_tolerance
+    assert exact is not None  # others are not checked
     row: dict[str, Any] = {}
     for index, cost in enumerate(costs):
         matrices = plans.cost[:, index].astype(np.float64)
         if not np.isfinite(matrices).all():
             continue
         plan_costs = (plans.flow[:, index] * matrices).sum(axis=(1, 2))
-        exact_costs = np.array([network_simplex(matrix, *weights[index]).cost for matrix in matrices])
+        exact_costs = np.array([exact(matrix, *weights[index], config.options) for matrix in matrices])
         # Relative to the exact cost, but not to one that is next to nothing beside the costs' scale.
         scale = np.maximum(exact_costs, 1e-4 * matrices.max(axis=(1, 2)))
         gap = float(np.max((plan_costs - exact_costs) / np.where(scale > 0, scale, 1)))

@@ -24,6 +24,7 @@ from bert_emd_jax.distillation.layer_losses import (
     initial_transport_state,
     layer_losses,
     updated_weights,
+    weights_that_move,
 )
 from bert_emd_jax.distillation.plan_log import check_plans, log_plans
 from bert_emd_jax.distillation.students import check_pair, initial_student
@@ -175,7 +176,8 @@ class LayerTrainer(Trainer):
         flow = None
         if self.layers.how.layers is not None:
             seed = self.config.optimizer.seed
-            flow = replicate(fixed_plan(self.layers.mapping, *self._layer_counts, seed, epoch))
+            pairs = *self._layer_counts, seed, epoch, self.layers.mapping_layer
+            flow = replicate(fixed_plan(self.layers.mapping, *pairs))
         return Constants(self._replicated_teacher if self.teacher_runs else None, flow)
 
     @property
@@ -201,7 +203,7 @@ class LayerTrainer(Trainer):
 
     def check(self, step: int, measurements: Measurements) -> dict[str, Any]:
         solved = measurements["plans"], measurements["layer_weights"]
-        return check_plans(step, self.layers.mapped_costs, *solved, self.layers.check_tolerance)
+        return check_plans(step, self.layers.mapped_costs, *solved, self.layers)
 
     def before_checkpoint(self) -> None:
         if hosts.is_main():
@@ -213,7 +215,7 @@ class LayerTrainer(Trainer):
             return state
         logits = [params[LAYER_WEIGHT_LOGITS][cost.name] for cost in self.layers.mapped_costs]
         weights = learned_layer_weights(logits, self.layers.separate_layer_weights)
-        return TransportState(weights)
+        return TransportState(weights_that_move(weights, self.layers))
 
     @functools.cached_property
     def _replicated_teacher(self) -> Any:

@@ -89,7 +89,9 @@ class ValidationLoss:
                     total[index] = total[index] + by_device.sum(axis=0, dtype=np.float64)
         means = {name: total / max(count, 1) for name, (total, count) in totals.items()}
         losses = {
-            name: float(mean) if mean.ndim == 0 else mapped_cost(self._layers.mapping, mean, self._seed)
+            name: float(mean)
+            if mean.ndim == 0
+            else mapped_cost(self._layers.mapping, mean, self._seed, self._layers.options)
             for name, mean in means.items()
         }
         total = sum(self._factors[name] * loss for name, loss in losses.items())

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bert_emd_jax.transport.capacities import capped
     from bert_emd_jax.transport.costs import attention_cost, embedding_cost, hidden_cost
     from bert_emd_jax.transport.layer_weights import update_layer_weights
     from bert_emd_jax.transport.simplex import network_simplex
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Plan",
     "attention_cost",
+    "capped",
     "embedding_cost",
     "hidden_cost",
     "network_simplex",
@@ -22,6 +24,7 @@ __all__ = [
 _HOME = {
     "Plan": "solver",
     "attention_cost": "costs",
+    "capped": "capacities",
     "embedding_cost": "costs",
     "hidden_cost": "costs",
     "network_simplex": "simplex",

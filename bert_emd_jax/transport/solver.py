@@ -35,7 +35,8 @@ _EXACT = 1e-5
 class Plan(NamedTuple):
     """A feasible transport plan with its certificate.
 
-    flow: [S, T], rows sum to the source weights, columns to the target weights.
+    flow: [S, T], rows sum to the source weights, columns to the target weights, or at most to the capacities
+      of `transport.capped`, whose price the bound includes.
     cost: Σ flow·cost. lower_bound: a dual value, so lower_bound ≤ optimum ≤ cost; -inf if nothing is proven:
       costs that are not finite, negative weights, weights that cannot be met, overflow.
     gap: (cost - lower_bound) / max(cost, 1e-4 · largest cost).

@@ -7,7 +7,15 @@ import pytest
 
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.transport import network_simplex
-from bert_emd_jax.transport.mappings import MAPPINGS, fixed_layers, fixed_plan, mapped_cost, mapping_plan
+from bert_emd_jax.transport.capacities import capped_on_host
+from bert_emd_jax.transport.mappings import (
+    MAPPINGS,
+    MappingOptions,
+    fixed_layers,
+    fixed_plan,
+    mapped_cost,
+    mapping_plan,
+)
 
 FIXED_MAPPINGS = [name for name, mapping in MAPPINGS.items() if mapping.layers is not None]
 
@@ -26,6 +34,10 @@ TEACHER = jnp.full(12, 1 / 12)
         ("uniform", 3, 12, [3, 7, 11]),
         ("top", 4, 12, [8, 9, 10, 11]),
         ("bottom", 4, 12, [0, 1, 2, 3]),
+        ("reverse", 4, 12, [11, 8, 5, 2]),
+        ("last", 4, 12, [-1, -1, -1, 11]),
+        ("last", 12, 4, [-1] * 11 + [3]),
+        ("all_to_one", 3, 12, [11, 11, 11]),
     ],
 )
 def test_fixed_layers(mapping, student, teacher, layers):
@@ -50,10 +62,21 @@ def test_random_layers_depend_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("mapping", FIXED_MAPPINGS)
 def test_fixed_plan_gives_each_student_layer_its_share(mapping):
-    flow = fixed_plan(mapping, 4, 12)
-    np.testing.assert_allclose(flow.sum(axis=1), 0.25)
-    assert (np.count_nonzero(flow, axis=1) == 1).all()
-    assert flow.argmax(axis=1).tolist() == fixed_layers(mapping, 4, 12).tolist()
+    flow, layers = fixed_plan(mapping, 4, 12), fixed_layers(mapping, 4, 12)
+    learning = np.flatnonzero(layers >= 0)
+    np.testing.assert_allclose(flow.sum(), 1)
+    np.testing.assert_allclose(flow[learning].sum(axis=1), 1 / len(learning))
+    assert np.count_nonzero(flow) == len(learning)
+    assert flow[learning].argmax(axis=1).tolist() == layers[learning].tolist()
+
+
+def test_all_to_one_layer():
+    assert fixed_layers("all_to_one", 3, 12, layer=4).tolist() == [4, 4, 4]
+    options = MappingOptions(layer=4)
+    cost = np.asarray(COST, np.float64)
+    assert mapped_cost("all_to_one", cost, options=options) == pytest.approx(cost[:, 4].mean(), rel=1e-6)
+    with pytest.raises(UserError, match="--mapping_layer 12: the teacher has layers 0 to 11"):
+        fixed_layers("all_to_one", 3, 12, layer=12)
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
@@ -65,14 +88,21 @@ def test_every_mapping_in_a_compiled_step(mapping):
     np.testing.assert_allclose(plan.flow.sum(), 0 if mapping == "none" else 1, rtol=1e-6)
     np.testing.assert_allclose(plan.cost, (plan.flow * COST).sum(), rtol=1e-6)
     assert float(plan.lower_bound) <= float(plan.cost)
-    if mapping in ("emd", "emd_exact"):
+    if MAPPINGS[mapping].transports:
+        if mapping == "capped":  # at T/S
+            optimum = capped_on_host(COST, STUDENT, TEACHER, 3)
         np.testing.assert_allclose(plan.cost, optimum, rtol=1e-6)
         np.testing.assert_allclose(plan.flow.sum(axis=1), STUDENT, rtol=1e-6)
         assert plan.gap < 1e-5
         assert plan.is_exact
     elif mapping != "none":
-        np.testing.assert_allclose(plan.flow.sum(axis=1), 0.25, rtol=1e-6)
-        np.testing.assert_allclose(plan.lower_bound, COST.min(axis=1).mean(), rtol=1e-6)
+        np.testing.assert_allclose(
+            plan.flow.sum(axis=1), [0, 0, 0, 1] if mapping == "last" else 0.25, rtol=1e-6
+        )
+        cheapest = COST.min(axis=1)
+        np.testing.assert_allclose(
+            plan.lower_bound, cheapest[-1] if mapping == "last" else cheapest.mean(), rtol=1e-6
+        )
     if mapping == "nearest":
         assert plan.flow.argmax(axis=1).tolist() == COST.argmin(axis=1).tolist()
         np.testing.assert_allclose(plan.gap, 0, atol=1e-6)
@@ -93,7 +123,7 @@ def test_a_deeper_student_may_use_nearest_and_emd():
     deep = partial(mapping_plan, cost=COST.T, student_weights=TEACHER, teacher_weights=STUDENT)
     np.testing.assert_allclose(deep("nearest").flow.sum(), 1, rtol=1e-6)
     assert deep("emd").is_exact
-    with pytest.raises(UserError, match="use emd, emd_exact, nearest or none"):
+    with pytest.raises(UserError, match="use emd, emd_exact, capped, last, all_to_one, nearest or none"):
         deep("uniform")
 
 

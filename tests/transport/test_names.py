@@ -50,13 +50,17 @@ def test_the_package_lists_its_functions_and_refuses_others():
 
 
 def test_only_transport_moves_layer_weights():
-    assert [name for name, mapping in MAPPINGS.items() if mapping.transports] == ["emd", "emd_exact"]
+    assert [name for name, mapping in MAPPINGS.items() if mapping.transports] == [
+        "emd",
+        "emd_exact",
+        "capped",
+    ]
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_which_mappings_a_deeper_student_may_have(mapping):
     validate_mapping(mapping, 4, 12)
-    if mapping in ("emd", "emd_exact", "nearest", "none"):
+    if mapping in ("emd", "emd_exact", "capped", "last", "all_to_one", "nearest", "none"):
         validate_mapping(mapping, 12, 4)
     else:
         with pytest.raises(UserError, match="12 layers and the teacher only 4"):
@@ -64,7 +68,7 @@ def test_which_mappings_a_deeper_student_may_have(mapping):
 
 
 def test_unknown_mapping_and_empty_stack_are_refused():
-    with pytest.raises(UserError, match="--mapping sideways: unknown; choose one of emd, emd_exact"):
+    with pytest.raises(UserError, match="--mapping sideways: unknown; choose one of emd, emd_exact, capped"):
         validate_mapping("sideways", 4, 12)
     with pytest.raises(UserError, match="at least one layer"):
         validate_mapping("emd", 0, 12)
