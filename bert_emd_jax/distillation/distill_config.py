@@ -16,6 +16,7 @@ from bert_emd_jax.training.training_config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
 from bert_emd_jax.transport.mappings import MAPPINGS, Mapping, MappingOptions
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
@@ -81,6 +82,11 @@ class MappingConfig(Config):
     """Learn from attention scores."""
     use_hidden: bool = True
     """Learn from hidden states."""
+    hidden_cost: Literal[tuple(HIDDEN_FORMS)] = "mse"  # pyright: ignore[reportInvalidTypeForm]
+    """How hidden states of layers are compared: as they are, by the cosine, or with mean 0 and variance 1."""
+    balance: Literal["none", "costs"] = "none"
+    """costs: each kind of loss between layers is divided by its value at the first step, so that all weigh
+    the same there."""
     use_embedding: bool = True
     """Learn from the embedding output."""
     check_every: SameResult[int] = 100

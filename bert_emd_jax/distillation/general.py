@@ -128,14 +128,20 @@ class GeneralDistillTrainer(LayerTrainer):
         return {"pregenerated_epochs": self._epochs}
 
     def evaluate(self) -> dict[str, float]:
-        return self._validation(self.state.params)
+        return self._validation(self.state.params, self._scales)
+
+    @property
+    def _scales(self) -> Any:
+        method = self.state.method
+        return None if method is None else jax.device_get(method.scales)
 
     def results(self, model: LoadedModel) -> dict[str, Any]:
         params = replicate(dict(model.params) | {PROJECTION: model.projection})
+        metrics = self._validation(params, self._scales)
         return {
             "task": "general distillation",
             "split": "held out",
             "rows": self.config.held_out_rows,
             "chose_step": True,
-            "student": {"metrics": self._validation(params), **size_of(model.config, model.params)},
+            "student": {"metrics": metrics, **size_of(model.config, model.params)},
         }

@@ -14,6 +14,7 @@ from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import ModelOutput
+from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
     divergence_from_uniform,
@@ -23,12 +24,19 @@ from bert_emd_jax.transport.layer_weights import (
 from bert_emd_jax.transport.mappings import mapping_plan
 from bert_emd_jax.transport.solver import Plan
 
+_LEAST_SHARE = 1e-3
+
 
 @struct.dataclass
 class TransportState:
-    """The marginals of the plans of K costs, in the order of `MappingConfig.mapped_costs`."""
+    """What steps hand on of the plans of K costs, in the order of `MappingConfig.mapped_costs`.
+
+    weights: the marginals of the plans. scales: what the loss of every cost (`MappingConfig.costs`) is
+      divided by, 0 before the first step; None if they are not balanced.
+    """
 
     weights: tuple[LayerWeights, ...]
+    scales: Float[Array, " costs"] | None = None
 
 
 class LayerPlans(NamedTuple):
@@ -42,9 +50,10 @@ class LayerPlans(NamedTuple):
 def initial_transport_state(
     config: MappingConfig, student_layers: int, teacher_layers: int
 ) -> TransportState:
-    """Equal layer weights."""
+    """Equal layer weights, and no scales yet."""
     weights = uniform_layer_weights(student_layers, teacher_layers)
-    return TransportState((weights,) * len(config.mapped_costs))
+    scales = jnp.zeros(len(config.costs)) if config.balance == "costs" else None
+    return TransportState((weights,) * len(config.mapped_costs), scales)
 
 
 def layer_losses(
@@ -66,31 +75,30 @@ def layer_losses(
       start: of the plans, if there are any; only the rule "learned" differentiates its weights.
       given_flow: the plan of a fixed mapping.
     """
-    terms: dict[str, Array] = {}
-    unmapped, mapped = jnp.zeros(()), jnp.zeros(())
     sums = cost_sums(projection, student, teacher, micro, config)
     counts = {cost: jnp.maximum(jax.lax.psum(count, DEVICES), 1) for cost, (_, count) in sums.items()}
-    for cost in config.costs:
-        if not cost.is_mapped:
-            terms[cost.loss_name] = sums[cost][0] / counts[cost]
-            unmapped += terms[cost.loss_name]
+    unmapped = {cost: sums[cost][0] / counts[cost] for cost in config.costs if not cost.is_mapped}
+    terms = {cost.loss_name: loss for cost, loss in unmapped.items()}
     if start is None:
-        return unmapped, terms, None
+        return sum(unmapped.values(), jnp.zeros(())), terms, None
 
-    costs = jnp.stack(
-        [
-            jax.lax.psum(jax.lax.stop_gradient(sums[cost][0]), DEVICES) / counts[cost]
-            for cost in config.mapped_costs
-        ]
-    )
+    costs = jnp.stack([_over_devices(sums[cost][0]) / counts[cost] for cost in config.mapped_costs])
     plans = _plans(costs, start, given_flow, config)
+    mapped: dict[LayerCost, Array] = {}
     for index, cost in enumerate(config.mapped_costs):
-        terms[cost.loss_name] = jnp.sum(plans.flow[index] * sums[cost][0]) / counts[cost]
-        mapped += terms[cost.loss_name]
+        mapped[cost] = jnp.sum(plans.flow[index] * sums[cost][0]) / counts[cost]
+        terms[cost.loss_name] = mapped[cost]
         if config.trains_layer_weights:
             terms[cost.penalty_name] = _weight_penalty(plans, start.weights[index], index, config)
-            mapped += terms[cost.penalty_name]
-    return config.theta * mapped + unmapped, terms, LayerPlans(costs, plans.flow, plans.gap)
+            mapped[cost] += terms[cost.penalty_name]
+    if start.scales is not None:
+        values = jnp.stack([_over_devices(terms[cost.loss_name]) for cost in config.costs])
+        scales = dict(zip(config.costs, known_scales(start.scales, values), strict=True))
+        unmapped, mapped = (
+            {cost: loss / scales[cost] for cost, loss in side.items()} for side in (unmapped, mapped)
+        )
+    loss = config.theta * sum(mapped.values()) + sum(unmapped.values(), jnp.zeros(()))
+    return loss, terms, LayerPlans(costs, plans.flow, plans.gap)
 
 
 def cost_sums(
@@ -100,7 +108,9 @@ def cost_sums(
     masks = batch["attention_mask"], config.padding, batch["weights"]
     ours, theirs = ((output.embeddings, output.layer_outputs) for output in (student, teacher))
     if reads(config.costs, "hidden_states"):
-        ours = project(ours[0], projection), project(ours[1], projection)
+        form = HIDDEN_FORMS[config.hidden_cost].apply
+        ours = project(ours[0], projection), form(project(ours[1], projection))
+        theirs = theirs[0], form(theirs[1])
     sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
     return {cost: cost.sums(*sides, *masks) for cost in config.costs}
 
@@ -117,6 +127,25 @@ def project(hidden: Float[Array, "... student_dim"], projection: Any) -> Float[A
     flat = hidden.reshape(-1, hidden.shape[-1])
     projected = wide_einsum("nd,de->ne", flat, kernel) + projection["bias"]
     return projected.reshape(*hidden.shape[:-1], -1).astype(hidden.dtype)
+
+
+def known_scales(scales: Any, values: Any) -> Float[Array, " costs"]:
+    """The scales of balanced costs: before there are some, the values of the costs in this step.
+
+    A cost of next to nothing, as that of embeddings that are the teacher's, would weigh without limit: none
+    counts as less than a thousandth of the largest.
+    """
+    first = jnp.maximum(values, _LEAST_SHARE * jnp.max(values))
+    return jnp.where(scales > 0, scales, jnp.where(first > 0, first, 1))
+
+
+def updated_scales(
+    scales: Float[Array, " costs"] | None, losses: dict[str, Array], config: MappingConfig
+) -> Float[Array, " costs"] | None:
+    """The scales of balanced costs after a step: those of the first one, for good."""
+    if scales is None:
+        return None
+    return known_scales(scales, jnp.stack([losses[cost.loss_name] for cost in config.costs]))
 
 
 def updated_weights(
@@ -180,6 +209,11 @@ def _weight_penalty(
     )
     # Equal on all devices, whose losses are summed.
     return (marginals + penalty) / jax.lax.psum(1, DEVICES)
+
+
+def _over_devices(values: Array) -> Array:
+    """The sum over devices, as a constant."""
+    return jax.lax.psum(jax.lax.stop_gradient(values), DEVICES)
 
 
 def _difference(weights: Array) -> Array:

@@ -23,6 +23,7 @@ from bert_emd_jax.distillation.layer_losses import (
     TransportState,
     initial_transport_state,
     layer_losses,
+    updated_scales,
     updated_weights,
     weights_that_move,
 )
@@ -159,9 +160,14 @@ class LayerTrainer(Trainer):
         return loss, (shares, plans)
 
     def after_update(
-        self, before: TrainState, after: TrainState, kept: LayerPlans | None, rows: Float[Array, " micro"]
+        self,
+        before: TrainState,
+        after: TrainState,
+        kept: LayerPlans | None,
+        losses: Measurements,
+        rows: Float[Array, " micro"],
     ) -> tuple[TrainState, Measurements]:
-        """Cost attention."""
+        """Cost attention, and after the first step the scales of balanced costs."""
         if kept is None:
             return after, {}
         weights: tuple[LayerWeights, ...] = before.method.weights
@@ -169,7 +175,8 @@ class LayerTrainer(Trainer):
         if self.layers.transports:
             shares = rows / jnp.maximum(rows.sum(), 1)
             weights = updated_weights(weights, kept, shares, self.layers)
-        method = self._transport_state(after.params, TransportState(weights))
+        scales = updated_scales(before.method.scales, losses, self.layers)
+        method = self._transport_state(after.params, TransportState(weights, scales))
         return after.replace(method=method), measurements  # pyright: ignore[reportAttributeAccessIssue]
 
     def constants(self, epoch: int) -> Constants:
@@ -215,7 +222,7 @@ class LayerTrainer(Trainer):
             return state
         logits = [params[LAYER_WEIGHT_LOGITS][cost.name] for cost in self.layers.mapped_costs]
         weights = learned_layer_weights(logits, self.layers.separate_layer_weights)
-        return TransportState(weights_that_move(weights, self.layers))
+        return TransportState(weights_that_move(weights, self.layers), state.scales)
 
     @functools.cached_property
     def _replicated_teacher(self) -> Any:

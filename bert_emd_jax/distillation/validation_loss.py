@@ -15,7 +15,7 @@ from bert_emd_jax.devices.parallel import (
     split_for_prediction,
 )
 from bert_emd_jax.distillation.distill_config import MappingConfig
-from bert_emd_jax.distillation.layer_losses import cost_sums
+from bert_emd_jax.distillation.layer_losses import cost_sums, known_scales
 from bert_emd_jax.encoding.batching import evaluation_batches
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.ensemble import inference_params
@@ -75,8 +75,12 @@ class ValidationLoss:
 
         self._sums = ShardedForward(sums)
 
-    def __call__(self, params: Any) -> dict[str, float]:
-        """The losses of replicated parameters."""
+    def __call__(self, params: Any, scales: Any = None) -> dict[str, float]:
+        """The losses of replicated parameters.
+
+        Args:
+          scales: of costs that are balanced (`TransportState`), on the host.
+        """
         padded_rows = rows_for_devices(self._batch_size, jax.local_device_count())
         lengths = self._dataset.lengths[self._rows]
         totals: dict[str, list[Any]] = {}
@@ -94,5 +98,10 @@ class ValidationLoss:
             else mapped_cost(self._layers.mapping, mean, self._seed, self._layers.options)
             for name, mean in means.items()
         }
-        total = sum(self._factors[name] * loss for name, loss in losses.items())
+        divisors: dict[str, float] = {}
+        if scales is not None:
+            names = [cost.name for cost in self._layers.costs]
+            known = known_scales(scales, np.array([losses[name] for name in names]))
+            divisors = dict(zip(names, map(float, known), strict=True))
+        total = sum(self._factors[name] * loss / divisors.get(name, 1) for name, loss in losses.items())
         return {VALIDATION_LOSS: total} | {f"held_out_{name}_loss": loss for name, loss in losses.items()}

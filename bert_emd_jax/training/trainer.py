@@ -130,9 +130,20 @@ class Trainer(abc.ABC):
         return None
 
     def after_update(
-        self, before: TrainState, after: TrainState, kept: Any, rows: Float[Array, " micro"]
+        self,
+        before: TrainState,
+        after: TrainState,
+        kept: Any,
+        losses: Measurements,
+        rows: Float[Array, " micro"],
     ) -> tuple[TrainState, Measurements]:
-        """The state with what the kind of training keeps, and measurements; inside the compiled step."""
+        """The state with what the kind of training keeps, and measurements; inside the compiled step.
+
+        Args:
+          kept: what `loss` returned to be kept, of every micro-batch.
+          losses: its terms, over all devices and micro-batches.
+          rows: what every micro-batch weighs.
+        """
         return after, {}
 
     def prepare(self) -> dict[str, Any]:
@@ -266,7 +277,7 @@ class Trainer(abc.ABC):
         gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
         gradients = unscaled(gradients, scale)
         after = apply_gradients(state, gradients, self.optimizer, self._frozen)
-        after, measurements = self.after_update(state, after, kept, rows)
+        after, measurements = self.after_update(state, after, kept, shares, rows)
         gradient_norm = global_norm(gradients)
         after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
         if scale is not None:

@@ -100,6 +100,22 @@ def test_the_held_out_loss_falls_and_is_what_it_says(tmp_path, corpus_dir, tiny_
     assert metrics["held_out_loss"] == pytest.approx(total, rel=1e-4)
 
 
+def test_balanced_costs_weigh_the_same_on_held_out_rows(tmp_path, corpus_dir, tiny_model_dir):
+    flags = {"balance": "costs", "mapping": "capped", "masked_lm_weight": 0, "max_steps": 2}
+    trainer = GeneralDistillTrainer.from_config(
+        config(tiny_model_dir("teacher"), corpus_dir, tmp_path / "student", **flags)
+    )
+    # Each cost by itself; the student's embeddings are the teacher's, and cost nothing yet.
+    assert trainer.evaluate()["held_out_loss"] == pytest.approx(2, rel=1e-5)
+    metrics = trainer.train()["student"]["metrics"]
+    scales = jax.device_get(trainer.state.method.scales)
+    names = ("attention", "hidden", "embedding")
+    expected = sum(
+        metrics[f"held_out_{name}_loss"] / scale for name, scale in zip(names, scales, strict=True)
+    )
+    assert metrics["held_out_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("mapping", ["nearest", "top", "random"])
 def test_the_held_out_loss_is_that_of_the_mapping(mapping, tmp_path, corpus_dir, tiny_model_dir):
     """What the student pays for the layers that the mapping pairs, by NumPy, on all held-out rows at once."""
