@@ -21,7 +21,9 @@ from bert_emd_jax.errors import UserError, did_you_mean
 from bert_emd_jax.local_paths import require_local
 
 
-def _comma_list(convert: type, metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[tuple]:
+def _comma_list(
+    convert: Callable[[str], Any], metavar: str
+) -> tyro.constructors.PrimitiveConstructorSpec[tuple]:
     """One argument `a,b,c` as a tuple."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -30,6 +32,10 @@ def _comma_list(convert: type, metavar: str) -> tyro.constructors.PrimitiveConst
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     )
+
+
+def _integer_or_name(text: str) -> int | str:
+    return int(text) if text.strip().lstrip("-").isdecimal() else text
 
 
 T = TypeVar("T")
@@ -43,6 +49,7 @@ ReadAnywhere = Annotated[T, _READ_ANYWHERE]
 OptionalBool = Annotated[bool | None, tyro.conf.arg(constructor=bool)]
 Integers = Annotated[tuple[int, ...], _comma_list(int, "INT,INT,…")]
 Names = Annotated[tuple[str, ...], _comma_list(str, "NAME,NAME,…")]
+IntegersOrNames = Annotated[tuple[int | str, ...], _comma_list(_integer_or_name, "INT,INT,…|NAME")]
 Paths = Annotated[tuple[Path, ...], _comma_list(Path, "PATH,PATH,…")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -286,6 +293,8 @@ def _item(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, str | PathLike):
             raise UserError(wanted.format("a path"))
         return _expanded(Path(value))
+    if isinstance(kind, types.UnionType):  # of whole numbers and names
+        return _integer_or_name(value) if isinstance(value, str) else _item(name, value, int)
     if kind is str:
         if not isinstance(value, str):
             raise UserError(wanted.format("text"))

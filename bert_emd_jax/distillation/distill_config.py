@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from bert_emd_jax.configs import Config, Integers, Paths, ReadAnywhere, SameResult
+from bert_emd_jax.configs import Config, IntegersOrNames, Paths, ReadAnywhere, SameResult
 from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS, LayerCost
 from bert_emd_jax.distillation.presets import preset_values
@@ -30,8 +30,11 @@ class TeacherAndStudentConfig(Config):
     their probabilities is learned, and the layers of the first."""
     student_model: ReadAnywhere[Path | None] = None
     """The student to start from: a model directory or a Hugging Face directory."""
-    student_init_layers: Integers = ()
-    """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5."""
+    student_init_layers: IntegersOrNames = ()
+    """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5; or uniform, lower,
+    upper or alternate."""
+    student_layers: int | None = None
+    """How many layers such a name takes; not given: half of the teacher's."""
     student_config: ReadAnywhere[Path | None] = None
     """Instead: start from random weights, sizes from this config.json."""
     student_dropout: float | None = None
@@ -47,6 +50,10 @@ class TeacherAndStudentConfig(Config):
         if sum(starts.values()) != 1:
             given = " and ".join(flag for flag, is_given in starts.items() if is_given) or "none"
             raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
+        if self.student_layers is not None:
+            self.require("student_layers", self.student_layers >= 1, "at least 1")
+            if not self.student_init_layers:
+                raise UserError("--student_layers: is for --student_init_layers; leave it out")
         if self.student_dropout is not None:
             self.require("student_dropout", 0 <= self.student_dropout < 1, "in [0, 1)")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
 from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
+from bert_emd_jax.distillation.initial_layers import initial_layers
 from bert_emd_jax.encoding.dataset import check_length
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.encoder_config import load_config
@@ -39,9 +40,9 @@ def initial_student(
             Path(config.student_model), head=head, new_head=new_head, do_lower_case=do_lower_case
         )
     elif config.student_init_layers:
-        student_config, params = student_from_layers(
-            teacher.config, teacher.params, config.student_init_layers, head, seed
-        )
+        depth = of_teacher.num_hidden_layers
+        layers = initial_layers(config.student_init_layers, config.student_layers, depth)
+        student_config, params = student_from_layers(of_teacher, teacher.params, layers, head, seed)
         student = LoadedModel(student_config, params, teacher.tokenizer)
     else:
         assert config.student_config is not None  # one of the three is given: the config checks

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.embedding_config import EmbeddingConfig
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
@@ -121,16 +120,7 @@ def student_from_layers(
     Args:
       layers: encoder layers of the teacher, counted from 0.
       seed: of the new head.
-
-    Raises:
-      UserError: a layer number that the teacher lacks, or none at all.
     """
-    depth = teacher_config.num_hidden_layers
-    if not layers or any(not 0 <= layer < depth for layer in layers):
-        raise UserError(
-            f"--student_init_layers {','.join(map(str, layers))}: the teacher has layers 0 to {depth - 1};"
-            " choose among them"
-        )
     config = dataclasses.replace(
         teacher_config, num_hidden_layers=len(layers), classifier_activation="none", thresholds=None
     )
