@@ -89,6 +89,11 @@ class MappingConfig(Config):
     """Learn from attention scores."""
     use_hidden: bool = True
     """Learn from hidden states."""
+    use_relation: bool = False
+    """Learn from MiniLMv2's relations: how queries, keys and values of tokens resemble each other."""
+    relation_heads: int | None = None
+    """Heads that relations split both models' vectors into; not given: the largest number that divides both
+    models' heads."""
     hidden_cost: Literal[tuple(HIDDEN_FORMS)] = "mse"  # pyright: ignore[reportInvalidTypeForm]
     """How hidden states of layers are compared: as they are, by the cosine, or with mean 0 and variance 1."""
     balance: Literal["none", "costs"] = "none"
@@ -111,6 +116,10 @@ class MappingConfig(Config):
         self.require(
             "teacher_capacity", capacity is None or 1 <= capacity < math.inf, "from 1 on, and finite"
         )
+        if self.relation_heads is not None:
+            self.require("relation_heads", self.relation_heads >= 1, "at least 1")
+        if self.use_relation and self.padding == "include":
+            raise UserError("--use_relation: relations are those of real tokens; leave --padding include out")
         for flag, value, mapping in (
             ("teacher_capacity", capacity, "capped"),
             ("mapping_layer", self.mapping_layer, "all_to_one"),

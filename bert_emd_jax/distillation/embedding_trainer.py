@@ -64,7 +64,7 @@ class EmbeddingTrainer(TaskTrainer):
         student = initial_student(config.pair, teacher, "embedding", seed, lower)
         if config.vectors.keep_projection:
             student = with_projection(student, teacher.config, seed)
-        check_pair(config.layers.mapping, teacher, student, config.task.max_seq_length)
+        check_pair(config.layers, teacher, student, config.task.max_seq_length)
         assert teacher.config.embedding is not None
         data = load_embedding_data(
             config.task,

@@ -95,7 +95,7 @@ class GeneralDistillTrainer(LayerTrainer):
         student = initial_student(config.pair, teacher, head, config.optimizer.seed)
         data = PregeneratedData.open(local_copy(config.pregenerated_data), teacher.tokenizer)
         flag = "run_pretrain_data.py --max_seq_len"
-        check_pair(config.layers.mapping, teacher, student, data.max_seq_len, flag)
+        check_pair(config.layers, teacher, student, data.max_seq_len, flag)
         if config.held_out_rows >= min(data.example_count(epoch) for epoch in range(data.epochs)):
             raise UserError(
                 f"--held_out_rows {config.held_out_rows}: an epoch of {config.pregenerated_data} has no more"

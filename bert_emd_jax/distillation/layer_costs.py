@@ -15,11 +15,14 @@ class LayerFeatures(NamedTuple):
     """What costs compare of one side. A student's hidden states are in the teacher's width.
 
     attention_scores: [layers, batch, heads, seq, seq]. hidden_states: [batch, seq, dim] of the embeddings and
-    [layers, batch, seq, dim] of the layers. What no cost reads may be None.
+    [layers, batch, seq, dim] of the layers. projections: functions that give queries, keys and values
+    [layers, batch, seq, dim], and into how many heads relations split them. What no cost reads may be None.
     """
 
     attention_scores: Any
     hidden_states: tuple[Any, Any]
+    projections: Any = None
+    relation_heads: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +73,17 @@ def _embedding(student: LayerFeatures, teacher: LayerFeatures, *masks: Any) -> "
     return embedding_cost_sums(student.hidden_states[0], teacher.hidden_states[0], *masks)
 
 
+def _relation(
+    student: LayerFeatures, teacher: LayerFeatures, mask: Any, padding: str, weights: Any
+) -> "tuple[Array, Array]":
+    from bert_emd_jax.transport.relations import relation_cost_sums
+
+    return relation_cost_sums(student.projections, teacher.projections, teacher.relation_heads, mask, weights)
+
+
 LAYER_COSTS = (
     LayerCost("attention", "attention", "attention_scores", _attention),
     LayerCost("hidden", "hidden states", "hidden_states", _hidden),
+    LayerCost("relation", "relations", "projections", _relation),
     LayerCost("embedding", "embeddings", "hidden_states", _embedding, is_mapped=False),
 )

@@ -1,6 +1,8 @@
 """What the student learns from the teacher's layers: costs, one plan for all devices, cost attention."""
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +14,10 @@ from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.devices.precision import wide_einsum
 from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
+from bert_emd_jax.models.attention_projections import PROJECTIONS, attention_projection
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.heads import ModelOutput
+from bert_emd_jax.models.params import Params
 from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
 from bert_emd_jax.transport.layer_weights import (
     LayerWeights,
@@ -64,6 +68,7 @@ def layer_losses(
     start: TransportState | None,
     given_flow: Float[Array, "S T"] | None,
     config: MappingConfig,
+    encoders: tuple[Params, Params] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array], LayerPlans | None]:
     """Returns this device's share of θ(A + H) + E, its terms, and the plans, equal on all devices.
 
@@ -74,8 +79,9 @@ def layer_losses(
       projection: the student's `fit_dense`; attention alone needs none.
       start: of the plans, if there are any; only the rule "learned" differentiates its weights.
       given_flow: the plan of a fixed mapping.
+      encoders: the parameters of both encoders, for relations.
     """
-    sums = cost_sums(projection, student, teacher, micro, config)
+    sums = cost_sums(projection, student, teacher, micro, config, encoders)
     counts = {cost: jnp.maximum(jax.lax.psum(count, DEVICES), 1) for cost, (_, count) in sums.items()}
     unmapped = {cost: sums[cost][0] / counts[cost] for cost in config.costs if not cost.is_mapped}
     terms = {cost.loss_name: loss for cost, loss in unmapped.items()}
@@ -102,9 +108,14 @@ def layer_losses(
 
 
 def cost_sums(
-    projection: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, config: MappingConfig
+    projection: Any,
+    student: ModelOutput,
+    teacher: ModelOutput,
+    batch: Batch,
+    config: MappingConfig,
+    encoders: tuple[Params, Params] | None = None,
 ) -> dict[LayerCost, tuple[Array, Array]]:
-    """(sum, count) of every cost that is learned from, over one device's rows."""
+    """(sum, count) of every cost that is learned from, over one device's rows; see `layer_losses`."""
     masks = batch["attention_mask"], config.padding, batch["weights"]
     ours, theirs = ((output.embeddings, output.layer_outputs) for output in (student, teacher))
     if reads(config.costs, "hidden_states"):
@@ -112,7 +123,22 @@ def cost_sums(
         ours = project(ours[0], projection), form(project(ours[1], projection))
         theirs = theirs[0], form(theirs[1])
     sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
+    if reads(config.costs, "projections"):
+        assert encoders is not None
+        heads = config.relation_heads or math.gcd(*(side.attention_scores.shape[2] for side in sides))
+        outputs = zip(sides, encoders, (student, teacher), strict=True)
+        ours, theirs = (
+            side._replace(projections=_projections(params, output), relation_heads=heads)
+            for side, params, output in outputs
+        )
+        sides = ours, theirs
     return {cost: cost.sums(*sides, *masks) for cost in config.costs}
+
+
+def _projections(bert: Params, output: ModelOutput) -> list[Callable[[], Array]]:
+    """Queries, keys and values of all layers of an encoder, when they are asked for."""
+    inputs = jnp.concatenate([output.embeddings[None], output.layer_outputs[:-1]])
+    return [functools.partial(attention_projection, bert, name, inputs) for name in PROJECTIONS]
 
 
 def reads(costs: Sequence[LayerCost], output: str) -> bool:

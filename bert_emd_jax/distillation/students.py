@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bert_emd_jax.buckets import local_copy
 from bert_emd_jax.checkpoints.model_directory import LoadedModel, load_model
-from bert_emd_jax.distillation.distill_config import TeacherAndStudentConfig
+from bert_emd_jax.distillation.distill_config import MappingConfig, TeacherAndStudentConfig
 from bert_emd_jax.distillation.initial_layers import initial_layers
 from bert_emd_jax.encoding.dataset import check_length
 from bert_emd_jax.errors import UserError
@@ -61,7 +61,11 @@ def initial_student(
 
 
 def check_pair(
-    mapping: str, teacher: LoadedModel, student: LoadedModel, longest: int, flag: str = "--max_seq_length"
+    layers: MappingConfig,
+    teacher: LoadedModel,
+    student: LoadedModel,
+    longest: int,
+    flag: str = "--max_seq_length",
 ) -> None:
     """Raises UserError if the student cannot learn from this teacher, and says once what is adapted.
 
@@ -82,7 +86,13 @@ def check_pair(
         )
     for model, source in ((teacher, "the teacher"), (student, "the student")):
         check_length(longest, model.config.max_position_embeddings, source, flag)
-    validate_mapping(mapping, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    validate_mapping(layers.mapping, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    widths = student.config.hidden_size, teacher.config.hidden_size
+    if layers.relation_heads is not None and any(width % layers.relation_heads for width in widths):
+        ours, theirs = widths
+        raise UserError(
+            f"--relation_heads {layers.relation_heads}: does not divide widths {ours} and {theirs}"
+        )
     heads = student.config.num_attention_heads, teacher.config.num_attention_heads
     if heads[0] != heads[1]:
         logger.info("%d student and %d teacher heads: attention scores are averaged over heads", *heads)

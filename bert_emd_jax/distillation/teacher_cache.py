@@ -17,6 +17,7 @@ from jaxtyping import Int
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.layer_losses import reads
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.encoding.dataset import EncodedDataset
@@ -142,6 +143,8 @@ def _obstacle(config: DistillConfig) -> str | None:
     """Why this run cannot keep the teacher's outputs."""
     if config.layers.padding == "include":
         return "with --padding include costs depend on the padding of each batch, which is not kept"
+    if reads(config.learned_layers.costs, "projections"):
+        return "queries, keys and values, which --use_relation compares, are not kept"
     if jax.process_count() > 1:
         return "it works in one process"
     return None

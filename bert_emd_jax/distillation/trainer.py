@@ -23,6 +23,7 @@ from bert_emd_jax.distillation.layer_losses import (
     TransportState,
     initial_transport_state,
     layer_losses,
+    reads,
     updated_scales,
     updated_weights,
     weights_that_move,
@@ -34,7 +35,7 @@ from bert_emd_jax.distillation.teacher_outputs import given_output
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.ensemble import encoder_params, inference_params
 from bert_emd_jax.models.heads import ModelOutput, forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
@@ -151,7 +152,10 @@ class LayerTrainer(Trainer):
         if layers.costs:
             start = self._transport_state(params, step.state.method)
             outputs = params.get(PROJECTION), student, teacher
-            loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers)
+            encoders = None
+            if reads(layers.costs, "projections"):  # of a teacher that runs in the step
+                encoders = params["bert"], encoder_params(self.teacher_module, step.constants.teacher)
+            loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers, encoders)
         own, own_terms = self.own_loss(params, student, teacher, batch, jnp.maximum(step.rows[step.index], 1))
         loss = self._layer_factor * loss + own
         shares = {"loss": loss, **terms, **own_terms}
@@ -316,7 +320,7 @@ class DistillTrainer(TaskTrainer):
         lower = config.task.do_lower_case
         first, longest = members_of(teacher)[0], config.task.max_seq_length
         student = initial_student(config.pair, first, task.kind.head, config.optimizer.seed, lower)
-        check_pair(config.layers.mapping, teacher, student, longest)
+        check_pair(config.layers, teacher, student, longest)
         steps_on = config.optimizer.steps_on
         lengths, aug = device_needs().steps_for_another_length, config.aug_train
         data = load_task_data(

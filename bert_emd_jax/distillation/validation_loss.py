@@ -66,7 +66,8 @@ class ValidationLoss:
             student, teacher = (
                 forward(module, own, batch) for module, own in zip(modules, params, strict=True)
             )
-            costs = cost_sums(params[0].get(PROJECTION), student, teacher, batch, layers)
+            encoders = params[0]["bert"], params[1]["bert"]
+            costs = cost_sums(params[0].get(PROJECTION), student, teacher, batch, layers, encoders)
             terms = {cost.name: parts for cost, parts in costs.items()}
             if masked_lm_weight:
                 labels, weights = batch["masked_labels"], batch["weights"]

@@ -62,6 +62,11 @@ def ensemble_params(members: tuple[Params, ...]) -> Params:
     return {f"members_{number}": params for number, params in enumerate(members)}
 
 
+def encoder_params(module: nn.Module, params: Params) -> Params:
+    """Returns the parameters of a model's encoder; of an ensemble those of the first member's."""
+    return params["members_0"]["bert"] if isinstance(module, Ensemble) else params["bert"]
+
+
 def inference_params(module: nn.Module, params: Params) -> Params:
     """Returns parameters on the host as the forward pass of a module takes them without a copy."""
     if isinstance(module, Ensemble):
