@@ -37,6 +37,9 @@ class TeacherAndStudentConfig(Config):
     """How many layers such a name takes; not given: half of the teacher's."""
     student_config: ReadAnywhere[Path | None] = None
     """Instead: start from random weights, sizes from this config.json."""
+    student_width: int | None = None
+    """Keep only so many dimensions of these layers, and heads and neurons in proportion: those that matter
+    most on some training rows. A multiple of the heads' width."""
     student_dropout: float | None = None
     """Dropout of the student, in place of what its config says; 0 spares its time, too."""
 
@@ -52,8 +55,9 @@ class TeacherAndStudentConfig(Config):
             raise UserError(f"one of {', '.join(starts)} says where the student starts; given: {given}")
         if self.student_layers is not None:
             self.require("student_layers", self.student_layers >= 1, "at least 1")
-            if not self.student_init_layers:
-                raise UserError("--student_layers: is for --student_init_layers; leave it out")
+        for flag, value in (("student_layers", self.student_layers), ("student_width", self.student_width)):
+            if value is not None and not self.student_init_layers:
+                raise UserError(f"--{flag}: is for --student_init_layers; leave it out")
         if self.student_dropout is not None:
             self.require("student_dropout", 0 <= self.student_dropout < 1, "in [0, 1)")
 

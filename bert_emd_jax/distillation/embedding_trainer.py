@@ -13,6 +13,7 @@ from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.trainer import TaskTrainer
 from bert_emd_jax.distillation.vector_losses import VECTOR_LOSSES, similarity_loss
+from bert_emd_jax.distillation.width_cut import with_width
 from bert_emd_jax.encoding.embedding_data import EmbeddingData, load_embedding_data
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.batch import Batch
@@ -20,6 +21,7 @@ from bert_emd_jax.models.embedding_config import NORMALIZE, DenseModule, dense_m
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import ModelOutput, SentenceEmbedder
 from bert_emd_jax.models.initialization import VECTOR_PROJECTION, initial_projection
+from bert_emd_jax.models.params import Params
 from bert_emd_jax.models.pooling import project
 from bert_emd_jax.training.embedding_evaluation import EmbeddingEvaluation
 from bert_emd_jax.training.run import compute_dtype
@@ -52,7 +54,7 @@ class EmbeddingTrainer(TaskTrainer):
         widths = student.config.output_size, teacher.config.output_size
         projection = {}
         if widths[0] != widths[1]:
-            projection[VECTOR_PROJECTION] = initial_projection(*widths, config.optimizer.seed)
+            projection[VECTOR_PROJECTION] = _first_projection(student, widths, config.optimizer.seed)
         self._best_projection: Any = None
         student_and_teacher = modules["student"], modules["teacher"]
         super().__init__(config, student, teacher, student_and_teacher, data, evaluation, projection)
@@ -62,8 +64,6 @@ class EmbeddingTrainer(TaskTrainer):
         _check_flags(config)
         seed, lower = config.optimizer.seed, config.task.do_lower_case
         student = initial_student(config.pair, teacher, "embedding", seed, lower)
-        if config.vectors.keep_projection:
-            student = with_projection(student, teacher.config, seed)
         check_pair(config.layers, teacher, student, config.task.max_seq_length)
         assert teacher.config.embedding is not None
         data = load_embedding_data(
@@ -75,6 +75,9 @@ class EmbeddingTrainer(TaskTrainer):
             device_needs().steps_for_another_length,
             aug_train=config.aug_train,
         )
+        student = with_width(student, config.pair, "embedding", seed, data.train)
+        if config.vectors.keep_projection:
+            student = with_projection(student, teacher.config, seed)
         data.check({source: teacher.config, "the student": student.config})
         return cls(config, student, teacher, data)
 
@@ -120,12 +123,18 @@ def with_projection(student: LoadedModel, teacher: EncoderConfig, seed: int) -> 
     modules = student.config.embedding.modules
     added = [DenseModule(teacher.output_size), *([NORMALIZE] if teacher.embedding.normalizes else [])]
     embedding = dataclasses.replace(student.config.embedding, modules=(*modules, *added))
-    kernel = initial_projection(student.config.output_size, teacher.output_size, seed)
+    kernel = _first_projection(student, (student.config.output_size, teacher.output_size), seed)
     return dataclasses.replace(
         student,
         config=dataclasses.replace(student.config, embedding=embedding),
         params={**student.params, dense_module_name(len(modules)): kernel},
     )
+
+
+def _first_projection(student: LoadedModel, widths: tuple[int, int], seed: int) -> Params:
+    """That of the student's states where vectors are as wide as these, so that both begin alike."""
+    known = student.projection
+    return known if known and known["kernel"].shape == widths else initial_projection(*widths, seed)
 
 
 def _check_flags(config: DistillConfig) -> None:

@@ -17,6 +17,7 @@ from bert_emd_jax.distillation.distill_config import GeneralDistillConfig
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.trainer import LayerTrainer
 from bert_emd_jax.distillation.validation_loss import VALIDATION_LOSS, ValidationLoss
+from bert_emd_jax.distillation.width_cut import with_width
 from bert_emd_jax.encoding.batching import choose_bucket_lengths
 from bert_emd_jax.encoding.dataset import check_rows
 from bert_emd_jax.encoding.task_data import bucket_count
@@ -102,6 +103,7 @@ class GeneralDistillTrainer(LayerTrainer):
                 " rows; hold out fewer"
             )
         check_rows(data.epoch(0), teacher.config, f"--teacher_model {path}")
+        student = with_width(student, config.pair, head, config.optimizer.seed, data.epoch(0))
         check_rows(data.epoch(0), student.config, "the student")
         return cls(config, student, teacher, data)
 

@@ -32,6 +32,7 @@ from bert_emd_jax.distillation.plan_log import check_plans, log_plans
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import given_output
+from bert_emd_jax.distillation.width_cut import with_width
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data
 from bert_emd_jax.models.batch import Batch
@@ -333,6 +334,7 @@ class DistillTrainer(TaskTrainer):
             labels_optional=config.prediction.needs_no_labels,
             unlabelled=config.unlabelled,
         )
+        student = with_width(student, config.pair, task.kind.head, config.optimizer.seed, data.train)
         teachers = {f"teacher {number}": one.config for number, one in enumerate(members_of(teacher), 1)}
         data.check({source: teacher.config, **teachers, "the student": student.config})
         return cls(config, student, teacher, data)

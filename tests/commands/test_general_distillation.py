@@ -116,6 +116,15 @@ def test_balanced_costs_weigh_the_same_on_held_out_rows(tmp_path, corpus_dir, ti
     assert metrics["held_out_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_student_that_is_narrower_than_its_layers(tmp_path, corpus_dir, tiny_model_dir):
+    flags = {"student_width": 8, "max_steps": 2, "mapping": "uniform"}
+    trainer = GeneralDistillTrainer.from_config(
+        config(tiny_model_dir("teacher"), corpus_dir, tmp_path / "student", **flags)
+    )
+    assert trainer.train()["student"]["hidden_size"] == 8
+    assert load_model(tmp_path / "student", head="masked_lm").config.num_attention_heads == 1
+
+
 @pytest.mark.parametrize("mapping", ["nearest", "top", "random"])
 def test_the_held_out_loss_is_that_of_the_mapping(mapping, tmp_path, corpus_dir, tiny_model_dir):
     """What the student pays for the layers that the mapping pairs, by NumPy, on all held-out rows at once."""
