@@ -40,6 +40,10 @@ OURS = {
     "uniform": [*KEPT, "--beta", "0.001", "--mapping", "uniform"],
     "last": [*KEPT, "--beta", "0.001", "--mapping", "top"],
     "narrow": [*NARROW, "--beta", "0"],
+    "narrow-cut": [
+        *("--student_init_layers", "uniform", "--student_layers", "4", "--student_width", "192"),
+        *(*NARROW, "--beta", "0"),
+    ],
     "narrow-emd": [*NARROW, "--beta", "0.001", "--mapping", "emd"],
 }
 NARROW_SIZES = {"num_hidden_layers": 4, "hidden_size": 192, "intermediate_size": 768}

@@ -295,10 +295,10 @@ def _item(name: str, value: Any, kind: Any) -> Any:
         return _expanded(Path(value))
     if isinstance(kind, types.UnionType):  # of whole numbers and names
         return _integer_or_name(value) if isinstance(value, str) else _item(name, value, int)
-    if kind is str:
-        if not isinstance(value, str):
+    if kind is str:  # a number, too, as it would be written: a threshold, the index of a column
+        if isinstance(value, bool) or not isinstance(value, str | Real):
             raise UserError(wanted.format("text"))
-        return value
+        return str(value)
     if kind is bool:
         if not isinstance(value, bool):
             raise UserError(wanted.format("True or False"))

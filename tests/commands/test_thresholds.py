@@ -83,6 +83,17 @@ def test_several_labels(tmp_path, tiny_model_dir):
     assert names == [{label for label, has in zip(LABELS, row, strict=True) if has} for row in given]
 
 
+def test_a_number_from_python(tmp_path, task_dir, tiny_model_dir):
+    start = tiny_model_dir("start", num_labels=2)
+    sizes = {"max_seq_length": 24, "max_steps": 1, "train_batch_size": 16}
+    flags = {"data_dir": task_dir, "task_name": "custom", "output_dir": tmp_path / "run", **sizes}
+    results = bert_emd_jax.finetune(bert_model=start, threshold=0.3, **flags)
+    assert results["student"]["thresholds"] == [0.3]
+    # Fine-tuned once more, a model decides anew.
+    flags["output_dir"] = tmp_path / "again"
+    assert "thresholds" not in bert_emd_jax.finetune(bert_model=tmp_path / "run", **flags)["student"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
