@@ -105,6 +105,7 @@ def command_line(run: Run, study: Study, records: Mapping[str, Record]) -> list[
     flags += study.distill_flags
     if student.cut:
         start = ["--student_init_layers", ",".join(map(str, student.cut))]
+        start += ["--student_width", str(student.width)] if student.width else []
     elif student.pretraining:
         start = ["--student_model", str(study.root / "students" / run.student)]
     else:

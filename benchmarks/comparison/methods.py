@@ -5,6 +5,8 @@ import dataclasses
 BETA, LEARNING_RATE = "beta", "learning_rate"
 BASELINE, WITHOUT_LAYERS, DEFAULT = "uniform", "logits", "emd"
 """The methods that the others are compared with."""
+_RELATIONS = ("--use_relation", "--no_use_attention", "--no_use_hidden", "--no_use_embedding")
+_BALANCED = ("--balance", "costs", "--hidden_cost", "normalised")
 _EQUAL_WEIGHTS = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 
 
@@ -48,6 +50,15 @@ METHODS = {
         "EMD, double softmax", "--layer_weight_rule", "double_softmax", like="emd_softmax"
     ),
     "nearest": Method("nearest layer", ("--mapping", "nearest"), like="uniform"),
+    "capped": Method("capped transport", ("--mapping", "capped"), like="emd"),
+    "last": Method("last layer alone", ("--mapping", "last"), like="uniform"),
+    "reverse": Method("layers the other way round", ("--mapping", "reverse"), like="uniform"),
+    "relations": Method("relations, uniform", ("--mapping", "uniform", *_RELATIONS)),
+    "relations_last": Method(
+        "relations, last layer (MiniLMv2)", ("--mapping", "last", *_RELATIONS), like="relations"
+    ),
+    "uniform_balanced": Method("uniform, balanced costs", ("--mapping", "uniform", *_BALANCED)),
+    "emd_balanced": _emd("EMD, balanced costs", *_BALANCED, like=None),
     "top": Method("top layers", ("--mapping", "top"), like="uniform"),
     "random": Method("random layers", ("--mapping", "random"), like="uniform"),
     "emd_exact": Method("EMD by network simplex", ("--mapping", "emd_exact"), like="emd"),
@@ -71,13 +82,15 @@ CORE_METHODS = ("finetune", "logits", "uniform", "emd", "emd_fixed", "nearest")
 class Student:
     """Where a student comes from.
 
-    cut: teacher layers, 0-based, that it is cut out of; else it has `layers` layers, half as wide as the
-    teacher's. pretraining: the mapping of its general distillation, none: no such.
+    cut: teacher layers, 0-based, that it is cut out of, whole or only `width` dimensions of them; else it has
+    `layers` layers, half as wide as the teacher's. pretraining: the mapping of its general distillation, if
+    it has one.
     """
 
     title: str
     learning_rate: float
     cut: tuple[int, ...] = ()
+    width: int | None = None
     layers: int = 0
     pretraining: tuple[str, ...] = ()
 
@@ -93,5 +106,9 @@ STUDENTS = {
         "general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EQUAL_WEIGHTS
     ),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
+    "cut3_lower": Student("the teacher's first 3 layers", 1e-4, cut=(0, 1, 2)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
+    "cut4_narrow": Student(
+        "the teacher's layers 2, 3, 5 and 6, half as wide", 3e-4, cut=(1, 2, 4, 5), width=192
+    ),
 }

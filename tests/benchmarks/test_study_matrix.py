@@ -191,6 +191,7 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
             student, method = STUDENTS[run.student], METHODS[run.method]
             assert config.teacher_model == (tmp_path / best_teacher,)
             assert config.student_init_layers == student.cut
+            assert config.student_width == student.width
             assert (config.student_model is not None) == bool(student.pretraining)
             assert config.temperature == 2
             assert (config.data_dir, config.num_train_epochs) == (tmp_path / "data" / "snli", plan.epochs)
