@@ -1,4 +1,4 @@
-"""A classifier as a `jax.export` artefact, which runs without this package or Flax."""
+"""A classifier or an embedder as a `jax.export` artefact, which runs without this package or Flax."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -16,30 +16,36 @@ from bert_emd_jax.checkpoints.safetensors_file import write_safetensors
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import write_json
 from bert_emd_jax.layout import CONFIG
+from bert_emd_jax.models.families import Head
 from bert_emd_jax.models.heads import MODULES, forward
 from bert_emd_jax.models.params import flatten, unflatten
 
-ARTEFACT = "classifier.stablehlo"
+ARTEFACT = "classifier.stablehlo"  # of embedders, too
 PARAMETERS = "classifier.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(directory: Path, model: LoadedModel) -> None:
-    """Writes the exported classifier, its parameters, `config.json` and the tokenizer.
+    """Writes the exported model, its parameters, `config.json` and the tokenizer.
 
-    The artefact is a function `(params, input_ids, attention_mask, token_type_ids) -> logits` of a
-    flat dict (the content of `classifier.safetensors`) and int32 arrays `[batch, length]` of any
-    batch size and of any length up to `max_position_embeddings`. The parameters stand beside the
+    The artefact is a function `(params, input_ids, attention_mask, token_type_ids) -> logits` (of an embedder
+    vectors) of a flat dict (the content of `classifier.safetensors`) and int32 arrays `[batch, length]` of
+    any batch size and of any length up to `max_position_embeddings`. The parameters stand beside the
     program: as constants inside it they cost several times their size in memory at each step of the way.
 
     Raises:
-      UserError: the model has no classifier, or `flatbuffers` is missing.
+      UserError: the model has no head, or `flatbuffers` is missing.
     """
-    if "classifier" not in model.params:
-        raise UserError("--to_stablehlo exports a classifier, and this model has none; give a fine-tuned one")
+    of_params = head_of(flatten(model.params), model.config)
+    head: Head = "embedding" if model.config.embedding is not None else of_params
+    if head in ("none", "masked_lm"):
+        raise UserError(
+            "--to_stablehlo exports a classifier, a finder of answers or an embedder, and this model is none;"
+            " give a fine-tuned one"
+        )
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("--to_stablehlo needs the package flatbuffers: pip install flatbuffers")
-    module = MODULES[head_of(flatten(model.params), model.config)](model.config)
+    module = MODULES[head](model.config)
 
     def classify(
         params: dict[str, jax.Array],
@@ -66,7 +72,7 @@ def write_stablehlo(directory: Path, model: LoadedModel) -> None:
 
 
 def stablehlo_logits(directory: Path, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the logits of an exported classifier for `input_ids`, `attention_mask` and `token_type_ids`."""
+    """Returns what an exported model gives `input_ids`, `attention_mask` and `token_type_ids`."""
     exported = export.deserialize(bytearray((directory / ARTEFACT).read_bytes()))
     params = safetensors.numpy.load_file(directory / PARAMETERS)
     inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])

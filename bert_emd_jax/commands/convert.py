@@ -26,7 +26,7 @@ class ConvertConfig(Config):
     to_pytorch: bool = False
     """Write a Hugging Face directory (config.json, model.safetensors, tokenizer) instead."""
     to_stablehlo: bool = False
-    """Write a classifier as a jax.export artefact for cpu, cuda and tpu instead."""
+    """Write a classifier or an embedder as a jax.export artefact for cpu, cuda and tpu instead."""
     head: Literal["auto", "classifier", "masked_lm", "none"] = "auto"
     """The head to keep; auto: the one that is there, a classifier before a masked-LM head."""
     classifier_activation: Literal["auto", "none", "relu"] = "auto"

@@ -13,7 +13,9 @@ from jax import export
 from bert_emd_jax.checkpoints.model_directory import load_model, load_whole_model, save_model
 from bert_emd_jax.checkpoints.stablehlo import ARTEFACT, stablehlo_logits, write_stablehlo
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.models.heads import SequenceClassifier, forward
+from bert_emd_jax.models.embedding_config import NORMALIZE
+from bert_emd_jax.models.heads import AnswerFinder, SentenceEmbedder, SequenceClassifier, forward
+from bert_emd_jax.models.initialization import NewHead
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
@@ -46,6 +48,27 @@ def test_any_batch_and_any_length_up_to_the_positions(exported):
         np.testing.assert_allclose(stablehlo_logits(directory, batch), expected, atol=1e-5)
     with pytest.raises(ValueError, match="shapes"):
         stablehlo_logits(directory, batch_of(2, 65))
+
+
+def test_an_embedder(tmp_path, embedder_dir):
+    """Vectors of any batch are those of the model."""
+    path = embedder_dir("embedder", NORMALIZE)
+    model = load_whole_model(path)
+    write_stablehlo(tmp_path / "exported", model)
+    for rows, length in ((1, 3), (3, 17)):
+        batch = batch_of(rows, length)
+        expected = forward(SentenceEmbedder(model.config), model.params, batch).logits
+        vectors = stablehlo_logits(tmp_path / "exported", batch)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_a_finder_of_answers(tmp_path, tiny_model_dir):
+    model = load_model(tiny_model_dir("base"), head="answer", new_head=NewHead(2, seed=1))
+    write_stablehlo(tmp_path / "exported", model)
+    batch = batch_of(2, 9)
+    expected = forward(AnswerFinder(model.config), model.params, batch).logits
+    np.testing.assert_allclose(stablehlo_logits(tmp_path / "exported", batch), expected, atol=1e-5)
 
 
 def test_it_is_for_every_platform(exported):
