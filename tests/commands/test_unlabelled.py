@@ -59,10 +59,9 @@ def halves(task_dir, directory, suffix):
     return directory, directory / f"more{suffix}"
 
 
-@pytest.mark.parametrize(("suffix", "cache"), [(".txt", "off"), (".jsonl", "memory")])
-def test_further_rows_without_labels(tmp_path, task_dir, tiny_model_dir, capsys, suffix, cache):
-    teacher = tiny_model_dir("teacher")
-    data, more = halves(task_dir, tmp_path / "halves", suffix)
+def test_further_rows_without_labels(tmp_path, task_dir, tiny_model_dir, capsys):
+    teacher, cache = tiny_model_dir("teacher"), "memory"
+    data, more = halves(task_dir, tmp_path / "halves", ".jsonl")
     flags = ("--unlabelled", more, "--teacher_cache", cache)
     assert distill.main(distill_flags(teacher, data, tmp_path / "half", *flags)) == 0
     assert "20 training rows and 17 without labels" in capsys.readouterr().out
