@@ -175,6 +175,12 @@ class RunDirectory:
         defaults = {flag.name: flag.default for flag in flags if flag.default is not dataclasses.MISSING}
         before = json.loads(json.dumps(plain_values(defaults))) | before
         now = json.loads(json.dumps(self.flags))
+        # What is a list now may have been one value: there was one teacher.
+        before |= {
+            name: [value]
+            for name, value in before.items()
+            if isinstance(value, str) and isinstance(now.get(name), list)
+        }
         if now.get("dtype") == "auto":  # goes on in the type that it began with
             free |= {"dtype"}
         before["dtype"] = stored.get("compute_dtype", before.get("dtype"))

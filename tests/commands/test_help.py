@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_subjects_defaults_and_examples(columns, monkeypatch):
     examples = text[text.index("Examples:") : text.index("╭")].replace("\\\n", "")
     lines = re.findall(r"\$ python run_distill\.py (.+)", examples)
     for line in lines:
-        assert parse_flags(DistillConfig, line.split(), "x", "").pair.teacher_model.name == "teacher"
+        assert parse_flags(DistillConfig, line.split(), "x", "").pair.teacher_model == (Path("teacher"),)
     assert len(lines) == 2
 
 

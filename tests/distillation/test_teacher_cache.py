@@ -180,7 +180,7 @@ def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
 ):
     def run(name: str, *more: str, exit_code: int = 0) -> Path:
         output = tmp_path / name
-        flags = ["--teacher_model", str(config.pair.teacher_model), "--student_init_layers", "1,3"]
+        flags = ["--teacher_model", str(config.pair.teacher_model[0]), "--student_init_layers", "1,3"]
         flags += ["--data_dir", str(config.task.data_dir), "--task_name", "custom", "--max_seq_length", "24"]
         flags += ["--train_batch_size", "8", "--num_train_epochs", "2", "--output_dir", str(output)]
         flags += ["--learning_rate", "1e-3", "--beta", "1", "--log_steps", "1"]
