@@ -76,9 +76,9 @@ bench: $(VENV)/.installed-bench
 	NETWORK_SIMPLEX_PROBLEMS=10000 $(BIN)/python -m pytest -n 2 tests/transport/test_simplex.py
 	$(BIN)/python benchmarks/transport.py
 
-# Half an hour: kills training runs at random moments and compares what the resumed ones leave.
+# Half an hour: kills training runs at random moments and compares what the resumed ones leave; several hosts.
 kills: $(VENV)/.installed-test
-	KILLS=50 $(BIN)/python -m pytest tests/commands/test_kills.py tests/test_examples.py
+	KILLS=50 $(BIN)/python -m pytest tests/commands/test_kills.py tests/test_examples.py tests/devices/test_hosts.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP) -e ".[docs]"

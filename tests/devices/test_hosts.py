@@ -140,6 +140,7 @@ def test_an_embedder_by_two_processes_equals_that_of_one(embedder_job):
         assert a == pytest.approx(b, abs=1e-4)
 
 
+@pytest.mark.skipif("KILLS" not in os.environ, reason="takes a minute each: `make kills`")
 @pytest.mark.parametrize("kind", ["token", "answer"])
 def test_words_and_questions_by_two_processes_equal_those_of_one(tmp_path, tiny_model_dir, kind):
     """With two teachers, and some rows without labels, which lie unevenly on the devices."""

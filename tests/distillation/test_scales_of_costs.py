@@ -1,6 +1,5 @@
 """Costs without the scale of hidden states, and costs that are balanced by their first values."""
 
-import json
 import shutil
 
 import jax
@@ -103,20 +102,15 @@ def test_devices_and_micro_batches_agree(hidden_cost):
 
 
 def test_scales_are_kept_over_a_resumed_run(tmp_path, task_dir, tiny_model_dir, capsys):
-    teacher, whole, parts = tiny_model_dir("teacher"), tmp_path / "whole", tmp_path / "parts"
+    teacher, run = tiny_model_dir("teacher"), tmp_path / "run"
     flags = ("--balance", "costs", "--hidden_cost", "normalised", "--eval_steps", 2, "--beta", 1)
-    assert distill.main(distill_flags(teacher, task_dir, whole, *flags)) == 0
-    assert distill.main(distill_flags(teacher, task_dir, parts, *flags)) == 0
+    assert distill.main(distill_flags(teacher, task_dir, run, *flags)) == 0
+    before = [row["loss"] for row in rows(run, "train")]
     # The run is taken back to its first checkpoint.
-    (parts / "eval_results.json").unlink()
-    for path in (parts / "checkpoints").iterdir():
+    (run / "eval_results.json").unlink()
+    for path in (run / "checkpoints").iterdir():
         if path.name.isdecimal() and int(path.name) > 2:
             shutil.rmtree(path)
-    assert distill.main(distill_flags(teacher, task_dir, parts, *flags, "--resume")) == 0
+    assert distill.main(distill_flags(teacher, task_dir, run, *flags, "--resume")) == 0
     assert "resuming at step" in capsys.readouterr().out
-    losses = [[row["loss"] for row in rows(run, "train")] for run in (whole, parts)]
-    assert losses[0] == losses[1]
-    results = [
-        json.loads((run / "eval_results.json").read_text())["student"]["metrics"] for run in (whole, parts)
-    ]
-    assert results[0] == results[1]
+    assert [row["loss"] for row in rows(run, "train")] == before
