@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from measuring import mean_and_spread
+
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.configs import Config, Integers, Names
@@ -100,11 +102,6 @@ def run(config: EmbeddingBenchmarkConfig) -> None:
         columns = [[one[name] for one in measured] for name in ("test", "dev", "seconds", "milliseconds")]
         rows.append([method, *(mean_and_spread(values) for values in columns)])
     print(aligned(rows))
-
-
-def mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
 
 
 def write_data(config: EmbeddingBenchmarkConfig, directory: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ def machine() -> str:
     device = jax.devices()[0]
     text = f"{processor()}, load {os.getloadavg()[0]:.1f}"
     return text if device.platform == "cpu" else f"{text}, {jax.device_count()} x {device.device_kind}"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Returns the mean of repetitions, and their standard deviation if there are several."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
 
 
 Clock = Callable[[], float]

@@ -9,10 +9,11 @@ import json
 import os
 import random
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from measuring import mean_and_spread
 
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
@@ -23,7 +24,6 @@ from bert_emd_jax.report.tables import aligned
 
 ROOT = Path(__file__).parents[1]
 METHODS = {
-    "labels": ["--alpha", "0", "--beta", "0"],  # nothing of the teacher: its layers are fine-tuned
     "logits": ["--beta", "0"],
     "uniform": ["--mapping", "uniform"],
     "emd": ["--mapping", "emd"],
@@ -91,11 +91,6 @@ def scores_of(directory: Path) -> dict[str, float]:
     results = json.loads((directory / "eval_results.json").read_text(encoding="utf-8"))
     metrics = results["test"]["student"]["metrics"]
     return {name: metrics[name] for name in SCORES}
-
-
-def mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
 
 
 def write_data(source: Path, directory: Path, most: int | None) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from bert_emd_jax.errors import UserError, did_you_mean
+from bert_emd_jax.transport.mappings import fixed_layers
 
 INITIAL_LAYERS: dict[str, Callable[[int, int], Sequence[int]]] = {
-    "uniform": lambda count, depth: [(2 * i * depth + count) // (2 * count) - 1 for i in range(1, count + 1)],
+    "uniform": lambda count, depth: fixed_layers("uniform", count, depth).tolist(),
     "lower": lambda count, depth: range(count),
     "upper": lambda count, depth: range(depth - count, depth),
     "alternate": lambda count, depth: [i * depth // count for i in range(count)],

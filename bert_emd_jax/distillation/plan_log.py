@@ -45,7 +45,7 @@ def check_plans(
     Returns, for each cost, the exact and the plan's cost (means over micro-batches) and the largest relative
     gap; warns if that exceeds the tolerance.
     """
-    exact, tolerance = config.how.exact, config.check_tolerance
+    exact, tolerance, options = config.how.exact, config.check_tolerance, config.options
     assert exact is not None  # others are not checked
     row: dict[str, Any] = {}
     for index, cost in enumerate(costs):
@@ -53,7 +53,7 @@ def check_plans(
         if not np.isfinite(matrices).all():
             continue
         plan_costs = (plans.flow[:, index] * matrices).sum(axis=(1, 2))
-        exact_costs = np.array([exact(matrix, *weights[index], config.options) for matrix in matrices])
+        exact_costs = np.array([exact(matrix, *weights[index], options=options) for matrix in matrices])
         # Relative to the exact cost, but not to one that is next to nothing beside the costs' scale.
         scale = np.maximum(exact_costs, 1e-4 * matrices.max(axis=(1, 2)))
         gap = float(np.max((plan_costs - exact_costs) / np.where(scale > 0, scale, 1)))

@@ -15,9 +15,9 @@ from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.attention_projections import attention_projection
 from bert_emd_jax.models.embedding_config import DenseModule
+from bert_emd_jax.models.encoder import Encoder, layer_norm
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
-from bert_emd_jax.models.heads import EncoderWithoutHead, forward
 from bert_emd_jax.models.initialization import initial_params
 from bert_emd_jax.models.params import Params
 
@@ -79,7 +79,7 @@ def with_width(
         num_attention_heads=width // config.head_dim,
         intermediate_size=max(round(config.intermediate_size * width / config.hidden_size), 1),
     )
-    found = importance(config, student.params, dataset)
+    found = importance(config, student.params["bert"], dataset)
     kept = Kept(
         _largest(found.dimensions, width),
         np.stack([_largest(layer, narrow.num_attention_heads) for layer in found.heads]),
@@ -99,24 +99,24 @@ def with_width(
     return dataclasses.replace(student, config=narrow, params=params, projection=projection)
 
 
-def importance(config: EncoderConfig, params: Params, dataset: Any) -> Importance:
-    """Measures the parts of an encoder on rows from all over the dataset."""
+def importance(config: EncoderConfig, bert: Params, dataset: Any) -> Importance:
+    """Measures the parts of an encoder, whose parameters `bert` are, on rows from all over the dataset."""
     rows = np.unique(np.linspace(0, len(dataset.lengths) - 1, _ROWS).astype(np.int64))
     length = int(dataset.lengths[rows].max())
-    measure = jax.jit(lambda params, batch: _contributions(config, params, batch))
+    measure = jax.jit(lambda bert, batch: _contributions(config, bert, batch))
     total: Any = None
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         batch = dataset.collate(rows[start : start + _ROWS_AT_ONCE], length, _ROWS_AT_ONCE)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        sums = jax.device_get(measure({"bert": params["bert"]}, inputs))
+        sums = jax.device_get(measure(bert, inputs))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total
 
 
-def _contributions(config: EncoderConfig, params: Params, batch: Any) -> Importance:
+def _contributions(config: EncoderConfig, bert: Params, batch: Any) -> Importance:
     """Sums over the real tokens of a batch."""
-    bert = params["bert"]
-    output = forward(EncoderWithoutHead(config, scan=False), _with_pooler(config, params), batch)
+    inputs = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
+    output: Any = Encoder(config, with_pooler=False, scan=False).apply({"params": bert}, *inputs)
     tokens = batch["attention_mask"].astype(jnp.float32)
     states = jnp.concatenate([output.embeddings[None], output.layer_outputs])
     dimensions = jnp.einsum("nbld,bl->d", jnp.square(states), tokens)
@@ -132,7 +132,8 @@ def _contributions(config: EncoderConfig, params: Params, batch: Any) -> Importa
         added = jnp.einsum("bqhk,hkd->bqhd", context, outwards)
         heads.append(jnp.einsum("bqh,bq->h", jnp.linalg.norm(added, axis=-1), tokens))
         attended = states[number] + added.sum(axis=2) + layer["attention"]["output"]["bias"]
-        attended = _normalised(attended, layer["attention_layer_norm"], config.layer_norm_eps)
+        norm = layer_norm(config, jnp.float32, "attention_layer_norm")
+        attended = norm.apply({"params": layer["attention_layer_norm"]}, attended)
         inner = attended @ layer["intermediate"]["kernel"] + layer["intermediate"]["bias"]
         sizes = jnp.abs(activation(config.hidden_act)(inner))
         lengths = jnp.linalg.norm(layer["output"]["kernel"], axis=1)
@@ -177,18 +178,3 @@ def _dense(layer: Params, rows: np.ndarray, columns: np.ndarray) -> Params:
 def _largest(values: Any, count: int) -> Int[np.ndarray, " count"]:
     """The places of the largest values, in their order."""
     return np.sort(np.argsort(-np.asarray(values), kind="stable")[:count])
-
-
-def _normalised(states: Array, params: Params, epsilon: float) -> Array:
-    centred = states - states.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
-
-
-def _with_pooler(config: EncoderConfig, params: Params) -> Params:
-    """The parameters with a pooler, which the module computes and nobody reads."""
-    if "pooler" in params["bert"]:
-        return params
-    size = config.hidden_size
-    pooler = {"kernel": jnp.zeros((size, size)), "bias": jnp.zeros(size)}
-    return {"bert": {**params["bert"], "pooler": pooler}}

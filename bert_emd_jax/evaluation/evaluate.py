@@ -34,9 +34,9 @@ from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.evaluation.scored_predictions import scored_predictions
 from bert_emd_jax.evaluation.submission import check_can_submit, write_submission, write_table
+from bert_emd_jax.evaluation.thresholds import thresholds_of
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.layout import RESULTS
-from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import MODULES, AnswerFinder, SequenceClassifier, TokenClassifier
 
 logger = logging.getLogger(__name__)
@@ -144,11 +144,6 @@ def _evaluate_classifier(
         "compute_dtype": dtype,
         "flags": plain_values(config.flags()),
     }
-
-
-def thresholds_of(config: EncoderConfig) -> dict[str, Any]:
-    """What a results file says of a model that gives labels from other probabilities on than one half."""
-    return {} if config.thresholds is None else {"thresholds": list(config.thresholds)}
 
 
 def check_results_are_ours(output_dir: Path) -> None:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Num
 
 from bert_emd_jax.data.kind import Kind, Labels
 from bert_emd_jax.evaluation.metrics import ScoredRows, compute_metrics
+from bert_emd_jax.models.encoder_config import EncoderConfig
 
 _MOST_CANDIDATES = 200
 
@@ -20,8 +21,8 @@ def best_thresholds(
 ) -> tuple[float, ...]:
     """Returns the threshold with the best score on some rows, as `EncoderConfig.thresholds` has it.
 
-    Candidates lie in the middle between two probabilities that occur, at most 200 of them. Of those with the
-    same score the one nearest to one half is taken, which is a candidate itself.
+    Candidates lie in the middle between two probabilities that occur, or 0 and 1, at most 200 of them. Of
+    those with the same score the one nearest to one half is taken, which is a candidate itself.
 
     Args:
       kind: classification with two labels, or multi-label, all of whose labels get the same threshold.
@@ -52,11 +53,15 @@ def best_thresholds_by_label(
     return tuple(best(predictions[:, k], truths[:, k] > 0) for k in range(predictions.shape[1]))
 
 
+def thresholds_of(config: EncoderConfig) -> dict[str, list[float]]:
+    """What a results file says of a model that gives labels from other probabilities on than one half."""
+    return {} if config.thresholds is None else {"thresholds": list(config.thresholds)}
+
+
 def _candidates(probabilities: Float[np.ndarray, " values"]) -> Sequence[float]:
     """The nearest to one half first, since `max` takes the first of equals."""
-    known = np.unique(probabilities)
+    known = np.unique([0.0, *probabilities, 1.0])  # all may be given, or none
     middles = (known[1:] + known[:-1]) / 2
     if len(middles) > _MOST_CANDIDATES:
         middles = middles[np.linspace(0, len(middles) - 1, _MOST_CANDIDATES).round().astype(int)]
-    inside = middles[(middles > 0) & (middles < 1)]
-    return sorted({0.5, *inside.tolist()}, key=lambda threshold: (abs(threshold - 0.5), threshold))
+    return sorted({0.5, *middles.tolist()}, key=lambda threshold: (abs(threshold - 0.5), threshold))

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -42,19 +42,12 @@ class Ensemble(nn.Module):
     def dtype(self) -> DTypeLike:
         return self.members[0].dtype
 
-    def __call__(
-        self,
-        input_ids: Int[Array, "batch seq"],
-        attention_mask: Int[Array, "batch seq"],
-        token_type_ids: Int[Array, "batch seq"] | None = None,
-        dropout_key: Array | None = None,
-        logits_only: bool = False,
-    ) -> ModelOutput:
-        inputs: Any = input_ids, attention_mask, token_type_ids, dropout_key
+    def __call__(self, *inputs: Any, logits_only: bool = False, **options: Any) -> ModelOutput:
+        """Takes what its members take."""
         first, *others = self.members
-        output = first(*inputs, logits_only=logits_only)
-        logits = [output.logits, *(member(*inputs, logits_only=True).logits for member in others)]
-        return output._replace(logits=self.mean(jnp.stack(logits), self.temperature))
+        output = first(*inputs, logits_only=logits_only, **options)
+        more = [member(*inputs, logits_only=True, **options).logits for member in others]
+        return output._replace(logits=self.mean(jnp.stack([output.logits, *more]), self.temperature))
 
 
 def ensemble_params(members: tuple[Params, ...]) -> Params:

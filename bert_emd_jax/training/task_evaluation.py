@@ -23,7 +23,6 @@ from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import AnyExamples, TaskData
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.evaluation.evaluate import thresholds_of
 from bert_emd_jax.evaluation.intervals import difference_interval, score_interval
 from bert_emd_jax.evaluation.metrics import Scored, compute_metrics, scores_by_label
 from bert_emd_jax.evaluation.model_cost import (
@@ -36,7 +35,7 @@ from bert_emd_jax.evaluation.model_cost import (
 from bert_emd_jax.evaluation.prediction import Predictor
 from bert_emd_jax.evaluation.row_predictions import write_row_predictions
 from bert_emd_jax.evaluation.scored_predictions import scored_predictions
-from bert_emd_jax.evaluation.thresholds import best_thresholds, best_thresholds_by_label
+from bert_emd_jax.evaluation.thresholds import best_thresholds, best_thresholds_by_label, thresholds_of
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig

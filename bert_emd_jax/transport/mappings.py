@@ -58,7 +58,7 @@ class Mapping:
       only for a mapping that does not depend on costs.
     solve: the plan inside a compiled step, see `mapping_plan`; None if `layers` gives it.
     exact: the cost of that plan by the network simplex on the host: (cost, student weights, teacher weights,
-      options), if it transports.
+      options=), if it transports.
     transports: plans lie between layer weights, which cost attention moves; others keep 1/S.
     moves_teacher_weights: cost attention moves those of the teacher as well.
     calls_host: `solve` calls the host from inside the step.
@@ -81,41 +81,26 @@ class Mapping:
         return self.exact is not None
 
 
-def _emd(
-    cost: "Array",
-    student_weights: "Array",
-    teacher_weights: "Array",
-    *,
-    epsilon: float | None,
-    options: MappingOptions,
-) -> "Plan":
+def _emd(cost: "Array", students: "Array", teachers: "Array", *, epsilon: float | None, **_: Any) -> "Plan":
     from bert_emd_jax.transport.solver import sinkhorn
 
-    return sinkhorn(cost, student_weights, teacher_weights, epsilon=epsilon)
+    return sinkhorn(cost, students, teachers, epsilon=epsilon)
 
 
 def _capped(
-    cost: "Array",
-    student_weights: "Array",
-    teacher_weights: "Array",
-    *,
-    epsilon: float | None,
-    options: MappingOptions,
+    cost: "Array", students: "Array", teachers: "Array", *, options: MappingOptions, **solver: Any
 ) -> "Plan":
-    capacity = options.capacity_for(*cost.shape)
-    return capped(cost, student_weights, teacher_weights, capacity, epsilon)
+    return capped(cost, students, teachers, options.capacity_for(*cost.shape), **solver)
 
 
-def _exact_cost(
-    cost: np.ndarray, student_weights: np.ndarray, teacher_weights: np.ndarray, options: MappingOptions
-) -> float:
-    return network_simplex(cost, student_weights, teacher_weights).cost
+def _exact_cost(cost: np.ndarray, students: np.ndarray, teachers: np.ndarray, **_: Any) -> float:
+    return network_simplex(cost, students, teachers).cost
 
 
 def _exact_capped_cost(
-    cost: np.ndarray, student_weights: np.ndarray, teacher_weights: np.ndarray, options: MappingOptions
+    cost: np.ndarray, students: np.ndarray, teachers: np.ndarray, *, options: MappingOptions
 ) -> float:
-    return capped_on_host(cost, student_weights, teacher_weights, options.capacity_for(*cost.shape))
+    return capped_on_host(cost, students, teachers, options.capacity_for(*cost.shape))
 
 
 def _emd_exact(cost: "Array", student_weights: "Array", teacher_weights: "Array", **_: Any) -> "Plan":
@@ -337,5 +322,5 @@ def mapped_cost(
         return float(np.sum(cost * fixed_plan(name, students, teachers, seed, layer=options.layer)))
     if mapping.exact is not None:
         equal = np.full(students, 1 / students), np.full(teachers, 1 / teachers)
-        return mapping.exact(cost, *equal, options)
+        return mapping.exact(cost, *equal, options=options)
     return float(cost.min(axis=1).mean()) if mapping.learns else 0.0

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,11 @@ def test_a_table_trains_and_further_texts_are_a_list(tmp_path, task_dir, tiny_mo
     more = {"unlabelled": ["a film"] * 8, "output_dir": tmp_path / "more"}
     results = bert_emd_jax.distill(train=train, dev=dev, **more, **students)
     assert results["rows"] == len(dev)
-    assert [row["kind"] for row in metrics_of(tmp_path / "more")].count("train") == 2
+    flags = json.loads((tmp_path / "more" / "run_config.json").read_text())["flags"]
+    written = [json.loads(line) for line in Path(flags["unlabelled"]).read_text().splitlines()]
+    assert written == [{"text": "a film"}] * 8
+    plan = bert_emd_jax.distill(train=train, dev=dev, dry_run=True, **more, **students)
+    assert plan["rows"] == len(train) + 8
 
 
 def test_patience_ends_a_run_and_a_resumed_one_as_well(tmp_path, task_dir, tiny_model_dir, monkeypatch):

@@ -11,6 +11,10 @@ from commands.test_tokens import write_sentences
 
 from bert_emd_jax.checkpoints.model_directory import load_model, save_model
 from bert_emd_jax.commands import distill
+from bert_emd_jax.data.task_config import TaskConfig
+from bert_emd_jax.data.tasks import get_task
+from bert_emd_jax.encoding.task_data import read_unlabelled
+from bert_emd_jax.errors import UserError
 from bert_emd_jax.models.initialization import NewHead
 
 
@@ -93,6 +97,25 @@ def test_labels_count_where_they_are(tmp_path, task_dir, tiny_model_dir):
     soft_of_known = known["soft_loss"] * 20 / 37
     expected = row["soft_loss"] - 0.75 * soft_of_known + 0.75 * row["hard_loss"]
     assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_files_of_the_benchmarks_tasks(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\na film\tthe plot\n")
+    (tmp_path / "texts.csv").write_text("sentence,label\na film,9\n")
+    (tmp_path / "texts.txt").write_text("a film\n")
+    for name, file, texts in (
+        ("mrpc", "pairs.tsv", (["a film"], ["the plot"])),
+        ("sst-2", "texts.csv", (["a film"], None)),
+        ("cola", "texts.txt", (["a film"], None)),
+    ):
+        config = TaskConfig(data_dir=tmp_path, task_name=name)
+        examples = read_unlabelled(config, get_task(name), tmp_path / file)
+        assert (examples.texts_a, examples.texts_b) == texts
+        assert examples.labels is None
+    with pytest.raises(UserError, match=r"a row of MRPC has two texts: name the columns"):
+        read_unlabelled(
+            TaskConfig(data_dir=tmp_path, task_name="mrpc"), get_task("mrpc"), tmp_path / "texts.txt"
+        )
 
 
 @pytest.mark.parametrize(

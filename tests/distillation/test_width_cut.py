@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from commands.test_programs import distill_flags, rows
+from scipy.special import ndtr
 from texts import write_texts
 
 import bert_emd_jax
@@ -41,7 +42,7 @@ def test_what_adds_nothing_is_left_out_and_outputs_stay(teacher, dataset):
             layer["attention"]["output"]["kernel"][head * 8 : head * 8 + 8] = 0
         dead = np.setdiff1d(np.arange(40), alive_neurons[number])
         layer["output"]["kernel"][dead] = 0
-    found = importance(config, params, dataset)
+    found = importance(config, params["bert"], dataset)
     for number in range(4):
         assert np.flatnonzero(found.heads[number]).tolist() == alive_heads[number].tolist()
         assert np.flatnonzero(found.neurons[number]).tolist() == alive_neurons[number].tolist()
@@ -74,19 +75,28 @@ def test_importance_is_measured_over_real_tokens_in_numpy(teacher, dataset):
     output = forward(SequenceClassifier(config), params, dataset.collate(np.arange(40), 24))
     states = np.concatenate([np.asarray(output.embeddings)[None], np.asarray(output.layer_outputs)])
     real = dataset.collate(np.arange(40), 24)["attention_mask"] > 0
-    found = importance(config, params, dataset)
+    found = importance(config, params["bert"], dataset)
     np.testing.assert_allclose(found.dimensions, np.square(states[:, real]).sum(axis=(0, 1)), rtol=1e-4)
     layer = params["bert"]["layer_2"]
-    # The feed-forward part, from what it made: its output before the norm is not kept, so from its input.
     scores = np.asarray(output.attention_scores)[2]
     weights = np.where(real[:, None, None], np.exp(scores - scores.max(axis=-1, keepdims=True)), 0)
     weights /= weights.sum(axis=-1, keepdims=True)
     value = states[2] @ layer["attention"]["value"]["kernel"] + layer["attention"]["value"]["bias"]
+    attended = states[2] + layer["attention"]["output"]["bias"]
     for head in range(4):
         part = slice(8 * head, 8 * head + 8)
         added = weights[:, head] @ value[..., part] @ layer["attention"]["output"]["kernel"][part]
+        attended = attended + added
         expected = np.linalg.norm(added, axis=-1)[real].sum()
         assert found.heads[2, head] == pytest.approx(expected, rel=1e-4)
+    centred = attended - attended.mean(axis=-1, keepdims=True)
+    norm = layer["attention_layer_norm"]
+    normed = centred / attended.std(axis=-1, keepdims=True) * norm["scale"] + norm["bias"]
+    inner = normed @ layer["intermediate"]["kernel"] + layer["intermediate"]["bias"]
+    sizes = np.abs(inner * ndtr(inner))[real].sum(axis=0)  # gelu
+    expected = sizes * np.linalg.norm(layer["output"]["kernel"], axis=1)
+    # float32's gelu ends in 1 + erf, which loses the digits of neurons that are hardly ever on.
+    np.testing.assert_allclose(found.neurons[2], expected, rtol=1e-4, atol=1e-7 * expected.max())
 
 
 def test_from_the_command_line(tmp_path, task_dir, tiny_model_dir, capsys):
