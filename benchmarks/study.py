@@ -72,6 +72,8 @@ class StudyConfig(Config):
     """The trials of methods without beta, as multiples of the student's learning rate."""
     tune: Literal["once", "per_task"] | None = None
     """Tune each method and student on the first task, or on each task; small: once, full: per_task."""
+    dev_halves: bool = False
+    """Choose settings and teachers by one half of the dev rows, and report the other."""
     hours: float = 0
     """Begin no run after so many hours; 0: until all are done."""
     jobs: int = 1
@@ -97,7 +99,16 @@ def plan_of(config: StudyConfig) -> Plan:
     check_names("students", config.students, tuple(STUDENTS))
     check_names("methods", config.methods, tuple(METHODS))
     values = SMOKE if config.smoke else FULL if config.plan == "full" else {}
-    names = ("students", "methods", "seeds", "train_rows", "epochs", "teacher_epochs", "teacher_seeds")
+    names = (
+        "students",
+        "methods",
+        "seeds",
+        "train_rows",
+        "epochs",
+        "teacher_epochs",
+        "teacher_seeds",
+        "dev_halves",
+    )
     given = {name: getattr(config, name) for name in (*names, "general_steps", "masked_lm_steps")}
     values = values | {name: value for name, value in given.items() if value not in (None, ())}
     given_flags = {flag.partition("=")[0] for flag in shlex.split(config.augmentation_flags)}

@@ -47,7 +47,7 @@ class Study:
 
 def best(records: Mapping[str, Record], names: Sequence[str]) -> Record:
     """Returns the run with the highest score, the first of equals."""
-    return max((records[name] for name in names), key=lambda record: record.score or 0.0)
+    return max((records[name] for name in names), key=lambda record: record.standing)
 
 
 def setting_of(run: Run, records: Mapping[str, Record]) -> tuple[str, float] | None:
@@ -97,10 +97,11 @@ def command_line(run: Run, study: Study, records: Mapping[str, Record]) -> list[
     student = STUDENTS[run.student]
     teacher = best(records, teacher_names(plan, run.task)).name
     setting = {LEARNING_RATE: student.learning_rate} | setting
-    flags += ["--num_train_epochs", str(plan.epochs), *_as_flags(setting), *METHODS[run.method].flags]
+    epochs = plan.epochs * student.epochs
+    flags += ["--num_train_epochs", f"{epochs:g}", *_as_flags(setting), *METHODS[run.method].flags]
     if METHODS[run.method].augmented:
         rows = training_rows(run.task, study.data(run.task))
-        steps = plan.epochs * math.ceil(rows / _BATCH_SIZE)
+        steps = math.ceil(epochs * math.ceil(rows / _BATCH_SIZE))
         flags += ["--max_steps", str(steps)]
     flags += study.distill_flags
     if student.cut:

@@ -84,6 +84,7 @@ def perform(run: Run, study: Study, records: Mapping[str, Record], start: Callab
         seconds=seconds,
         setting=setting_of(run, records),
         rows=rows,
+        halves=study.plan.dev_halves,
     )
     write_record(directory, record)
     for name in _HEAVY + (_WEIGHTS if run.kind in ("tuning", "final") else ()):

@@ -101,7 +101,7 @@ class Findings:
     def teachers(self, task: str) -> list[Record]:
         """Returns the candidates, best first; of equals the first was taken."""
         runs = [record for record in self.of_kind("teacher") if record.task == task]
-        return sorted(runs, key=lambda run: -(run.score or 0.0))
+        return sorted(runs, key=lambda run: -run.standing)
 
     def missing(self) -> dict[Pair, dict[str, list[int]]]:
         """Returns pair → method → planned seeds without a run."""

@@ -46,6 +46,33 @@ def pooled_interval(cells: Sequence[Sequence[float]]) -> Interval:
     return Interval(mean, mean - reach, mean + reach, count)
 
 
+class Test(NamedTuple):
+    """A mean difference with its interval, how many units are above and below 0, and the p-value."""
+
+    interval: Interval
+    above: int
+    below: int
+    p_value: float
+
+
+def t_test(differences: Sequence[float]) -> Test:
+    """Returns the t test of a mean of 0; fewer than two units, or equal ones, have no p-value (NaN)."""
+    values = np.asarray(differences, np.float64)
+    interval = pooled_interval([values])
+    p_value = float(stats.ttest_1samp(values, 0.0).pvalue) if math.isfinite(interval.low) else math.nan
+    return Test(interval, int((values > 0).sum()), int((values < 0).sum()), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected by Holm's step-down rule; NaN stays, and counts as a test that was made."""
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    ordered = sorted((p_value, index) for index, p_value in enumerate(p_values) if not math.isnan(p_value))
+    for rank, (p_value, index) in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_value))
+        corrected[index] = largest
+    return corrected
+
+
 def metric_of_counts(
     metric: str, counts: Float[np.ndarray, "rounds classes classes"]
 ) -> Float[np.ndarray, " rounds"]:
@@ -69,6 +96,13 @@ def metric_of_counts(
         together = right * total - (true * predicted).sum(axis=1)
         return np.where(spread > 0, together / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
     raise ValueError(f"no metric of classes: {metric}")
+
+
+def score_of(metric: str, labels: Int[np.ndarray, " rows"], predictions: Int[np.ndarray, " rows"]) -> float:
+    """Returns the metric of predicted classes. Raises ValueError if it is not a metric of classes."""
+    classes = max(2, int(labels.max()) + 1, int(predictions.max()) + 1)
+    counts = np.bincount(labels * classes + predictions, minlength=classes**2).astype(np.float64)
+    return float(metric_of_counts(metric, counts.reshape(1, classes, classes))[0])
 
 
 def bootstrap_interval(

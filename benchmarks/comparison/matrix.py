@@ -20,7 +20,8 @@ class Plan:
     β; methods without it try `learning_rate_factors` of the student's learning rate. tuning_task: the task of
     all trials, None: each task's own. general_steps: optimizer steps of a general distillation on so many
     IMDB `reviews`. masked_lm_steps: of the model that proposes words for augmented rows, learned on the same
-    reviews, 0: another model is given. tiny: a teacher of random weights, to see that everything works.
+    reviews, 0: another model is given. dev_halves: one half of the dev rows chooses settings and teachers,
+    the other is reported. tiny: a teacher of random weights, to see that everything works.
     """
 
     tasks: tuple[str, ...]
@@ -38,6 +39,7 @@ class Plan:
     general_steps: int = 1000
     reviews: int = 25_000
     masked_lm_steps: int = 1000
+    dev_halves: bool = False
     tiny: bool = False
 
 
@@ -184,6 +186,7 @@ def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:
 def _tuning(plan: Plan, task: str, student: str, method: str) -> list[Run]:
     """Returns the trials of a method, none if there is one setting only."""
     method = METHODS[method].like or method
+    student = STUDENTS[student].like or student
     settings = _settings(plan, student, method)
     if len(settings) < 2:
         return []

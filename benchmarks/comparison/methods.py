@@ -50,7 +50,7 @@ METHODS = {
         "EMD, double softmax", "--layer_weight_rule", "double_softmax", like="emd_softmax"
     ),
     "nearest": Method("nearest layer", ("--mapping", "nearest"), like="uniform"),
-    "capped": Method("capped transport", ("--mapping", "capped"), like="emd"),
+    "capped": Method("capped transport", ("--mapping", "capped")),
     "last": Method("last layer alone", ("--mapping", "last"), like="uniform"),
     "reverse": Method("layers the other way round", ("--mapping", "reverse"), like="uniform"),
     "relations": Method("relations, uniform", ("--mapping", "uniform", *_RELATIONS)),
@@ -84,7 +84,7 @@ class Student:
 
     cut: teacher layers, 0-based, that it is cut out of, whole or only `width` dimensions of them; else it has
     `layers` layers, half as wide as the teacher's. pretraining: the mapping of its general distillation, if
-    it has one.
+    it has one. epochs: of the plan's, how many it learns for. like: the student whose trials it shares.
     """
 
     title: str
@@ -93,6 +93,8 @@ class Student:
     width: int | None = None
     layers: int = 0
     pretraining: tuple[str, ...] = ()
+    epochs: float = 1.0
+    like: str | None = None
 
 
 _UNIFORM = ("--mapping", "uniform")
@@ -105,8 +107,10 @@ STUDENTS = {
     "narrow3": Student(
         "general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EQUAL_WEIGHTS
     ),
+    # Whole layers of the teacher know much of a task already.
+    "cut2": Student("the teacher's layers 3 and 6", 1e-4, cut=(2, 5), epochs=0.5),
+    "cut2_lower": Student("the teacher's first 2 layers", 1e-4, cut=(0, 1), epochs=0.5, like="cut2"),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
-    "cut3_lower": Student("the teacher's first 3 layers", 1e-4, cut=(0, 1, 2)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
     "cut4_narrow": Student(
         "the teacher's layers 2, 3, 5 and 6, half as wide", 3e-4, cut=(1, 2, 4, 5), width=192

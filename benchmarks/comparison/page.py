@@ -13,9 +13,10 @@ import numpy as np
 from bert_emd_jax.files import write_text
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 from comparison.findings import Findings, Pair, mean_and_deviation
-from comparison.intervals import Interval
+from comparison.intervals import Interval, holm
 from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS
 from comparison.plots import draw
+from comparison.primary import primary_tests
 from comparison.records import LOG, Record, write_log
 from comparison.tasks import TASKS
 
@@ -48,6 +49,9 @@ def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: 
     yield f"# Results: {_count(findings.plan.epochs, 'epoch')}"
     yield f"<!-- words -->\n{words}<!-- end of words -->"
     yield _introduction(findings, folder)
+    if primary := _primary(findings):
+        yield "## Primary comparisons"
+        yield primary
     yield "## Methods, over all pairs"
     yield _pooled(findings)
     yield picture("differences")
@@ -108,16 +112,42 @@ def _introduction(findings: Findings, folder: str) -> str:
     steps = (
         "Every run is a command line of `run_finetune.py` or `run_distill.py`. Its score is that of the last"
         " step on the dev set: no step and no seed is chosen by it. Within a pair of task and student the"
-        f" method is all that differs: {_count(plan.epochs, 'epoch')} in batches of 32, one teacher, one"
+        " method is all that differs: as many epochs in batches of 32, one teacher, one"
         " learning rate. All methods that have trials have as many, on a seed that is used for nothing"
         " else: of β, or of the learning rate where there is no β."
     )
+    if plan.dev_halves:
+        steps += (
+            " One half of the dev rows, drawn once, chooses teachers and trials; all scores below are of the"
+            " other half."
+        )
     tiny = "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**\n\n"
     return (
         f"{tiny if plan.tiny else ''}Made by `python benchmarks/study.py`. The raw log"
         f" [{folder}/{LOG}]({folder}/{LOG}) has a line for every run: its command, seconds, scores and"
         f" predictions. From it alone, `python benchmarks/study.py report --output_dir docs/{folder} --page"
         f" docs/{folder}.md` writes this page again.\n\n{steps}"
+    )
+
+
+def _primary(findings: Findings) -> str:
+    """Returns the table of the comparisons that were decided before the runs; empty for a study without them.
+
+    The protocol's runs choose by one half of the dev rows.
+    """
+    if not findings.plan.dev_halves:
+        return ""
+    rows = []
+    tests = primary_tests(findings)
+    for test, corrected in zip(tests, holm([test.result.p_value for test in tests]), strict=True):
+        result = test.result
+        signs = f"{result.above} above, {result.below} below"
+        p_value = _ABSENT if math.isnan(corrected) else f"{corrected:.3f}"
+        rows.append([test.title, _interval(result.interval), str(result.interval.count), signs, p_value])
+    return (
+        "Decided before the runs, in [Protocol](protocol.md). A unit is a pair of task and student, with the"
+        " mean of its differences by seed; the interval (95 %, t) is over units, p-values are corrected by"
+        f" Holm for {len(tests)} tests.\n\n" + _table(["difference", "points", "units", "signs", "p"], rows)
     )
 
 
@@ -197,9 +227,10 @@ def _students(findings: Findings) -> str:
         size = f"{model.get('layers')} × {model.get('hidden_size')}"
         student = STUDENTS[name]
         parameters = f"{model.get('parameters', 0) / 1e6:.1f} M"
-        rows.append([name, student.title, size, parameters, f"{student.learning_rate:g}", loss])
+        epochs = f"{findings.plan.epochs * student.epochs:g}"
+        rows.append([name, student.title, size, parameters, f"{student.learning_rate:g}", epochs, loss])
     plan = findings.plan
-    header = ["student", "start", "layers × width", "parameters", "learning rate", "held-out loss"]
+    header = ["student", "start", "layers × width", "parameters", "learning rate", "epochs", "held-out loss"]
     table = _table(header, rows)
     if not any(STUDENTS[name].pretraining for name in findings.students):
         return table
@@ -257,8 +288,8 @@ def _tuning(findings: Findings) -> str:
     for pair in findings.tuned_pairs:
         for method in METHODS:
             if trials := findings.trials(pair, method):
-                best = max(trials, key=lambda run: run.score or 0.0)
-                texts = {run.name: f"{_setting(run)}: {_points(run.score)}" for run in trials}
+                best = max(trials, key=lambda run: run.standing)
+                texts = {run.name: f"{_setting(run)}: {_points(run.standing)}" for run in trials}
                 texts[best.name] = f"**{texts[best.name]}**"
                 tried = ", ".join(texts.values())
                 rows.append([TASKS[pair.task].title, pair.student, METHODS[method].title, tried])

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from bert_emd_jax import layout
 from bert_emd_jax.devices.machine import processor_name
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_json, write_text
 from bert_emd_jax.runs.layer_mapping import read_mapping
+from comparison.intervals import score_of
 from comparison.matrix import Plan, Run
 
 RECORD = "record.json"  # written last: a run that has it is done
 LOG = "runs.jsonl"
 PLAN = "plan.json"
+_SEED = 2020  # of the halves of dev sets
 _LOGGED_STEPS = 25  # that are kept of curves and layer weights
 
 
@@ -28,9 +31,10 @@ class Record:
     """A finished run.
 
     seconds: of its program, from start to end. setting: the flag that was tuned and its value. rows: training
-    rows of a teacher, or rows made by augmentation. score: the task's metric on the dev set. predictions,
-    labels: a digit for each dev row. curve: the loss on the teacher's predictions over training. mapping: the
-    layer weights over training and the last plans.
+    rows of a teacher, or rows made by augmentation. score: the task's metric on the dev rows that are
+    reported. choice: that on the rows that choose, where these are others. scores: on all dev rows.
+    predictions, labels: a digit for each reported row. curve: the loss on the teacher's predictions over
+    training. mapping: the layer weights over training and the last plans.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Record:
     examples_per_second: float | None = None
     metric: str | None = None
     score: float | None = None
+    choice: float | None = None
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     predictions: str | None = None
@@ -55,11 +60,17 @@ class Record:
     mapping: dict[str, Any] | None = None
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def standing(self) -> float:
+        """The score by which it is chosen among others."""
+        return (self.score if self.choice is None else self.choice) or 0.0
 
-def record_of(run: Run, directory: Path, **measured: Any) -> Record:
+
+def record_of(run: Run, directory: Path, *, halves: bool = False, **measured: Any) -> Record:
     """Reads what a run has left in its directory.
 
     Args:
+      halves: whether one half of the dev rows chooses and the other is reported.
       measured: the other fields of the record, which its starter knows.
 
     Raises:
@@ -75,11 +86,20 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
     scores = model.pop("metrics")
     if run.kind in ("student", "masked_lm"):
         scores["held_out_loss_at_start"] = next(row for row in rows if row["kind"] == "eval")["held_out_loss"]
-    found: dict[str, Any] = {}
-    if run.kind in ("teacher", "final"):
-        labels, predictions = _digits(directory / layout.DEV_PREDICTIONS, results["labels"])
-        found["predictions"] = predictions
-        found |= {"labels": labels} if run.kind == "teacher" else {}
+    metric = results["primary_metric"]
+    found: dict[str, Any] = {"score": scores[metric]}
+    if run.kind in ("teacher", "tuning", "final"):
+        labels, predictions = _classes(directory / layout.DEV_PREDICTIONS, results["labels"])
+        if halves:
+            choosing = choosing_rows(len(labels))
+            found["score"], found["choice"] = (
+                score_of(metric, labels[rows], predictions[rows]) for rows in (~choosing, choosing)
+            )
+            labels, predictions = labels[~choosing], predictions[~choosing]
+        if run.kind != "tuning":
+            found["predictions"] = _text(predictions)
+        if run.kind == "teacher":
+            found["labels"] = _text(labels)
     if run.kind == "final":
         found["curve"] = _curve(rows)
         if (directory / layout.LAYER_MAPPING).is_file():
@@ -90,8 +110,7 @@ def record_of(run: Run, directory: Path, **measured: Any) -> Record:
         **found,
         # The first row's steps were compiled.
         examples_per_second=round(statistics.median(speeds[1:] or speeds), 2),
-        metric=results["primary_metric"],
-        score=scores[results["primary_metric"]],
+        metric=metric,
         scores=scores,
         model=model,
         environment=_environment(_read(directory / layout.RUN_CONFIG)),
@@ -183,11 +202,20 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _digits(path: Path, labels: Sequence[str]) -> tuple[str, str]:
-    """Returns the (true, predicted) classes of the dev rows, a digit each."""
+def choosing_rows(count: int) -> Bool[np.ndarray, " count"]:
+    """Returns which of so many dev rows choose: half of them, the same in every run."""
+    return np.isin(np.arange(count), np.random.default_rng(_SEED).permutation(count)[: count // 2])
+
+
+def _classes(path: Path, labels: Sequence[str]) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """Returns the (true, predicted) classes of the dev rows."""
     rows = _read_lines(path)
-    true = "".join(str(labels.index(row["label"])) for row in rows)
-    return true, "".join(str(int(np.argmax(row["student"]))) for row in rows)
+    true = np.array([labels.index(row["label"]) for row in rows])
+    return true, np.array([int(np.argmax(row["student"])) for row in rows])
+
+
+def _text(classes: Int[np.ndarray, " rows"]) -> str:
+    return "".join(map(str, classes))
 
 
 def _curve(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:

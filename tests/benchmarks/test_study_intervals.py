@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from comparison.intervals import bootstrap_interval, metric_of_counts, pooled_interval
+from comparison.intervals import bootstrap_interval, holm, metric_of_counts, pooled_interval, t_test
 from scipy import stats
 
 from bert_emd_jax.data.kinds import KINDS
@@ -38,6 +38,27 @@ def test_what_cannot_be_bounded_is_not():
     nothing = pooled_interval([[]])
     assert math.isnan(nothing.mean)
     assert nothing.count == 0
+
+
+def test_the_test_of_units_is_scipys():
+    differences = RNG.normal(0.01, 0.02, 9)
+    result = t_test(differences)
+    assert result.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=1e-12)
+    assert result.interval[:3] == pytest.approx(
+        (differences.mean(), *stats.ttest_1samp(differences, 0).confidence_interval(0.95)), rel=1e-12
+    )
+    assert (result.above, result.below) == (int((differences > 0).sum()), int((differences < 0).sum()))
+    assert math.isnan(t_test([0.1]).p_value)
+    assert t_test([]).interval.count == 0
+
+
+def test_holm_holds_the_chance_of_any_false_finding():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # Of three tests one could not be made: it counts all the same.
+    assert holm([math.nan, 0.02, 0.9])[1:] == pytest.approx([0.06, 1.0])
+    draws = RNG.random((4000, 5))  # no difference anywhere
+    any_found = np.mean([min(holm(draw)) <= 0.05 for draw in draws])
+    assert any_found == pytest.approx(1 - 0.99**5, abs=0.01)
 
 
 @pytest.mark.parametrize(

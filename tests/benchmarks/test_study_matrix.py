@@ -194,7 +194,10 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
             assert config.student_width == student.width
             assert (config.student_model is not None) == bool(student.pretraining)
             assert config.temperature == 2
-            assert (config.data_dir, config.num_train_epochs) == (tmp_path / "data" / "snli", plan.epochs)
+            assert (config.data_dir, config.num_train_epochs) == (
+                tmp_path / "data" / "snli",
+                plan.epochs * student.epochs,
+            )
             assert config.alpha == (0 if run.method == "finetune" else 1)
             if run.kind == "final" and method.tuned == "beta":
                 assert config.beta == 0.1

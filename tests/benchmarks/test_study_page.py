@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 from comparison.commands import Study
 from comparison.execution import perform_all
@@ -12,7 +13,8 @@ from comparison.findings import Findings
 from comparison.matrix import Plan, runs_of
 from comparison.page import write_page
 from comparison.plots import draw
-from comparison.records import LOG, Record, read_log
+from comparison.primary import primary_tests
+from comparison.records import LOG, Record, choosing_rows, read_log
 from scipy import stats
 
 from .fake_programs import FakePrograms, write_train_rows
@@ -204,3 +206,54 @@ def test_single_seeds_that_were_not_run_are_named(findings: Findings, tmp_path: 
     write_page(Findings(PLAN, records), tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text()
     assert text.endswith("## Not run yet\n\n- Rotten Tomatoes, cut3: emd (seed 2), top\n")
+
+
+def test_one_half_of_the_dev_rows_chooses_and_the_other_is_reported(tmp_path: Path):
+    study = Study(tmp_path / "study", dataclasses.replace(PLAN, dev_halves=True))
+    write_train_rows(study)
+    # The first rows are right: trials and runs that get more of them right have them in both halves.
+    records = perform_all(runs_of(study.plan), study, start=FakePrograms(score))
+    chooses = choosing_rows(40)
+    assert chooses.sum() == 20
+    for record in records.values():
+        right = np.arange(40) < round(40 * record.scores["accuracy"])
+        assert (record.choice, record.score) == (right[chooses].mean(), right[~chooses].mean())
+        assert record.standing == record.choice
+        if record.predictions is not None:
+            assert len(record.predictions) == 20
+    write_page(Findings(study.plan, list(records.values())), tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "One half of the dev rows, drawn once, chooses" in text
+    assert row(text, "Tasks", "Rotten Tomatoes")[3] == "20"
+    primary = row(text, "Primary comparisons", "uniform (TinyBERT) − logits only")
+    assert primary[2:] == ["1", "1 above, 0 below", "–"]
+
+
+def finals(student: str, task: str, **scores: tuple[float, ...]) -> list[Record]:
+    return [
+        Record("", "final", "", "", 1.0, task, student, method, seed, score=score)
+        for method, by_seed in scores.items()
+        for seed, score in enumerate(by_seed, start=1)
+    ]
+
+
+def test_primary_comparisons_take_pairs_as_units():
+    records = [
+        *finals("cut2", "sst-2", logits=(0.6, 0.6), uniform=(0.7, 0.8), emd=(0.8, 0.6), capped=(0.75, 0.85)),
+        *finals("cut2", "mrpc", logits=(0.5, 0.7), uniform=(0.6, 0.6), emd=(0.5, 0.9), capped=(0.6,)),
+        *finals("cut2_lower", "sst-2", logits=(0.9, 0.7), uniform=(0.9, 0.65)),
+    ]
+    plan = dataclasses.replace(PLAN, students=("cut2", "cut2_lower"), tasks=("sst-2", "mrpc"), seeds=(1, 2))
+    by_logits, last, emd, capped, relations, lower = primary_tests(Findings(plan, records))
+    assert by_logits.title == "uniform (TinyBERT) − logits only"
+    units = [0.15, 0.0, -0.025]
+    expected = stats.ttest_1samp(units, 0)
+    assert by_logits.result.interval.mean == pytest.approx(np.mean(units))
+    assert by_logits.result.p_value == pytest.approx(expected.pvalue)
+    assert last.result.interval.count == relations.result.interval.count == 0
+    assert emd.result.interval.mean == pytest.approx(np.mean([-0.05, 0.1]))
+    # The first seed chooses EMD for SST-2 and is left out; MRPC has no other seed of capped transport.
+    assert capped.result.interval.count == 1
+    assert capped.result.interval.mean == pytest.approx(0.85 - 0.6)
+    assert lower.result.interval.mean == pytest.approx(0.2)
+    assert lower.title == "logits only, cut2_lower − logits only, cut2"
