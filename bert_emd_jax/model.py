@@ -73,11 +73,11 @@ class Model:
 
         self.loaded = loaded
         self._kind = kind_of(loaded.config, source).deciding_by(loaded.config.thresholds)
-        own = self._embedding.max_seq_length or loaded.config.max_position_embeddings
+        own = self._embedding.max_seq_length or loaded.config.longest_input
         if max_seq_length is None:
             longest = {"embedding": own, "answer": _LONGEST_WITH_QUESTION}
             max_seq_length = longest.get(loaded.config.head or "", _LONGEST_TEXT)
-        self._max_length = min(max_seq_length, loaded.config.max_position_embeddings)
+        self._max_length = min(max_seq_length, loaded.config.longest_input)
         self._batch_size = batch_size
         self._params = replicate(loaded.params)
         self._dtype = resolved_dtype(dtype)

@@ -79,7 +79,7 @@ class WordPredictor:
         check_rows(inputs, self._config, "--bert_model")
         lengths = inputs.lengths[rows]
         count = min(_MOST_BUCKETS, 1 + len(rows) // batch_size // _BATCHES_PER_COMPILATION)
-        buckets = choose_bucket_lengths(lengths, self._config.max_position_embeddings, count)
+        buckets = choose_bucket_lengths(lengths, self._config.longest_input, count)
         padded_rows = rows_for_devices(batch_size, jax.local_device_count())
 
         def collect(batch: BatchRows, token_ids: jax.Array) -> None:

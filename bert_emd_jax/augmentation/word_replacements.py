@@ -51,7 +51,7 @@ class WordReplacements:
           progress: called with the words predicted since its last call and their total.
         """
         tokenizer, config = model.tokenizer, model.config
-        max_length = min(_LONGEST_INPUT, config.max_position_embeddings)
+        max_length = min(_LONGEST_INPUT, config.longest_input)
         self._words, inputs = find_words(tokenizer, texts, max_length)
         self._number_of = {text: number for number, text in enumerate(texts)}
         self._first_words = np.searchsorted(self._words.texts, np.arange(len(texts) + 1)).tolist()

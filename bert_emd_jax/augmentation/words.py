@@ -78,9 +78,11 @@ def find_words(
     segment_a_lengths = np.zeros(len(texts), np.int32)
     for number, (text, encoding) in enumerate(zip(texts, _encodings(tokenizer, texts), strict=True)):
         first = [tokenizer.cls_id, *encoding.ids[: max_length - 2], tokenizer.sep_id]
-        row = [*first, *encoding.ids, tokenizer.sep_id][:max_length]
+        between = [tokenizer.sep_id] * (tokenizer.pairs.separators - 1)
+        row = [*first, *between, *encoding.ids, tokenizer.sep_id][:max_length]
         token_ids.extend(row)
-        lengths[number], segment_a_lengths[number] = len(row), len(first)
+        lengths[number] = len(row)
+        segment_a_lengths[number] = len(first) if tokenizer.pairs.has_segments else len(row)
         for begin, end, start, stop in _word_spans(text, encoding):
             if not is_content_word(text[start:stop]) or unicodedata.combining(text[stop : stop + 1] or " "):
                 continue
@@ -121,11 +123,10 @@ def proposable_words(tokenizer: Tokenizer) -> list[str]:
 
     These are special tokens, continuations of words, numbers and punctuation.
     """
-    mark = tokenizer.word_start
     special = set(tokenizer.special_tokens.values())
     words = []
     for token in tokenizer.tokens():
-        word = token if mark is None else token.removeprefix(mark) * token.startswith(mark)
+        word = tokenizer.word_of(token)
         words.append(word if word.isalpha() and token not in special else "")
     return words
 

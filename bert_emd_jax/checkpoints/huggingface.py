@@ -56,17 +56,17 @@ def stored_model(
     tensors = {canonical: checkpoint.tensors[name] for canonical, name in file_names.items()}
 
     by_path = {mapping.flax_path: mapping.torch_name for mapping in param_mappings(config)}
-    foreign_classifier = config.head != "token" and _is_foreign(tensors, by_path, config_values)
-    untied = _untied_decoder(tensors, by_path, name_map(config).lm_prefix)
+    foreign_classifier = config.head != "token" and _is_foreign(tensors, by_path, config, config_values)
+    untied = _untied_decoder(tensors, by_path, name_map(config).lm_decoder)
     # Some files keep the decoder's bias under the other of its two names.
-    lm_bias, other_name = by_path["lm_bias"], f"{name_map(config).lm_prefix}decoder.bias"
+    lm_bias, other_name = by_path["lm_bias"], f"{name_map(config).lm_decoder}.bias"
     if lm_bias not in tensors and (bias := tensors.pop(other_name, None)) is not None:
         tensors[lm_bias] = bias
         file_names[lm_bias] = file_names[other_name]
     arrays, mappings = {}, {}
     for mapping in param_mappings(config):
         path, name = mapping.flax_path, mapping.torch_name
-        mappings[path] = mapping
+        mappings.setdefault(path, mapping)
         if name in tensors and not (foreign_classifier and name.startswith("classifier.")):
             arrays[path] = mapping.convert(tensors.pop(name))
             mappings[path] = dataclasses.replace(mapping, torch_name=file_names[name])
@@ -95,7 +95,7 @@ def torch_tensors(params: Params, config: EncoderConfig) -> dict[str, np.ndarray
         torch_file_name(mapping, head, config): np.ascontiguousarray(
             mapping.convert(np.asarray(flat[mapping.flax_path]))
         )
-        for mapping in param_mappings(config)
+        for mapping in param_mappings(config, "embedding" if config.embedding is not None else head)
         if mapping.flax_path in flat
     }
 
@@ -124,21 +124,25 @@ def write_huggingface_weights(directory: Path, params: Params, config: EncoderCo
 
 
 def _is_foreign(
-    tensors: Mapping[str, np.ndarray], names: Mapping[str, str], config_values: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    config: EncoderConfig,
+    config_values: Mapping[str, Any],
 ) -> bool:
-    """Returns whether a classifier is not one of texts: no pooler is below it, or its class says so."""
+    """Returns whether a classifier is not one of texts: nothing is below it, or its class says so."""
     classes = config_values.get("architectures")
     named = isinstance(classes, list) and any(str(name).endswith(_OTHER_CLASSIFIER) for name in classes)
-    return named or names["bert/pooler/kernel"] not in tensors
+    below = "bert/pooler/kernel" if config.family.classifier_dense is None else "classifier_dense/kernel"
+    return named or names[below] not in tensors
 
 
 def _untied_decoder(
-    tensors: Mapping[str, np.ndarray], names: Mapping[str, str], lm_prefix: str
+    tensors: Mapping[str, np.ndarray], names: Mapping[str, str], lm_decoder: str
 ) -> str | None:
     """Returns the tensor of a masked-LM decoder that differs from the one it should share, if any does."""
     for copy, original in (
-        (f"{lm_prefix}decoder.weight", names["bert/embeddings/word_embeddings/embedding"]),
-        (f"{lm_prefix}decoder.bias", names["lm_bias"]),
+        (f"{lm_decoder}.weight", names["bert/embeddings/word_embeddings/embedding"]),
+        (f"{lm_decoder}.bias", names["lm_bias"]),
     ):
         if copy in tensors and original in tensors and not np.array_equal(tensors[copy], tensors[original]):
             return copy

@@ -38,7 +38,7 @@ def inspect_model(path: Path, head: Head | None) -> tuple[str, tuple[str, ...]]:
     def add(name: str, array: np.ndarray, shape: list[int], becomes: str) -> None:
         rows.append((name, str(shape), str(array.dtype), becomes))
 
-    mappings = {mapping.flax_path: mapping for mapping in param_mappings(config)}
+    mappings = {mapping.flax_path: mapping for mapping in param_mappings(config, plan.head)}
     for flax_path, array in stored.arrays.items():
         becomes = "ignored"
         if flax_path in plan.used:

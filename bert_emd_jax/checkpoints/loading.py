@@ -30,7 +30,7 @@ class StoredModel:
       arrays: Flax path → array with Flax's axes, in the file's dtype.
       mappings: Flax path → its tensor in a weights file, under its name there; empty for a model directory.
       ignored: harmless tensors without a Flax path.
-      left_over: tensors that no BERT of this config has.
+      left_over: tensors that no model of this config has.
       untied_decoder: the tensor of a masked-LM decoder that differs from the one it should share.
       relu_implied: the relu before the classifier is no key of the config, but concluded from the tensors.
       projection: the trained map to a teacher's width.
@@ -148,7 +148,7 @@ def _shapes(
         with_pooler = parameter_shapes(config, "none") if _has_pooler(arrays) else {}
         pooler = {path: shape for path, shape in with_pooler.items() if path in _POOLER}
         shapes = {path: shape for path, shape in shapes.items() if path not in _POOLER} | pooler
-    paths = (mapping.flax_path for mapping in param_mappings(config))
+    paths = (mapping.flax_path for mapping in param_mappings(config, head))
     return {path: shapes[path] for path in paths if path in shapes}
 
 
@@ -169,7 +169,7 @@ def _problems(
     of_other_lm_head = [
         name
         for name in (stored.ignored if head == "masked_lm" else ())
-        if name_map(stored.config).lm_prefix in name and ".decoder." not in name
+        if name_map(stored.config).lm_prefix in name and name_map(stored.config).lm_decoder not in name
     ]
     lists = {
         "missing": [stored.name(path) for path in missing],
@@ -187,7 +187,7 @@ def _problems(
     phrases = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
     if phrases and stored.mappings:
         names = [*map(stored.name, arrays), *stored.ignored, *stored.left_over]
-        if (foreign := architecture_of_tensors(names)) is not None:
+        if (foreign := architecture_of_tensors(names, stored.config.model_type)) is not None:
             return [f"these are the tensors of {foreign}"]
         if ignored:
             phrases.append(f"ignored: {', '.join(ignored)}")

@@ -181,7 +181,7 @@ def save_model(directory: Path, model: LoadedModel, *, with_pytorch: bool = True
         save_params(temporary / PARAMS, stored)
         if with_pytorch:
             save_huggingface(temporary / PYTORCH, model)
-        model.tokenizer.save(temporary)
+        model.tokenizer.save(temporary, with_segments=model.config.family.has_segments)
         write_json(temporary / CONFIG, model.config.to_dict())
         for part in sorted(temporary.iterdir()):
             target = directory / part.name
@@ -193,4 +193,4 @@ def save_model(directory: Path, model: LoadedModel, *, with_pytorch: bool = True
 def save_huggingface(directory: Path, model: LoadedModel) -> None:
     """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
     write_huggingface_weights(directory, model.params, model.config)
-    model.tokenizer.save(directory)
+    model.tokenizer.save(directory, with_segments=model.config.family.has_segments)

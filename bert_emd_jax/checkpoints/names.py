@@ -50,10 +50,11 @@ class NameMap:
     Attributes:
       prefix: what files with a head put before the encoder's names.
       encoder: of embeddings, one `{layer}`, and pooler, in the order of tables.
-      heads: of each head.
+      heads: of each head. Two heads may have the same parameter under other names, or other parameters.
       other_spellings: patterns of other spellings of names → the spelling of the table.
-      lm_prefix: the start of the masked-LM head's names; its decoder, tied to the word embeddings, is no
-        parameter of ours.
+      lm_prefix: the start of the masked-LM head's names.
+      lm_decoder: its decoder, whose weights are tied to the word embeddings and no parameter of ours; its
+        bias is under this name in some files.
       ignored: the starts of names that a file may hold beside the tensors of the table.
     """
 
@@ -62,16 +63,22 @@ class NameMap:
     heads: Mapping[Head, tuple[ParamMapping, ...]]
     other_spellings: Mapping[str, str]
     lm_prefix: str
+    lm_decoder: str
     ignored: tuple[str, ...]
 
 
-_BERT_ENCODER = (
+_WORDS_AND_POSITIONS = (
     ParamMapping("embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings/embedding"),
     ParamMapping("embeddings.position_embeddings.weight", "bert/embeddings/position_embeddings/embedding"),
+)
+_EMBEDDINGS = (
+    *_WORDS_AND_POSITIONS,
     ParamMapping(
         "embeddings.token_type_embeddings.weight", "bert/embeddings/token_type_embeddings/embedding"
     ),
     *_layer_norm("embeddings.LayerNorm", "bert/embeddings/layer_norm"),
+)
+_LAYERS = (
     *_dense("encoder.layer.{layer}.attention.self.query", "bert/layer_{layer}/attention/query"),
     *_dense("encoder.layer.{layer}.attention.self.key", "bert/layer_{layer}/attention/key"),
     *_dense("encoder.layer.{layer}.attention.self.value", "bert/layer_{layer}/attention/value"),
@@ -82,37 +89,109 @@ _BERT_ENCODER = (
     *_dense("encoder.layer.{layer}.intermediate.dense", "bert/layer_{layer}/intermediate"),
     *_dense("encoder.layer.{layer}.output.dense", "bert/layer_{layer}/output"),
     *_layer_norm("encoder.layer.{layer}.output.LayerNorm", "bert/layer_{layer}/output_layer_norm"),
-    *_dense("pooler.dense", "bert/pooler"),
 )
-_BERT_HEADS: dict[Head, tuple[ParamMapping, ...]] = {
-    "classifier": _dense("classifier", "classifier"),
+_POOLER = _dense("pooler.dense", "bert/pooler")
+_TOKENS_AND_ANSWERS: dict[Head, tuple[ParamMapping, ...]] = {
+    "token": _dense("classifier", "classifier"),
     "answer": _dense("qa_outputs", "qa_outputs"),
-    "masked_lm": (
-        *_dense("cls.predictions.transform.dense", "lm_transform"),
-        *_layer_norm("cls.predictions.transform.LayerNorm", "lm_layer_norm"),
-        ParamMapping("cls.predictions.bias", "lm_bias"),
-    ),
 }
+_LAYER_NORM_SPELLINGS = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
+# TinyBERT's projections to its teacher, and a buffer of old transformers.
+_IGNORED_EVERYWHERE = ("fit_dense.", "fit_denses.", "share_fit_dense.", "embeddings.position_ids")
 
 _BERT = NameMap(
     prefix="bert.",
-    encoder=_BERT_ENCODER,
-    heads=_BERT_HEADS,
-    other_spellings={r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
+    encoder=(*_EMBEDDINGS, *_LAYERS, *_POOLER),
+    heads={
+        "classifier": _dense("classifier", "classifier"),
+        **_TOKENS_AND_ANSWERS,
+        "masked_lm": (
+            *_dense("cls.predictions.transform.dense", "lm_transform"),
+            *_layer_norm("cls.predictions.transform.LayerNorm", "lm_layer_norm"),
+            ParamMapping("cls.predictions.bias", "lm_bias"),
+        ),
+    },
+    other_spellings=_LAYER_NORM_SPELLINGS,
     lm_prefix="cls.predictions.",
-    # Heads of other tasks, TinyBERT's projections to its teacher, and a buffer of old transformers.
-    ignored=(
-        "cls.",
-        "fit_dense.",
-        "fit_denses.",
-        "share_fit_dense.",
-        "embeddings.position_ids",
+    lm_decoder="cls.predictions.decoder",
+    ignored=("cls.", *_IGNORED_EVERYWHERE),
+)
+_CLASSIFIER_WITH_DENSE = (
+    *_dense("classifier.dense", "classifier_dense"),
+    *_dense("classifier.out_proj", "classifier"),
+)
+_ROBERTA = NameMap(
+    prefix="roberta.",
+    encoder=(*_EMBEDDINGS, *_LAYERS, *_POOLER),
+    heads={
+        "classifier": _CLASSIFIER_WITH_DENSE,
+        **_TOKENS_AND_ANSWERS,
+        "masked_lm": (
+            *_dense("lm_head.dense", "lm_transform"),
+            *_layer_norm("lm_head.layer_norm", "lm_layer_norm"),
+            ParamMapping("lm_head.bias", "lm_bias"),
+        ),
+    },
+    other_spellings=_LAYER_NORM_SPELLINGS,
+    lm_prefix="lm_head.",
+    lm_decoder="lm_head.decoder",
+    ignored=("lm_head.", *_IGNORED_EVERYWHERE),
+)
+_DISTILBERT_LAYER = "transformer.layer.{layer}"
+_DISTILBERT = NameMap(
+    prefix="distilbert.",
+    encoder=(
+        *_WORDS_AND_POSITIONS,
+        *_layer_norm("embeddings.LayerNorm", "bert/embeddings/layer_norm"),
+        *_dense(f"{_DISTILBERT_LAYER}.attention.q_lin", "bert/layer_{layer}/attention/query"),
+        *_dense(f"{_DISTILBERT_LAYER}.attention.k_lin", "bert/layer_{layer}/attention/key"),
+        *_dense(f"{_DISTILBERT_LAYER}.attention.v_lin", "bert/layer_{layer}/attention/value"),
+        *_dense(f"{_DISTILBERT_LAYER}.attention.out_lin", "bert/layer_{layer}/attention/output"),
+        *_layer_norm(f"{_DISTILBERT_LAYER}.sa_layer_norm", "bert/layer_{layer}/attention_layer_norm"),
+        *_dense(f"{_DISTILBERT_LAYER}.ffn.lin1", "bert/layer_{layer}/intermediate"),
+        *_dense(f"{_DISTILBERT_LAYER}.ffn.lin2", "bert/layer_{layer}/output"),
+        *_layer_norm(f"{_DISTILBERT_LAYER}.output_layer_norm", "bert/layer_{layer}/output_layer_norm"),
     ),
+    heads={
+        "classifier": (*_dense("pre_classifier", "classifier_dense"), *_dense("classifier", "classifier")),
+        **_TOKENS_AND_ANSWERS,
+        "masked_lm": (
+            *_dense("vocab_transform", "lm_transform"),
+            *_layer_norm("vocab_layer_norm", "lm_layer_norm"),
+            ParamMapping("vocab_projector.bias", "lm_bias"),
+        ),
+    },
+    other_spellings=_LAYER_NORM_SPELLINGS,
+    lm_prefix="vocab_",
+    lm_decoder="vocab_projector",
+    ignored=("vocab_", *_IGNORED_EVERYWHERE),
+)
+_ELECTRA = NameMap(
+    prefix="electra.",
+    encoder=(*_EMBEDDINGS, *_dense("embeddings_project", "bert/embeddings/projection"), *_LAYERS),
+    heads={
+        "classifier": _CLASSIFIER_WITH_DENSE,
+        **_TOKENS_AND_ANSWERS,
+        "masked_lm": (
+            *_dense("generator_predictions.dense", "lm_transform"),
+            *_layer_norm("generator_predictions.LayerNorm", "lm_layer_norm"),
+            ParamMapping("generator_lm_head.bias", "lm_bias"),
+        ),
+    },
+    other_spellings=_LAYER_NORM_SPELLINGS,
+    lm_prefix="generator_",
+    lm_decoder="generator_lm_head",
+    ignored=("generator_", "discriminator_predictions.", *_IGNORED_EVERYWHERE),
 )
 DENSE_PREFIX = "behind_pooling."
 """Stands before the names of the tensors of an embedder's dense modules, which have files of their own."""
 NAME_MAPS: dict[str, NameMap] = {
     "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
 }
 """`model_type` → the names of its tensors."""
 
@@ -122,8 +201,8 @@ def name_map(config: EncoderConfig) -> NameMap:
     return NAME_MAPS[config.model_type]
 
 
-def param_mappings(config: EncoderConfig) -> tuple[ParamMapping, ...]:
-    """Returns the table for a model of this size: the encoder, the pooler and all heads."""
+def param_mappings(config: EncoderConfig, head: Head | None = None) -> tuple[ParamMapping, ...]:
+    """Returns the table for a model of this size: the encoder, the pooler and a head; None: all heads."""
 
     def expanded(group: tuple[bool, list[ParamMapping]]) -> list[ParamMapping]:
         is_layer, mappings = group
@@ -148,7 +227,8 @@ def param_mappings(config: EncoderConfig) -> tuple[ParamMapping, ...]:
         for number, module in enumerate(modules)
         if isinstance(module, DenseModule)
     ]
-    return (*encoder, *itertools.chain(*names.heads.values(), *behind))
+    heads = names.heads.values() if head is None else [names.heads.get(head, ())]
+    return tuple(dict.fromkeys([*encoder, *itertools.chain(*heads, *behind)]))
 
 
 def head_of(flax_paths: Container[str], config: EncoderConfig) -> Head:

@@ -30,7 +30,7 @@ def write_stablehlo(directory: Path, model: LoadedModel) -> None:
 
     The artefact is a function `(params, input_ids, attention_mask, token_type_ids) -> logits` (of an embedder
     vectors) of a flat dict (the content of `classifier.safetensors`) and int32 arrays `[batch, length]` of
-    any batch size and of any length up to `max_position_embeddings`. The parameters stand beside the
+    any batch size and of any length up to `EncoderConfig.longest_input`. The parameters stand beside the
     program: as constants inside it they cost several times their size in memory at each step of the way.
 
     Raises:
@@ -57,7 +57,7 @@ def write_stablehlo(directory: Path, model: LoadedModel) -> None:
         return forward(module, unflatten(params), batch, logits_only=True).logits
 
     flat = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(model.params).items()}
-    longest = model.config.max_position_embeddings
+    longest = model.config.longest_input
     tokens = jax.ShapeDtypeStruct(
         export.symbolic_shape("batch, length", constraints=[f"length <= {longest}"]), jnp.int32
     )

@@ -77,13 +77,17 @@ def differences_from_torch(
 
 def _random_batch(config: EncoderConfig) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    shape = _ROWS, min(config.max_position_embeddings, _LONGEST)
+    shape = _ROWS, min(config.longest_input, _LONGEST)
     mask = np.ones(shape, np.int32)
     mask[1:, shape[1] * 2 // 3 :] = 0
+    token_ids = rng.integers(0, config.vocab_size, shape, np.int32)
+    # Padding where none is: RoBERTa's would not be counted as a position.
+    token_ids[token_ids == config.pad_token_id] = (config.pad_token_id + 1) % config.vocab_size
+    segments = config.type_vocab_size if config.family.has_segments else 1
     return {
-        "input_ids": rng.integers(0, config.vocab_size, shape, np.int32),
+        "input_ids": token_ids,
         "attention_mask": mask,
-        "token_type_ids": rng.integers(0, config.type_vocab_size, shape, np.int32),
+        "token_type_ids": rng.integers(0, segments, shape, np.int32),
     }
 
 
@@ -115,11 +119,14 @@ def _torch_outputs(
     if "classifier" in params and config.classifier_activation == "relu":
         model.dropout = torch.nn.Sequential(torch.nn.ReLU(), model.dropout)
     pooled = []
-    if model.base_model.pooler is not None:
+    inputs = dict(batch)
+    if not config.family.has_segments:  # DistilBERT's takes none
+        del inputs["token_type_ids"]
+    if getattr(model.base_model, "pooler", None) is not None:
         model.base_model.pooler.register_forward_hook(lambda _module, _inputs, output: pooled.append(output))
     with torch.no_grad():
         output = model(
-            **{name: torch.tensor(values, dtype=torch.long) for name, values in batch.items()},
+            **{name: torch.tensor(values, dtype=torch.long) for name, values in inputs.items()},
             output_hidden_states=True,
         )
     named = {_layer_name(layer): states for layer, states in enumerate(output.hidden_states)}
@@ -152,7 +159,7 @@ def _load_torch_model(config: EncoderConfig, params: Params, path: Path) -> Any:
     class_name = config.family.classes[head]
     if head in ("classifier", "token"):
         their_config.num_labels = config.num_labels
-    elif head == "none":
+    elif head == "none" and config.family.has_pooler:
         options["add_pooling_layer"] = has_pooler
     elif has_pooler and config.family.pretraining_class:
         class_name = config.family.pretraining_class

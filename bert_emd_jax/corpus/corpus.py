@@ -150,7 +150,7 @@ class _Lines(NamedTuple):
 def _tokenize(tokenizer: Tokenizer, chunk: bytes) -> _Lines:
     lines = chunk.decode().removesuffix("\n").split("\n")
     lines = list(map(str.strip, lines))
-    tokens, lengths = tokenizer.encode_flat(lines)
+    tokens, lengths = tokenizer.encode_flat(tokenizer.in_sentence(lines))
     empty = np.fromiter(map(len, lines), np.int64, len(lines)) == 0
     return _Lines(tokens, lengths, empty)
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bert_emd_jax.corpus.corpus import Corpus
+from bert_emd_jax.tokenization.pair_form import BERT_PAIRS, PairForm
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
 _SENTENCES_IN_BLOCK = 8192
@@ -36,7 +37,7 @@ class ExampleSettings:
 
     @property
     def budget(self) -> int:
-        """Tokens of an example without its special tokens."""
+        """Tokens of an example without the special tokens of BERT's pairs."""
         return self.max_seq_len - 3
 
 
@@ -45,7 +46,7 @@ class Vocabulary:
     """The part of a tokenizer that making examples needs; it is sent to worker processes.
 
     `tokens` has the token of every id. Those that begin a word start with `word_start`; None: ## marks those
-    that do not.
+    that do not. `pairs` is how two texts are put together.
     """
 
     tokens: list[str]
@@ -54,6 +55,7 @@ class Vocabulary:
     mask_id: int
     word_start: str | None = None
     unk_id: int = 1
+    pairs: PairForm = BERT_PAIRS
 
     @cached_property
     def period_id(self) -> int:
@@ -74,7 +76,7 @@ class Vocabulary:
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
         """Returns the vocabulary of a tokenizer."""
         specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        return cls(tokenizer.tokens(), *specials, tokenizer.word_start, tokenizer.unk_id)
+        return cls(tokenizer.tokens(), *specials, tokenizer.word_start, tokenizer.unk_id, tokenizer.pairs)
 
 
 @dataclass(frozen=True)
@@ -188,20 +190,24 @@ def _make_batch(
         b_start[is_random], b_stop[is_random] = starts, stops
     is_alone = b_stop == b_start  # a period stands for the second text, as in TinyBERT's program
     a_start, a_length, b_start, b_length = _truncate(
-        a_start, a_stop - a_start, b_start, b_stop - b_start + is_alone, settings.budget, generator
+        *(a_start, a_stop - a_start, b_start, b_stop - b_start + is_alone),
+        settings.max_seq_len - vocabulary.pairs.specials,
+        generator,
     )
-    lengths = a_length + b_length + 3
+    lengths = a_length + b_length + vocabulary.pairs.specials
     positions = np.arange(lengths.max())
     a_end = a_length[:, None]
+    b_begin = a_end + 1 + vocabulary.pairs.separators
     source = np.where(
-        positions <= a_end, a_start[:, None] + positions - 1, b_start[:, None] + positions - a_end - 2
+        positions <= a_end, a_start[:, None] + positions - 1, b_start[:, None] + positions - b_begin
     )
     valid = positions < lengths[:, None]
-    special = (positions == 0) | (positions == a_end + 1) | (positions == lengths[:, None] - 1)
+    separates = (positions > a_end) & (positions < b_begin)
+    special = (positions == 0) | separates | (positions == lengths[:, None] - 1)
     is_text = valid & ~special
     original = np.zeros(valid.shape, np.int32)
     original[is_text] = corpus.tokens[np.minimum(source[is_text], len(corpus.tokens) - 1)]
-    original[is_alone, a_length[is_alone] + 2] = vocabulary.period_id
+    original[is_alone, b_begin[is_alone, 0]] = vocabulary.period_id
     original[special & valid] = vocabulary.sep_id
     original[:, 0] = vocabulary.cls_id
     candidates = is_text & (original != vocabulary.cls_id) & (original != vocabulary.sep_id)
@@ -211,7 +217,7 @@ def _make_batch(
         original_ids=original,
         masked=masked,
         lengths=lengths,
-        segment_a_lengths=a_length + 2,
+        segment_a_lengths=b_begin[:, 0] if vocabulary.pairs.has_segments else lengths,
         is_random_next=is_random,
     )
 

@@ -18,6 +18,7 @@ from bert_emd_jax.models.initialization import (
     initial_projection,
     student_from_layers,
 )
+from bert_emd_jax.tokenization.comparison import reads_the_same
 from bert_emd_jax.transport.mappings import validate_mapping
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,14 @@ def check_pair(
             f" {teacher.config.vocab_size}: both must read the same token ids;"
             " give a student of the same vocabulary"
         )
-    if student.tokenizer.fingerprint != teacher.tokenizer.fingerprint:
+    if not reads_the_same(student.tokenizer, teacher.tokenizer):
         raise UserError(
             "student and teacher have different tokenizers (vocabulary or lower-casing):"
             " both must read the same token ids; give a student of the same vocabulary, or"
             " --do_lower_case for both"
         )
     for model, source in ((teacher, "the teacher"), (student, "the student")):
-        check_length(longest, model.config.max_position_embeddings, source, flag)
+        check_length(longest, model.config.longest_input, source, flag)
     validate_mapping(layers.mapping, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
     widths = student.config.hidden_size, teacher.config.hidden_size
     if layers.relation_heads is not None and any(width % layers.relation_heads for width in widths):

@@ -14,6 +14,7 @@ from bert_emd_jax.distillation.embedding_trainer import EmbeddingTrainer
 from bert_emd_jax.distillation.trainer import DistillTrainer, TaskTrainer
 from bert_emd_jax.encoding.task_data import task_of
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tokenization.comparison import reads_the_same
 from bert_emd_jax.training.classifiers import SeveralModels
 from bert_emd_jax.training.training_config import LabelLossConfig
 
@@ -66,7 +67,7 @@ def _teacher(config: DistillConfig, task: Task, teachers: Sequence[tuple[str, Lo
         return matched[0]
     first, _ = teachers[0]
     for source, teacher in teachers:
-        if teacher.tokenizer.fingerprint != matched[0].tokenizer.fingerprint:
+        if not reads_the_same(teacher.tokenizer, matched[0].tokenizer):
             raise UserError(f"{source}: has another tokenizer than {first}; all must read the same token ids")
     assert isinstance(task.kind, LearnedKind)
     logger.info("%d teachers: the mean of their probabilities, and the layers of the first", len(matched))

@@ -18,7 +18,7 @@ from bert_emd_jax.models.embedding_config import DenseModule
 from bert_emd_jax.models.encoder import Encoder, layer_norm
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
-from bert_emd_jax.models.initialization import initial_params
+from bert_emd_jax.models.initialization import HEAD_DENSE, initial_params
 from bert_emd_jax.models.params import Params
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ def with_width(
             f"--student_width {width}: must be a multiple of the heads' width {config.head_dim}, below"
             f" {config.hidden_size}"
         )
+    if width == config.embedding_size:
+        raise UserError(f"--student_width {width}: is that of the embeddings, which would need no projection")
     modules = config.embedding.modules if config.embedding else ()
     if any(isinstance(module, DenseModule) for module in modules):
         raise UserError("--student_width: the teacher has dense modules behind its pooling, of its own width")
@@ -93,6 +95,8 @@ def with_width(
         *(narrow.intermediate_size, config.intermediate_size),
     )
     params = initial_params(narrow, head, seed) | {"bert": cut(config, student.params["bert"], kept)}
+    if HEAD_DENSE in params and HEAD_DENSE in student.params:
+        params[HEAD_DENSE] = _dense(student.params[HEAD_DENSE], kept.dimensions, kept.dimensions)
     kernel = np.zeros((width, config.hidden_size), np.float32)
     kernel[np.arange(width), kept.dimensions] = 1
     projection = {"kernel": kernel, "bias": np.zeros(config.hidden_size, np.float32)}
@@ -153,7 +157,11 @@ def cut(config: EncoderConfig, bert: Params, kept: Kept) -> Params:
         """The last axis is one of states."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[..., dims], values)
 
-    narrow = {"embeddings": of_states(bert["embeddings"])}
+    embeddings = bert["embeddings"]
+    if "projection" in embeddings:  # the tables have a width of their own
+        narrow = {"embeddings": embeddings | {"projection": of_states(embeddings["projection"])}}
+    else:
+        narrow = {"embeddings": of_states(embeddings)}
     for number, (heads, neurons) in enumerate(zip(kept.heads, kept.neurons, strict=True)):
         layer, attention = bert[f"layer_{number}"], bert[f"layer_{number}"]["attention"]
         columns = (heads[:, None] * config.head_dim + np.arange(config.head_dim)).ravel()

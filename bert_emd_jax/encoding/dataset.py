@@ -18,10 +18,20 @@ SHORTEST = 5  # one token of each text of a pair and three special tokens
 _ROWS_AT_ONCE = 8192
 
 
-def truncated_lengths(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
-    """Returns the lengths left after popping from the longer side (the second on a tie) down to `budget`."""
+def truncated_lengths(
+    length_a: int, length_b: int, budget: int, *, odd_goes_to_longer: bool = False
+) -> tuple[int, int]:
+    """Returns the lengths left after popping from the longer side (the second on a tie) down to `budget`.
+
+    Args:
+      odd_goes_to_longer: of two sides that end level, the one that was longer (the second on a tie) keeps
+        one more if the budget is odd, as in the `tokenizers` library; else the first does.
+    """
     if length_a + length_b <= budget:
         return length_a, length_b
+    if odd_goes_to_longer and length_a <= length_b:
+        kept_a = min(length_a, max(budget - length_b, budget // 2))
+        return kept_a, budget - kept_a
     # The longer side shrinks until both are equal; then they take turns, the second first.
     kept_a = min(length_a, max(budget - length_b, (budget + 1) // 2))
     return kept_a, min(length_b, budget - kept_a)
@@ -99,8 +109,8 @@ def check_rows(rows: Any, config: EncoderConfig, source: object) -> None:
       source: the model, for messages.
     """
     lengths = rows.lengths
-    check_length(int(lengths.max(initial=0)), config.max_position_embeddings, source)
-    if config.type_vocab_size < 2 and np.any(rows.segment_a_lengths < lengths):
+    check_length(int(lengths.max(initial=0)), config.longest_input, source)
+    if config.family.has_segments and config.type_vocab_size < 2 and np.any(rows.segment_a_lengths < lengths):
         raise UserError(
             f"{source}: has one segment (type_vocab_size 1), but the second text of a pair is segment 1;"
             " give a model with two segments, or single texts"
@@ -190,10 +200,17 @@ def encode_examples(tokenizer: Tokenizer, examples: Examples, max_length: int) -
 def assemble(
     tokenizer: Tokenizer, ids_a: Sequence[int], ids_b: Sequence[int] | None, max_length: int
 ) -> tuple[list[int], int]:
-    """Returns `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, truncated, and the length of segment 0."""
+    """Returns `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, truncated, and the length of segment 0.
+
+    Some tokenizers put two [SEP] between texts, or have no segments, see `Tokenizer.pairs`.
+    """
     if ids_b is None:
         row = [tokenizer.cls_id, *ids_a[: max_length - 2], tokenizer.sep_id]
         return row, len(row)
-    kept_a, kept_b = truncated_lengths(len(ids_a), len(ids_b), max_length - 3)
-    row = [tokenizer.cls_id, *ids_a[:kept_a], tokenizer.sep_id, *ids_b[:kept_b], tokenizer.sep_id]
-    return row, kept_a + 2
+    pairs = tokenizer.pairs
+    kept_a, kept_b = truncated_lengths(
+        len(ids_a), len(ids_b), max_length - pairs.specials, odd_goes_to_longer=pairs.odd_goes_to_longer
+    )
+    first = [tokenizer.cls_id, *ids_a[:kept_a], *[tokenizer.sep_id] * pairs.separators]
+    row = [*first, *ids_b[:kept_b], tokenizer.sep_id]
+    return row, len(first) if pairs.has_segments else len(row)

@@ -17,6 +17,8 @@ from bert_emd_jax.tokenization.tokenizer import Tokenizer
 class QuestionRows(EncodedDataset):
     """Rows `[CLS] question [SEP] window of its text [SEP]`, one or several for a question.
 
+    Some tokenizers put two [SEP] between them, see `Tokenizer.pairs`.
+
     Attributes:
       labels: the tokens of a row at which the first right answer begins and ends; 0, that is [CLS], if it is
         not in the window or not known.
@@ -60,7 +62,7 @@ def encode_questions(
     Raises:
       UserError: a window has no room beside a question, or none for anything new.
     """
-    least = max_length - config.max_query_length - 3
+    least = max_length - config.max_query_length - tokenizer.pairs.specials
     if max_length < SHORTEST or least <= (config.doc_stride or 0):
         raise UserError(
             f"--max_seq_length {max_length}: leaves {max(least, 0)} tokens of a text beside a question of"
@@ -74,31 +76,32 @@ def encode_questions(
     spans: list[tuple[int, int]] = []
     lengths: list[int] = []
     of_question: list[int] = []
-    of_text: list[int] = []
+    segment_a_lengths: list[int] = []
     labels: list[tuple[int, int]] = []
     nowhere = (-1, -1)
+    between = [tokenizer.sep_id] * tokenizer.pairs.separators
     for number, (question, context) in enumerate(zip(asked, questions.contexts, strict=True)):
         question = question[: config.max_query_length]
         encoding = encoded[context]
         answer = questions.answers[number][:1] if questions.answers is not None else ()
         bounds = _tokens_of(encoding.offsets, *((a.start, a.start + len(a.text)) for a in answer))
-        room = max_length - len(question) - 3
+        room = max_length - len(question) - tokenizer.pairs.specials
         overlap = room // 3 if config.doc_stride is None else config.doc_stride
         for first, last in _windows(len(encoding.ids), room, overlap):
-            before = [tokenizer.cls_id, *question, tokenizer.sep_id]
+            before = [tokenizer.cls_id, *question, *between]
             row = [*before, *encoding.ids[first:last], tokenizer.sep_id]
             token_ids += row
             spans += [*[nowhere] * len(before), *encoding.offsets[first:last], nowhere]
             lengths.append(len(row))
             of_question.append(number)
-            of_text.append(len(before))
+            segment_a_lengths.append(len(before) if tokenizer.pairs.has_segments else len(row))
             inside = bounds is not None and first <= bounds[0] and bounds[1] < last
             shift = len(before) - first
             labels.append((bounds[0] + shift, bounds[1] + shift) if bounds and inside else (0, 0))
     return QuestionRows(
         token_ids=np.array(token_ids, np.int32),
         offsets=np.cumsum([0, *lengths]),
-        segment_a_lengths=np.array(of_text, np.int32),
+        segment_a_lengths=np.array(segment_a_lengths, np.int32),
         labels=np.array(labels, np.int32),
         pad_id=tokenizer.pad_id,
         questions=questions,

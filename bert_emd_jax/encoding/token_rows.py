@@ -71,7 +71,8 @@ def encode_sentences(
       continued_labels: of every label the one that the further tokens of a word get; None: these are not
         learned from.
     """
-    tokens = tokenizer.encode([word for words in sentences.words for word in words])
+    words = [word for words in sentences.words for word in words]
+    tokens = tokenizer.encode(tokenizer.in_sentence(words))
     return rows_of_words(tokenizer, tokens, sentences.starts, max_length, sentences.labels, continued_labels)
 
 

@@ -77,7 +77,7 @@ def _evaluate_classifier(
     dtype = resolved_dtype(config.program.dtype)
     model = match_labels(model, task, source, in_order=config.labels_in_order)
     task = dataclasses.replace(task, kind=task.kind.deciding_by(model.config.thresholds))
-    check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
+    check_length(texts.max_seq_length, model.config.longest_input, config.student_model)
     splits = scored_splits(task, texts.directory, config.split, texts.tfds_data_dir)
     sets = {split: read_examples(texts, task, split) for split in splits}
     datasets = {split: encoded(texts, task, model.tokenizer, examples) for split, examples in sets.items()}

@@ -40,7 +40,7 @@ def evaluate_embedder(
     """
     texts, embedding = config.task, model.config.embedding
     assert embedding is not None
-    check_length(texts.max_seq_length, model.config.max_position_embeddings, config.student_model)
+    check_length(texts.max_seq_length, model.config.longest_input, config.student_model)
     split = load_embedding_split(texts, task, model.tokenizer, embedding, config.split)
     if split is None or (split.pairs is None and split.retrieval is None):
         raise UserError(

@@ -49,12 +49,15 @@ def flops_per_sentence(config: EncoderConfig, lengths: Int[np.ndarray, " rows"])
     per_token = 4 * width**2 + 2 * width * config.intermediate_size  # query, key, value, output; feed-forward
     scores_and_values = 2 * tokens**2 * width
     layers = config.num_hidden_layers * (per_token * tokens + scores_and_values)
+    if config.embedding_width != width:  # their projection
+        layers += config.embedding_width * width * tokens
     heads = tokens if config.head in ("token", "answer") else 1
     return float(np.mean(2 * (layers + heads * _products_of_head(config))))
 
 
 def _products_of_head(config: EncoderConfig) -> int:
-    """Multiplications of pooler and classifier, of a token's head, or of an embedder's dense modules."""
+    """Multiplications of a classifier and the dense layer before it, of a token's head, or of an embedder's
+    dense modules."""
     width = config.hidden_size
     if config.head in ("token", "answer"):
         return width * config.num_labels

@@ -53,7 +53,7 @@ def words_of_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) 
 
 def words_of_lists(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], max_length: int) -> Words:
     """Returns words that are given as lists."""
-    tokens = tokenizer.encode([word for words in sentences for word in words])
+    tokens = tokenizer.encode(tokenizer.in_sentence([word for words in sentences for word in words]))
     starts = np.cumsum([0, *map(len, sentences)])
     spans = [(number, number + 1) for words in sentences for number in range(len(words))]
     return Words(rows_of_words(tokenizer, tokens, starts, max_length), spans)

@@ -1,4 +1,7 @@
-"""The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805), with every layer's internals."""
+"""The BERT encoder in Flax Linen (Devlin et al. 2019, arXiv 1810.04805), with every layer's internals.
+
+What other families compute otherwise, `models.families` says.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -84,18 +87,18 @@ def draw_encoder_bits(
     Masks are the same whether layers are compiled as a loop or one by one.
     """
     (rows, length), layers = batch, config.num_hidden_layers
-    states = rows, length, config.hidden_size
+    states, embedded = (rows, length, config.hidden_size), (rows, length, config.embedding_width)
     scores = Draw(
         config.attention_probs_dropout_prob, (layers, rows, config.num_attention_heads, length, length)
     )
     of_layers = Draw(config.hidden_dropout_prob, (layers, *states))
-    draws = Draw(config.hidden_dropout_prob, states), scores, of_layers, of_layers, *more
+    draws = Draw(config.hidden_dropout_prob, embedded), scores, of_layers, of_layers, *more
     embeddings, *bits = draw_bits(key, draws)
     return EncoderBits(embeddings, (bits[0], bits[1], bits[2])), tuple(bits[3:])
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment embeddings, normalised."""
+    """Word + position + segment embeddings, normalised, and projected if they have a width of their own."""
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
@@ -111,15 +114,21 @@ class Embeddings(nn.Module):
 
         def table(rows: int, name: str) -> Float[Array, "rows dim"]:
             initial = nn.initializers.normal(config.initializer_range)
-            return nn.Embed(rows, config.hidden_size, embedding_init=initial, name=name).embedding
+            return nn.Embed(rows, config.embedding_width, embedding_init=initial, name=name).embedding
 
         # The padding's embedding is not trained (PyTorch's padding_idx), also where padding is learned from.
         words = take_rows(table(config.vocab_size, "word_embeddings"), input_ids, config.pad_token_id)
-        positions = table(config.max_position_embeddings, "position_embeddings")[: input_ids.shape[1]]
-        segments = take_rows(table(config.type_vocab_size, "token_type_embeddings"), token_type_ids)
+        first, length = config.first_position, input_ids.shape[1]
+        positions = table(config.max_position_embeddings, "position_embeddings")[first : first + length]
+        if config.family.has_segment_table:
+            segments = table(config.type_vocab_size, "token_type_embeddings")
+            words += take_rows(segments, token_type_ids) if config.family.has_segments else segments[0]
         # In the tables' type, float32: their gradients are sums over a batch.
-        normed = layer_norm(config, self.dtype, "layer_norm")(words + segments + positions[None])
-        return dropout(normed, config.hidden_dropout_prob, dropout_bits)
+        normed = layer_norm(config, self.dtype, "layer_norm")(words + positions[None])
+        embedded = dropout(normed, config.hidden_dropout_prob, dropout_bits)
+        if config.embedding_width == config.hidden_size:
+            return embedded
+        return dense(config.hidden_size, config, self.dtype, "projection")(embedded)
 
 
 class SelfAttention(nn.Module):
@@ -257,7 +266,7 @@ class Encoder(nn.Module):
             run_layer = jax.checkpoint(run_layer) if self.remat else run_layer
             hidden, outputs = _loop_over_layers(run_layer, layers, embedded, positions)
         pooled = None
-        if self.with_pooler:
+        if self.with_pooler and config.family.has_pooler:
             pooled = nn.tanh(dense(config.hidden_size, config, self.dtype, "pooler")(hidden[:, 0]))
         return EncoderOutput(take_positions(embedded, positions), *outputs, pooled)
 

@@ -24,6 +24,9 @@ _HEADS_BY_PROBLEM_TYPE: dict[str | None, Head] = {
 # Google's bert_config.json names no label count and no layer_norm_eps: the defaults are its own.
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
+# Fields that few models have: they are written if they are set.
+_OPTIONAL = ("embedding", "thresholds", "embedding_size", "answer_dropout")
+
 # Far beyond every model: what is larger is a damaged file, and would end in endless loops or no memory.
 _MOST_LAYERS = 1000
 _LARGEST_SIZE = (1 << 31) - 1
@@ -39,7 +42,8 @@ class EncoderConfig:
     logits mean if it is not the usual: a softmax over several labels, a value if there is one. The usual is
     kept as None. `embedding` is that of a sentence embedder, None of other models. `thresholds` are the
     probabilities above which a text is given a label: of several labels one each, of two classes that of the
-    second; None stands for one half.
+    second; None stands for one half. `embedding_size` is the width of the embeddings if it is another than
+    that of the layers. `answer_dropout` is that before a head for answers.
     """
 
     vocab_size: int = 30522
@@ -51,6 +55,7 @@ class EncoderConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
+    answer_dropout: float | None = None
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
@@ -63,17 +68,24 @@ class EncoderConfig:
     model_type: str = "bert"
     embedding: EmbeddingConfig | None = None
     thresholds: tuple[float, ...] | None = None
+    embedding_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.model_type not in FAMILIES:
             raise UserError(f"model_type {self.model_type!r} is not one of {', '.join(FAMILIES)}")
-        for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels"):
+        if self.embedding_size == self.hidden_size:
+            object.__setattr__(self, "embedding_size", None)
+        sizes = () if self.embedding_size is None else ("embedding_size",)
+        for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels", *sizes):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name} must be a positive integer, not {value!r}")
             if value > (_MOST_LAYERS if name == "num_hidden_layers" else _LARGEST_SIZE):
                 raise UserError(f"{name} is larger than any BERT's")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in (
+            *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+            *("classifier_dropout", "answer_dropout"),
+        ):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
                 raise UserError(f"{name} must lie in [0, 1), not {value!r}")
@@ -90,6 +102,7 @@ class EncoderConfig:
             raise UserError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.classifier_activation not in ("none", "relu"):
             raise UserError(f"classifier_activation {self.classifier_activation!r} is neither none nor relu")
+        self._check_family()
         if self.problem_type not in (None, *PROBLEM_TYPES, *_HEADS_BY_PROBLEM_TYPE):
             raise UserError(f"problem_type {self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}")
         if self.problem_type == _usual_problem_type(self.num_labels):
@@ -97,6 +110,25 @@ class EncoderConfig:
         if self.id2label is not None and len(self.id2label) != self.num_labels:
             raise UserError(f"id2label names {len(self.id2label)} labels, num_labels is {self.num_labels}")
         self._check_thresholds()
+
+    def _check_family(self) -> None:
+        """Raises UserError for a value that no model of the family has."""
+        family = self.family
+        for name, value in family.fixed.items():
+            if getattr(self, name) != value:
+                raise UserError(f"{name} of a {family.title} is always {value}, not {getattr(self, name)!r}")
+        if self.embedding_size is not None and not family.has_embedding_size:
+            raise UserError(
+                f"embeddings of width {self.embedding_size} are not a {family.title}'s: it has those of"
+                " hidden_size"
+            )
+        if family.classifier_dense is not None and self.classifier_activation != "none":
+            raise UserError(f"classifier_activation is BERT's alone, this is a {family.title}")
+        if self.longest_input < 1:
+            raise UserError(
+                f"max_position_embeddings {self.max_position_embeddings}: none is left, positions of a"
+                f" {family.title} begin at {self.first_position}"
+            )
 
     def _check_thresholds(self) -> None:
         given = self.thresholds
@@ -118,6 +150,21 @@ class EncoderConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings, before a projection to that of the layers."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position table that the first token gets."""
+        return self.pad_token_id + 1 if self.family.positions_after_padding else 0
+
+    @property
+    def longest_input(self) -> int:
+        """The most tokens of an input."""
+        return self.max_position_embeddings - self.first_position
 
     @property
     def output_size(self) -> int:
@@ -151,9 +198,13 @@ class EncoderConfig:
         return dataclasses.replace(self, problem_type=problem_type, embedding=embedding, thresholds=None)
 
     def with_dropout(self, rate: float) -> "EncoderConfig":
-        """Returns the same with one rate for hidden states, attention and the classifier."""
+        """Returns the same with one rate for hidden states, attention and the head."""
         return dataclasses.replace(
-            self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=None
+            self,
+            hidden_dropout_prob=rate,
+            attention_probs_dropout_prob=rate,
+            classifier_dropout=None if self.classifier_dropout is None else rate,
+            answer_dropout=None if self.answer_dropout is None else rate,
         )
 
     @property
@@ -171,16 +222,19 @@ class EncoderConfig:
         Raises:
           UserError: the file describes another architecture, or a value is missing or out of range.
         """
-        _refuse_other_architectures(values, source)
-        ours = {key: name for name, key in FAMILIES[values.get("model_type") or "bert"].keys.items()}
+        model_type = _model_type(values, source)
+        _refuse_other_models(values, FAMILIES[model_type], source)
+        family = FAMILIES[model_type]
+        ours = {key: name for name, key in family.keys.items()}
         values = {ours.get(key, key): value for key, value in values.items()}
+        given = {name: value for name, value in values.items() if value is not None}
+        values = {**family.defaults, **given, **family.fixed, "model_type": model_type}
         missing = [name for name in _REQUIRED if values.get(name) is None]
         if missing:
             raise UserError(
                 f"{source}: no {', '.join(missing)}; take the config.json that belongs to the weights"
             )
         classes = values.get("architectures")
-        family = FAMILIES[values.get("model_type") or "bert"]
         for problem_type, head in _HEADS_BY_PROBLEM_TYPE.items():
             if isinstance(classes, list) and family.classes.get(head) in classes:
                 values["problem_type"] = problem_type
@@ -206,11 +260,7 @@ class EncoderConfig:
     def values(self) -> dict[str, Any]:
         """Returns field → value, without those that few models have, as in hashes of earlier versions."""
         values = dataclasses.asdict(self)
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in ("embedding", "thresholds")
-        }
+        return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config under Hugging Face's keys, ready for `config.json`."""
@@ -223,7 +273,8 @@ class EncoderConfig:
             values["architectures"] = [self.family.classes[head]]
         # transformers derives the number of labels from id2label, so unnamed ones are written as LABEL_n.
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
-        keys = self.family.keys
+        keys, fixed = self.family.keys, self.family.fixed
+        values = {name: value for name, value in values.items() if name not in fixed}
         return {
             "model_type": values.pop("model_type"),
             **{keys.get(name, name): value for name, value in values.items()},
@@ -267,26 +318,38 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
     return values, str(path)
 
 
-def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
-    of_class = _type_of_classes(values.get("architectures"))
-    titles = " or ".join(family.title for family in FAMILIES.values())
-    for key, model_type in (("model_type", values.get("model_type")), ("architectures", of_class)):
-        if model_type and (not isinstance(model_type, str) or model_type not in FAMILIES):
-            reason = DIFFERENCES.get(model_type) if isinstance(model_type, str) else None
+def _model_type(values: Mapping[str, Any], source: str) -> str:
+    """Returns the family that a config names, by itself or by the class of the model; BERT if it names none.
+
+    Raises:
+      UserError: it is another architecture, or two are named.
+    """
+    of_class, model_type = _type_of_classes(values.get("architectures")), values.get("model_type")
+    for key, named in (("model_type", model_type), ("architectures", of_class)):
+        if named and (not isinstance(named, str) or named not in FAMILIES):
+            reason = DIFFERENCES.get(named) if isinstance(named, str) else None
+            titles = ", ".join(family.title for family in FAMILIES.values())
             raise UserError(
-                f"{source}: {key} says {model_type!r}, which is not {titles}"
+                f"{source}: {key} says {named!r}, which is none of {titles}"
                 + (f" ({reason})" if reason else "")
             )
-    for key in FAMILIES[values.get("model_type") or "bert"].refused_keys:
+    if model_type and of_class and FAMILIES[model_type].is_other_than(FAMILIES[of_class]):
+        raise UserError(f"{source}: model_type says {model_type!r}, but architectures {of_class!r}")
+    if named := model_type or of_class:
+        return named
+    if values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514:
+        raise UserError(
+            f"{source}: one segment and 514 positions are RoBERTa's sizes, but no model_type is named;"
+            ' add "model_type": "roberta", or "bert" if it is one'
+        )
+    return "bert"
+
+
+def _refuse_other_models(values: Mapping[str, Any], family: Family, source: str) -> None:
+    """Raises UserError if a key makes something else of the model than its family is."""
+    for key in family.refused_keys:
         if values.get(key):
             raise UserError(f"{source}: {key} is set, which is not supported")
-    if "model_type" not in values and (
-        values.get("type_vocab_size") == 1 and values.get("max_position_embeddings") == 514
-    ):
-        raise UserError(
-            f"{source}: one segment and 514 positions are RoBERTa's sizes ({DIFFERENCES['roberta']});"
-            ' if the model is a BERT, add "model_type": "bert"'
-        )
     position_type = values.get("position_embedding_type")
     if position_type not in (None, "absolute"):
         raise UserError(
@@ -302,16 +365,14 @@ def _refuse_other_architectures(values: Mapping[str, Any], source: str) -> None:
     auto_map = values.get("auto_map")
     if isinstance(auto_map, Mapping) and any(name.startswith("AutoModel") for name in auto_map):
         raise UserError(
-            f"{source}: auto_map names model code of its own, which may compute something else than {titles};"
+            f"{source}: auto_map names model code of its own, which may compute something else than"
+            f" {family.title};"
             " if it does not, remove that key"
         )
-    width = values.get("embedding_size")
-    if width is not None and width != values.get("hidden_size"):
-        raise UserError(f"{source}: embeddings of width {width} are not BERT's: it has those of hidden_size")
 
 
 def _type_of_classes(classes: Any) -> str | None:
-    """Returns the model type that `architectures` names; None for BERT or an unknown one."""
+    """Returns the model type that `architectures` names; None for an unknown one."""
     names = classes if isinstance(classes, list) else []
     return next(filter(None, (model_type_of_class(str(name)) for name in names)), None)
 

@@ -1,4 +1,4 @@
-"""BERT with a head: classes of texts (or values), classes of tokens, answers, masked words, vectors."""
+"""An encoder with a head: classes of texts (or values), classes of tokens, answers, masked words, vectors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -83,7 +83,7 @@ class Model(nn.Module):
 class SequenceClassifier(Model):
     """A classifier, or a regressor with `num_labels` 1, on the pooled first token; logits [batch, labels].
 
-    For `logits_only` see `forward`.
+    Families without a pooler in front of it have `Family.classifier_dense`. For `logits_only` see `forward`.
     """
 
     @nn.compact
@@ -99,12 +99,27 @@ class SequenceClassifier(Model):
         first_token = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if logits_only else None
         rate = _classifier_dropout(config)
         head_draw = Draw(rate, (input_ids.shape[0], config.hidden_size))
-        encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
-        encoded = Encoder(config, self.dtype, remat=self.remat, scan=self.scan, name="bert")(
-            input_ids, attention_mask, token_type_ids, encoder_bits, first_token
+        head_dense = config.family.classifier_dense
+        draws = [head_draw] * (2 if head_dense and head_dense.drops_before else 1)
+        encoder_bits, (bits, *before) = draw_encoder_bits(config, input_ids.shape, dropout_key, *draws)
+        encoder = Encoder(
+            config,
+            self.dtype,
+            with_pooler=head_dense is None,
+            remat=self.remat,
+            scan=self.scan,
+            name="bert",
         )
-        features = encoded.pooled
-        assert features is not None  # the encoder has a pooler by default
+        encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits, first_token)
+        if head_dense is None:
+            features = encoded.pooled
+        else:
+            features = encoded.layer_outputs[-1][:, 0]
+            if before:
+                features = dropout(features, rate, before[0])
+            features = dense(config.hidden_size, config, self.dtype, "classifier_dense")(features)
+            features = activation(head_dense.activation)(features)
+        assert features is not None  # a family with neither has no classifier
         if config.classifier_activation == "relu":
             features = jax.nn.relu(features)
         features = dropout(features, rate, bits)
@@ -124,7 +139,7 @@ class TokenClassifier(Model):
         logits_only: bool = False,
     ) -> ModelOutput:
         config = self.config
-        rate = _classifier_dropout(config)
+        rate = config.hidden_dropout_prob if config.family.drops_texts_alone else _classifier_dropout(config)
         head_draw = Draw(rate, (*input_ids.shape, config.hidden_size))
         encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
         encoder = Encoder(
@@ -155,13 +170,16 @@ class AnswerFinder(Model):
         logits_only: bool = False,
     ) -> ModelOutput:
         config = self.config
-        bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
+        rate = config.answer_dropout or 0.0
+        head_draw = Draw(rate, (*input_ids.shape, config.hidden_size))
+        encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
         encoder = Encoder(
             config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
         )
-        encoded = encoder(input_ids, attention_mask, token_type_ids, bits)
+        encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits)
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        logits = dense(2, config, wide, "qa_outputs")(encoded.layer_outputs[-1])
+        states = dropout(encoded.layer_outputs[-1], rate, bits)
+        logits = dense(2, config, wide, "qa_outputs")(states)
         return ModelOutput(*encoded, jnp.where(attention_mask[:, :, None] > 0, logits, OUTSIDE))
 
 
@@ -190,8 +208,8 @@ class MaskedLanguageModel(Model):
         bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
         encoded = encoder(input_ids, attention_mask, token_type_ids, bits, in_encoder)
         hidden = take_positions(encoded.hidden_states[-1], after)
-        transformed = dense(config.hidden_size, config, self.dtype, "lm_transform")(hidden)
-        transformed = activation(config.hidden_act)(transformed)
+        transformed = dense(config.embedding_width, config, self.dtype, "lm_transform")(hidden)
+        transformed = activation(config.family.lm_activation or config.hidden_act)(transformed)
         transformed = layer_norm(config, self.dtype, "lm_layer_norm")(transformed)
         bias = self.param("lm_bias", nn.initializers.zeros, (config.vocab_size,))
         embedding = encoder.variables["params"]["embeddings"]["word_embeddings"]["embedding"]

@@ -23,6 +23,9 @@ VECTOR_PROJECTION = "vector_projection"
 """Key beside an embedder's parameters of the projection of its vectors to the width of the teacher's."""
 
 
+HEAD_DENSE = "classifier_dense"
+"""Key beside the encoder's parameters of what a classifier of texts has in place of a pooler."""
+
 _FIRST_LAYER = "bert/layer_0/"
 
 
@@ -115,7 +118,8 @@ def student_from_layers(
 ) -> tuple[EncoderConfig, Params]:
     """Returns a student made of some of the teacher's layers, its embeddings and its pooler.
 
-    Its head is new; that of an embedder, the dense modules behind the pooling, is the teacher's.
+    What a classifier has in place of a pooler comes from the teacher, too. Its head is new; that of an
+    embedder, the dense modules behind the pooling, is the teacher's.
 
     Args:
       layers: encoder layers of the teacher, counted from 0.
@@ -128,6 +132,8 @@ def student_from_layers(
         of_head = {name: values for name, values in teacher_params.items() if name != "bert"}
     else:
         of_head = initial_params(config, head, seed)
+        if HEAD_DENSE in of_head and HEAD_DENSE in teacher_params:
+            of_head[HEAD_DENSE] = teacher_params[HEAD_DENSE]
     teacher = flatten(teacher_params["bert"])
     flat = {}
     for path in parameter_shapes(config, head):

@@ -1,19 +1,21 @@
-"""Architectures that share names with BERT but compute something else, and are therefore refused."""
+"""Architectures that share names with BERT: those that compute something else are refused."""
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from bert_emd_jax.models.families import FAMILIES
+
 
 class Architecture(NamedTuple):
-    """An architecture that is refused, and how its files show it.
+    """An architecture other than BERT, and how its files show it.
 
     Attributes:
       name: with its article, for messages about a weights file.
       tensor_names: a pattern that matches only names in this architecture's weights files; None if they have
         BERT's names.
       model_types: `model_type` in config.json.
-      difference: what it computes otherwise, for messages about a config.
+      difference: what it computes otherwise, for messages about a config; None of those that are supported.
     """
 
     name: str
@@ -28,7 +30,6 @@ OTHER_ARCHITECTURES = (
         "a DistilBERT",
         r"^distilbert\.|(^|\.)transformer\.layer\.\d+\.attention\.q_lin\.",
         ("distilbert",),
-        "it has no segments and no pooler",
     ),
     Architecture(
         "a Longformer",
@@ -41,7 +42,12 @@ OTHER_ARCHITECTURES = (
         "a RoBERTa, XLM-R or CamemBERT",
         r"^(roberta|camembert)\.|^lm_head\.(dense|layer_norm)\.",
         ("roberta", "xlm-roberta", "camembert"),
-        "its position ids start after the padding id and it has no segments",
+    ),
+    Architecture(
+        "a RoBERTa with normalisation before the layers",
+        None,
+        ("roberta-prelayernorm", "xlm-roberta-xl"),
+        "its normalisations stand before the layers",
     ),
     Architecture(
         "an ALBERT",
@@ -68,7 +74,6 @@ OTHER_ARCHITECTURES = (
         "an ELECTRA",
         r"^(electra|generator|discriminator)\b.*\.|^discriminator_predictions\.",
         ("electra",),
-        "its embeddings have a width of their own and it has no pooler",
     ),
     Architecture(
         "a DeBERTa",
@@ -108,7 +113,11 @@ OTHER_ARCHITECTURES = (
     Architecture("a T5", r"(^|\.)(encoder|decoder)\.block\.\d+\.layer\."),
     Architecture("a GPT", r"(^|\.)h\.\d+\.(attn\.c_attn|ln_1)\."),
     Architecture("a decoder or a sequence-to-sequence model", r"(^|\.)embed_tokens\.weight$"),
-    Architecture("an ELECTRA or another with embeddings of their own width", r"(^|\.)embeddings_project\."),
+    Architecture(
+        "an ELECTRA or another with embeddings of their own width",
+        r"(^|\.)embeddings_project\.",
+        ("electra",),
+    ),
     Architecture("a LoRA adapter, which must be merged into its model first", r"\.lora_[AB]\."),
     Architecture("a quantised model", r"\.(qweight|SCB|weight_integer|scales)$"),
 )
@@ -117,23 +126,29 @@ DIFFERENCES = {
     model_type: architecture.difference
     for architecture in OTHER_ARCHITECTURES
     for model_type in architecture.model_types
+    if model_type not in FAMILIES
 }
-"""`model_type` → what that architecture computes otherwise."""
+"""`model_type` → what an architecture that is refused computes otherwise."""
 
 
-def architecture_of_tensors(names: Iterable[str]) -> str | None:
-    """Returns what a weights file with these tensors holds, as "a DistilBERT"; None if it may be a BERT."""
+def architecture_of_tensors(names: Iterable[str], model_type: str) -> str | None:
+    """Returns what a weights file with these tensors holds, as "a DistilBERT".
+
+    None if it may be a BERT, or what its config says.
+    """
     names = list(names)
     for architecture in OTHER_ARCHITECTURES:
         pattern = architecture.tensor_names
-        if pattern and any(re.search(pattern, name) for name in names):
+        if pattern is None or model_type in architecture.model_types:
+            continue
+        if any(re.search(pattern, name) for name in names):
             return architecture.name
     return None
 
 
 def model_type_of_class(class_name: str) -> str | None:
-    """Returns the model type of a class such as RobertaForMaskedLM; None if it may be a BERT."""
-    for model_type in sorted(DIFFERENCES, key=len, reverse=True):
+    """Returns the model type of a class such as RobertaForMaskedLM; None if it is not known."""
+    for model_type in sorted([*DIFFERENCES, *FAMILIES], key=len, reverse=True):
         if class_name.lower().startswith(model_type.replace("-", "").replace("_", "")):
             return model_type
     return None

@@ -7,6 +7,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from bert_emd_jax.errors import UserError, one_line
+from bert_emd_jax.tokenization.pair_form import BERT_PAIRS, ROBERTA_PAIRS, PairForm
 
 _WORD_START = "▁"
 # Classes of transformers whose ids are the model's, or the model's shifted by one behind four tokens.
@@ -33,8 +34,7 @@ def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | 
       UserError: a damaged file, or a kind of model that the `tokenizers` library cannot reproduce.
     """
     proto = _read(path)
-    family = str(settings.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
-    is_shifted = family in _SHIFTED_CLASSES or (not family and path.name == _SHIFTED_FILE)
+    family, is_shifted = _numbering(path, settings)
     if family and not is_shifted and family not in _PLAIN_CLASSES:
         raise UserError(
             f"{path}: how a {settings['tokenizer_class']} numbers its pieces is not known here; {_ADVICE}"
@@ -71,6 +71,18 @@ def build_tokenizer(path: Path, settings: dict[str, Any], do_lower_case: bool | 
         ]
     )
     return backend
+
+
+def sentencepiece_pairs(path: Path, settings: dict[str, Any]) -> PairForm:
+    """Returns how the tokenizer of a `*.model` file puts pairs together."""
+    _, is_shifted = _numbering(path, settings)
+    return ROBERTA_PAIRS if is_shifted else BERT_PAIRS
+
+
+def _numbering(path: Path, settings: dict[str, Any]) -> tuple[str, bool]:
+    """Returns the name of the class without its ending, and whether ids are shifted."""
+    family = str(settings.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
+    return family, family in _SHIFTED_CLASSES or (not family and path.name == _SHIFTED_FILE)
 
 
 def _read(path: Path) -> Any:

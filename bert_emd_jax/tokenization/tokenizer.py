@@ -1,4 +1,4 @@
-"""Texts to token ids, by the tokenizer of `vocab.txt`, `tokenizer.json` or a SentencePiece model."""
+"""Texts to token ids, by the tokenizer of a directory: WordPiece, byte-level BPE, SentencePiece."""
 
 import hashlib
 import json
@@ -12,15 +12,25 @@ from typing import Any
 import numpy as np
 import tokenizers
 from jaxtyping import Int
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.files import write_json, write_text
-from bert_emd_jax.tokenization.sentencepiece_model import build_tokenizer
+from bert_emd_jax.tokenization.pair_form import (
+    BERT_PAIRS,
+    ROBERTA_PAIRS,
+    PairForm,
+    assembling,
+    declared_pairs,
+    is_byte_level,
+)
+from bert_emd_jax.tokenization.sentencepiece_model import build_tokenizer, sentencepiece_pairs
 from bert_emd_jax.tokenization.tokenizer_files import (
     CONFIG_FILE,
     FAST_FILE,
+    MERGES_FILE,
     SPECIAL_TOKENS,
+    TOKEN_IDS_FILE,
     VOCABULARY_FILE,
     add_declared_tokens,
     describe_token,
@@ -39,19 +49,31 @@ _LOCAL_SETTINGS = ("name_or_path", "tokenizer_file", "special_tokens_map_file", 
 _LONGEST_WORD = 100
 # A tokenizer without a longest input says so by an enormous number.
 _NO_LIMIT = 10**6
-_OWN_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+_OWN_CLASSES = tuple(
+    f"{name}Tokenizer{ending}" for name in ("Bert", "DistilBert", "Electra") for ending in ("", "Fast")
+)
 
 
 class Tokenizer:
-    """The tokenizer of a BERT: token ids of texts without special tokens, and the ids of these."""
+    """The tokenizer of a BERT: token ids of texts without special tokens, and the ids of these.
 
-    def __init__(self, backend: tokenizers.Tokenizer, settings: dict[str, Any], source: Path):
+    `pairs` says how two texts are put together.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        settings: dict[str, Any],
+        source: Path,
+        pairs: PairForm = BERT_PAIRS,
+    ):
         """Raises UserError if the vocabulary lacks a special token.
 
         Args:
           settings: the entries of `tokenizer_config.json`.
           source: the tokenizer's file, for error messages.
         """
+        self.pairs = pairs
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
@@ -77,12 +99,9 @@ class Tokenizer:
         self.cls_id = found["cls_token"]
         self.mask_id = found["mask_token"]
         # A saved tokenizer assembles inputs as this package does, whatever its own file said.
-        cls_token, sep_token = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
-        backend.post_processor = processors.TemplateProcessing(
-            single=[f"{cls_token}:0", "$A:0", f"{sep_token}:0"],
-            pair=[f"{cls_token}:0", "$A:0", f"{sep_token}:0", "$B:1", f"{sep_token}:1"],
-            special_tokens=[(cls_token, self.cls_id), (sep_token, self.sep_id)],
-        )
+        cls = self.special_tokens["cls_token"], self.cls_id
+        sep = self.special_tokens["sep_token"], self.sep_id
+        backend.post_processor = assembling(backend, pairs, cls, sep)
 
     @property
     def longest_input(self) -> int | None:
@@ -92,7 +111,8 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, directory: str | Path, do_lower_case: bool | None = None) -> "Tokenizer":
-        """Reads the tokenizer of a model directory: `vocab.txt` or `tokenizer.json`, else a `*.model`.
+        """Reads the tokenizer of a model directory: `vocab.txt` or `tokenizer.json`, else `vocab.json` with
+        `merges.txt`, else a `*.model`.
 
         If the first two say different things, `tokenizer.json` counts, as for transformers.
 
@@ -123,6 +143,8 @@ class Tokenizer:
             return fast
         if (directory / FAST_FILE).is_file():
             return cls._from_fast_file(directory, settings, do_lower_case)
+        if (directory / MERGES_FILE).is_file() and (directory / TOKEN_IDS_FILE).is_file():
+            return cls._from_merges(directory, settings, do_lower_case)
         models_found = sorted(directory.glob("*.model"))
         if len(models_found) > 1:
             raise UserError(f"{directory}: {len(models_found)} files *.model; keep the tokenizer's alone")
@@ -130,7 +152,7 @@ class Tokenizer:
             return cls._from_sentencepiece(models_found[0], settings, do_lower_case)
         raise UserError(
             f"{directory}: no tokenizer here; it needs {VOCABULARY_FILE} or {FAST_FILE},"
-            " or a SentencePiece *.model"
+            f" {TOKEN_IDS_FILE} and {MERGES_FILE}, or a SentencePiece *.model"
         )
 
     @classmethod
@@ -195,12 +217,40 @@ class Tokenizer:
             raise UserError(f"{path}: the vocabulary is empty; fetch it again")
         add_declared_tokens(backend, path, settings)
         name_special_tokens(settings, directory, backend.get_vocab(with_added_tokens=True))
-        tokenizer = cls(backend, settings, path)
-        if not _assembles_like_bert(description.get("post_processor"), tokenizer):
+        pairs = declared_pairs(settings, description)
+        tokenizer = cls(backend, settings, path, pairs or BERT_PAIRS)
+        if pairs is None:
             names = tokenizer.special_tokens
             pair = f"{names['cls_token']} A {names['sep_token']} B {names['sep_token']}"
             logger.info("%s: pairs are put together as %s with segments 0 and 1, not as it says", path, pair)
         return tokenizer
+
+    @classmethod
+    def _from_merges(cls, directory: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
+        """Reads the byte-level BPE of GPT-2 and RoBERTa."""
+        path = directory / MERGES_FILE
+        try:
+            model = models.BPE.from_file(str(directory / TOKEN_IDS_FILE), str(path))
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(
+                f"{path}: not the merges of {TOKEN_IDS_FILE} ({one_line(error)}); fetch both again"
+            ) from error
+        backend = tokenizers.Tokenizer(model)
+        prefix = bool(settings.get("add_prefix_space", False))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        backend.decoder = decoders.ByteLevel()
+        _check_case(backend, path, do_lower_case)
+        vocabulary = backend.get_vocab()
+        name_special_tokens(settings, directory, vocabulary)
+        for role in SPECIAL_TOKENS:
+            token = token_content(settings[role], path)
+            if token in vocabulary:
+                # As RoBERTa's own class: the space before a mask belongs to it.
+                backend.add_special_tokens(
+                    [AddedToken(token, lstrip=role == "mask_token", normalized=False, special=True)]
+                )
+        add_declared_tokens(backend, path, settings)
+        return cls(backend, settings, path, ROBERTA_PAIRS)
 
     @classmethod
     def _from_sentencepiece(cls, path: Path, settings: dict, do_lower_case: bool | None) -> "Tokenizer":
@@ -208,7 +258,7 @@ class Tokenizer:
         _check_case(backend, path, do_lower_case)
         add_declared_tokens(backend, path, settings)
         name_special_tokens(settings, path.parent, backend.get_vocab(with_added_tokens=True))
-        return cls(backend, settings, path)
+        return cls(backend, settings, path, sentencepiece_pairs(path, settings))
 
     @property
     def vocab_size(self) -> int:
@@ -222,6 +272,22 @@ class Tokenizer:
             return self._words.encode(texts)
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def in_sentence(self, texts: Sequence[str]) -> Sequence[str]:
+        """Returns texts as they stand behind others: where tokens spell bytes, each begins with a space."""
+        if not is_byte_level(self._backend):
+            return texts
+        return [text if text.startswith(" ") or not text else f" {text}" for text in texts]
+
+    def word_of(self, token: str) -> str:
+        """Returns the word that a token is; "" if it does not begin one."""
+        mark = self.word_start
+        if mark is None:
+            return token
+        if is_byte_level(self._backend):
+            text = decoders.ByteLevel().decode([token])
+            return text[1:] if text.startswith(" ") else ""
+        return token.removeprefix(mark) * token.startswith(mark)
 
     def encode_flat(
         self, texts: Sequence[str]
@@ -244,7 +310,7 @@ class Tokenizer:
             tokens[index] = token
         return tokens
 
-    @property
+    @cached_property
     def word_start(self) -> str | None:
         """The prefix (▁ or Ġ) of tokens that begin a word; None if ## marks those that do not."""
         if isinstance(self._backend.model, models.WordPiece):
@@ -266,19 +332,26 @@ class Tokenizer:
         added = sorted((token["id"], token["content"]) for token in description["added_tokens"])
         parts = [normalizer, description["pre_tokenizer"], description["model"], added]
         specials = [self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id]
-        text = json.dumps([*parts, specials], sort_keys=True)
+        form = [] if self.pairs == BERT_PAIRS else [self.pairs]
+        text = json.dumps([*parts, specials, *form], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __reduce__(self):
         """Pickles the tokenizer without its word cache."""
-        return _restore, (self._backend.to_str(), self._settings, self._source, self._vocabulary_lines)
+        parts = self._backend.to_str(), self._settings, self._source, self.pairs, self._vocabulary_lines
+        return _restore, parts
 
-    def save(self, directory: str | Path) -> None:
-        """Writes the tokenizer's files into a model directory and removes those of another tokenizer."""
+    def save(self, directory: str | Path, *, with_segments: bool = True) -> None:
+        """Writes the tokenizer's files into a model directory and removes those of another tokenizer.
+
+        Args:
+          with_segments: whether the model takes the segments of tokens.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         # Some readers would prefer a file left from an earlier tokenizer.
-        for name in (VOCABULARY_FILE, FAST_FILE, "special_tokens_map.json", "added_tokens.json"):
+        others = (TOKEN_IDS_FILE, MERGES_FILE, "special_tokens_map.json", "added_tokens.json")
+        for name in (VOCABULARY_FILE, FAST_FILE, *others):
             (directory / name).unlink(missing_ok=True)
         settings = {key: value for key, value in self._settings.items() if key not in _LOCAL_SETTINGS}
         settings |= self.special_tokens
@@ -290,21 +363,15 @@ class Tokenizer:
             self._backend.save(str(directory / FAST_FILE))
             # Any other class of transformers would rebuild the tokenizer from its vocabulary.
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+            with_segments = with_segments and self.pairs.has_segments
+            segments = ["token_type_ids"] * with_segments
+            settings["model_input_names"] = ["input_ids", *segments, "attention_mask"]
         else:
             write_text(directory / VOCABULARY_FILE, "".join(f"{token}\n" for token in self._vocabulary_lines))
             settings["tokenizer_class"] = "BertTokenizer"
+            if not with_segments:
+                settings["model_input_names"] = ["input_ids", "attention_mask"]
         write_json(directory / CONFIG_FILE, settings)
-
-
-def _assembles_like_bert(post_processor: dict[str, Any] | None, tokenizer: Tokenizer) -> bool:
-    """Whether a `tokenizer.json` assembles pairs as this package does, or does not say how."""
-    if post_processor is None or post_processor.get("type") == "BertProcessing":
-        return True
-    cls_token, sep_token = tokenizer.special_tokens["cls_token"], tokenizer.special_tokens["sep_token"]
-    ours = [(cls_token, 0), ("A", 0), (sep_token, 0), ("B", 1), (sep_token, 1)]
-    parts = [part for item in post_processor.get("pair", ()) for part in item.values()]
-    return [(part["id"], part["type_id"]) for part in parts] == ours
 
 
 def _bert_normalizer(settings: dict[str, Any]) -> normalizers.BertNormalizer:
@@ -349,7 +416,9 @@ def _check_case(backend: tokenizers.Tokenizer, path: Path, do_lower_case: bool |
         )
 
 
-def _restore(backend: str, settings: dict[str, Any], source: Path, lines: list[str] | None) -> Tokenizer:
-    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(backend), settings, source)
+def _restore(
+    backend: str, settings: dict[str, Any], source: Path, pairs: PairForm, lines: list[str] | None
+) -> Tokenizer:
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(backend), settings, source, pairs)
     tokenizer._vocabulary_lines = lines
     return tokenizer

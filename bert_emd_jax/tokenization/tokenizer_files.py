@@ -13,6 +13,7 @@ from bert_emd_jax.errors import UserError, one_line
 
 VOCABULARY_FILE = "vocab.txt"
 FAST_FILE = "tokenizer.json"
+TOKEN_IDS_FILE, MERGES_FILE = "vocab.json", "merges.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS = {
     "unk_token": ("[UNK]", "<unk>"),

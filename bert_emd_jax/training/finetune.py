@@ -65,7 +65,7 @@ class FinetuneTrainer(Trainer):
         new_head = NewHead(task.num_labels, config.optimizer.seed, task.labels, task.kind.problem_type)
         path, lower = Path(config.bert_model), config.task.do_lower_case
         model = load_model(path, head=task.kind.head, new_head=new_head, do_lower_case=lower)
-        positions = model.config.max_position_embeddings
+        positions = model.config.longest_input
         check_length(config.task.max_seq_length, positions, config.bert_model)
         for_another_length = device_needs().steps_for_another_length
         data = load_task_data(

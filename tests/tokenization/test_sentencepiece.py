@@ -10,6 +10,7 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from bert_emd_jax.corpus.corpus import tokenize_corpus
 from bert_emd_jax.corpus.pretraining_examples import (
@@ -233,7 +234,7 @@ def test_saved_and_exported(trained, tmp_path):
 
 
 def test_a_fast_file_with_other_pairs(tmp_path, said):
-    """tokenizer.json of a SentencePiece vocabulary: its ids are kept; how pairs are put together is said."""
+    """tokenizer.json of a SentencePiece vocabulary: its ids are kept; pairs of another form are said."""
     transformers = pytest.importorskip("transformers")
     source = tmp_path / "source"
     plain = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2, "unk_piece": "<unk>"}
@@ -243,7 +244,9 @@ def test_a_fast_file_with_other_pairs(tmp_path, said):
     theirs = transformers.XLMRobertaTokenizer.from_pretrained(source)
     theirs.backend_tokenizer.enable_truncation(3)
     theirs.backend_tokenizer.enable_padding(length=3)
-    theirs.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    backend = theirs.backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 0)])
+    backend.save(str(tmp_path / "tokenizer.json"))
     ours = Tokenizer.from_directory(tmp_path)
     assert "pairs are put together as <s> A </s> B </s> with segments 0 and 1" in said.text
     reference = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
