@@ -1,5 +1,6 @@
 """Optimal transport on the device: a Sinkhorn plan, made exact and certified."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -158,6 +159,9 @@ def given_plan(
     )
 
 
+# Compiled also when nobody else compiles, where operations by themselves take a second each call; inside a
+# compiled step they are a part of it.
+@functools.partial(jax.jit, static_argnames=("max_iterations", "max_pivots"), inline=True)
 def _exact(
     cost: Array,
     source: Array,
@@ -196,6 +200,7 @@ def _exact(
     return _certified(cost, source, target, flow, problem, potentials, reduced_from, vertex.pivots)
 
 
+@functools.partial(jax.jit, static_argnames=("max_iterations", "gradient"), inline=True)
 def _regularised(
     cost: Array,
     source: Array,

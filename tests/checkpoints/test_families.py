@@ -23,41 +23,9 @@ from bert_emd_jax.models.params import flatten
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 61,
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "max_position_embeddings": 32,
-    "hidden_act": "silu",
-    "layer_norm_eps": 1e-3,
-    "num_labels": 3,
-}
-OTHERS: dict[str, dict[str, Any]] = {
-    "roberta": {"pad_token_id": 3, "type_vocab_size": 1},
-    "xlm-roberta": {"type_vocab_size": 2},
-    "electra": {"embedding_size": 16, "type_vocab_size": 3},
-    "distilbert": {"sinusoidal_pos_embds": True},
-}
+from family_models import OTHER_FAMILIES, OTHERS, SIZES, their_model
+
 HEADS: tuple[Head, ...] = ("classifier", "token", "answer", "masked_lm", "none")
-REAL = [family for family in FAMILIES if family != "bert"]
-
-
-def their_model(family: str, head: Head, **more: Any) -> Any:
-    keys = FAMILIES[family].keys
-    values = SIZES | OTHERS.get(family, {}) | more
-    if head == "answer":
-        values["num_labels"] = 2
-    config = transformers.AutoConfig.for_model(
-        family, **{keys.get(name, name): value for name, value in values.items()}
-    )
-    torch.manual_seed(0)
-    model = getattr(transformers, FAMILIES[family].classes[head])(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # fresh biases are 0 and scales 1: a mix-up would not show
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
 
 
 def batch_for(config: EncoderConfig) -> dict[str, np.ndarray]:
@@ -95,7 +63,7 @@ def loaded(directory: Path, head: Head | None = None) -> tuple[EncoderConfig, An
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_outputs_and_tensors_are_transformers(family: str, head: Head, tmp_path: Path):
     model = their_model(family, head)
     model.save_pretrained(tmp_path / "theirs")
@@ -129,7 +97,7 @@ def test_outputs_and_tensors_are_transformers(family: str, head: Head, tmp_path:
     assert our_values["id2label"] == their_values["id2label"]
 
 
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_a_pickled_file_under_old_names_gives_the_same(family: str, tmp_path: Path):
     """`.bin`, gamma and beta, no class named, a buffer of positions."""
     model = their_model(family, "classifier")
@@ -150,7 +118,7 @@ def test_a_pickled_file_under_old_names_gives_the_same(family: str, tmp_path: Pa
         np.testing.assert_array_equal(tensor, tensors[name])
 
 
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_inspection_and_verification_know_it(family: str, tmp_path: Path):
     their_model(family, "classifier").save_pretrained(tmp_path)
     table, problems = inspect_model(tmp_path, None)
@@ -164,7 +132,7 @@ def test_inspection_and_verification_know_it(family: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("head", ["classifier", "token", "answer"])
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_a_head_drops_where_transformers_does(family: str, head: Head, tmp_path: Path):
     """Standard deviations of the logits over 4,000 draws, with nothing dropped in the encoder."""
     off = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}

@@ -139,6 +139,32 @@ def test_vectors_are_those_of_sentence_transformers_both_ways(tmp_path, encoder_
         assert_same_vectors(by_old_release(pytorch, TEXTS), expected)
 
 
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra"])
+def test_embedders_of_other_families_both_ways(tmp_path, vocabulary_dir, family):
+    from family_models import their_model as encoder_of
+    from family_models import write_merges
+
+    directory = tmp_path / "encoder"
+    if family == "roberta":
+        size, more = write_merges(directory, "\n".join(TEXTS * 5)), {"pad_token_id": 1}
+        settings = {"tokenizer_class": "RobertaTokenizer"}
+    else:
+        shutil.copytree(vocabulary_dir, directory)
+        size, more = len((directory / "vocab.txt").read_text().splitlines()), {}
+        settings = {"tokenizer_class": {"distilbert": "DistilBertTokenizer"}.get(family, "ElectraTokenizer")}
+    encoder_of(family, "none", vocab_size=size, **more).save_pretrained(directory)
+    (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 32}))
+    theirs = their_model(directory, "mean", NORMALIZE)
+    theirs.save(str(tmp_path / "theirs"))
+    model = bert_emd_jax.load(tmp_path / "theirs")
+    assert_same_vectors(model.embed(TEXTS), theirs.encode(TEXTS))
+    save_huggingface(tmp_path / "ours", model.loaded)
+    import sentence_transformers
+
+    written = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert_same_vectors(written.encode(TEXTS), theirs.encode(TEXTS))
+
+
 def test_a_directory_of_the_first_releases(tmp_path, encoder_dir):
     """The encoder in a folder, as `0_BERT`, its weights a pickle, and a dense module's too."""
     import torch

@@ -14,7 +14,7 @@ from conftest import xla_flags
 from bert_emd_jax.checkpoints.model_directory import load_model
 
 # KILLS=50 for a longer trial.
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "1"))
 LONGEST_RUN = 300.0
 
 

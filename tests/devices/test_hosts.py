@@ -130,6 +130,7 @@ def test_two_processes_equal_one_and_either_continues_the_other(job):
     assert "resuming at step" in job.log("stopped").read_text()
 
 
+@pytest.mark.skipif("KILLS" not in os.environ, reason="takes a minute: `make kills`")
 def test_an_embedder_by_two_processes_equals_that_of_one(embedder_job):
     one = embedder_job.finish("one", devices=1)
     assert_equal_runs(embedder_job.finish("two", devices=2, processes=2), one)

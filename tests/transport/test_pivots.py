@@ -34,6 +34,7 @@ def on(platform, monkeypatch, function, *arrays):
 
     with monkeypatch.context() as patched:
         patched.setattr(jax.lax, "platform_dependent", chosen)
+        jax.clear_caches()  # of what was traced with another branch
         return jax.device_get(jax.jit(jax.vmap(function))(*arrays))
 
 
