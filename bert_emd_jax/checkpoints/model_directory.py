@@ -193,4 +193,8 @@ def save_model(directory: Path, model: LoadedModel, *, with_pytorch: bool = True
 def save_huggingface(directory: Path, model: LoadedModel) -> None:
     """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
     write_huggingface_weights(directory, model.params, model.config)
-    model.tokenizer.save(directory, with_segments=model.config.family.has_segments)
+    model.tokenizer.save(
+        directory,
+        with_segments=model.config.family.has_segments,
+        starts_in_sentence=model.config.head == "token",  # words were learned from one by one
+    )

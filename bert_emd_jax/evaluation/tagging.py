@@ -37,16 +37,18 @@ def words_of_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) 
     tokens: list[list[int]] = []
     spans: list[tuple[int, int]] = []
     counts: list[int] = []
-    for encoding in tokenizer.encode_with_offsets(texts):
+    spelled = tokenizer.in_sentence(texts)
+    for text, given, encoding in zip(texts, spelled, tokenizer.encode_with_offsets(spelled), strict=True):
         before = len(tokens)
+        shift = len(given) - len(text)  # of the space before the first word
         known: int | None = None
         for index, word, (start, end) in zip(encoding.ids, encoding.word_ids, encoding.offsets, strict=True):
             if word is None or word != known:
                 tokens.append([])
-                spans.append((start, end))
+                spans.append((max(start - shift, 0), 0))
                 known = word
             tokens[-1].append(index)
-            spans[-1] = spans[-1][0], end
+            spans[-1] = spans[-1][0], max(end - shift, 0)
         counts.append(len(tokens) - before)
     return Words(rows_of_words(tokenizer, tokens, np.cumsum([0, *counts]), max_length), spans)
 

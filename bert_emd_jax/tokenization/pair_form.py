@@ -93,7 +93,9 @@ def assembling(
     if not is_byte_level(backend):
         return template
     # Spans of tokens leave out the space that belongs to their first byte.
-    return processors.Sequence([processors.ByteLevel(add_prefix_space=False, trim_offsets=True), template])
+    adds_space = bool(getattr(backend.pre_tokenizer, "add_prefix_space", False))
+    spans = processors.ByteLevel(add_prefix_space=adds_space, trim_offsets=True)
+    return processors.Sequence([spans, template])
 
 
 def is_byte_level(backend: tokenizers.Tokenizer) -> bool:

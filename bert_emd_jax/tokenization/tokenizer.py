@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 from jaxtyping import Int
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_emd_jax.errors import UserError, one_line
 from bert_emd_jax.files import write_json, write_text
@@ -99,9 +99,11 @@ class Tokenizer:
         self.cls_id = found["cls_token"]
         self.mask_id = found["mask_token"]
         # A saved tokenizer assembles inputs as this package does, whatever its own file said.
-        cls = self.special_tokens["cls_token"], self.cls_id
-        sep = self.special_tokens["sep_token"], self.sep_id
-        backend.post_processor = assembling(backend, pairs, cls, sep)
+        backend.post_processor = self._assembling(backend)
+
+    def _assembling(self, backend: tokenizers.Tokenizer) -> processors.PostProcessor:
+        cls, sep = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
+        return assembling(backend, self.pairs, (cls, self.cls_id), (sep, self.sep_id))
 
     @property
     def longest_input(self) -> int | None:
@@ -341,11 +343,14 @@ class Tokenizer:
         parts = self._backend.to_str(), self._settings, self._source, self.pairs, self._vocabulary_lines
         return _restore, parts
 
-    def save(self, directory: str | Path, *, with_segments: bool = True) -> None:
+    def save(
+        self, directory: str | Path, *, with_segments: bool = True, starts_in_sentence: bool = False
+    ) -> None:
         """Writes the tokenizer's files into a model directory and removes those of another tokenizer.
 
         Args:
           with_segments: whether the model takes the segments of tokens.
+          starts_in_sentence: whether a text's first word is spelled as the others are, see `in_sentence`.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -360,7 +365,12 @@ class Tokenizer:
             str(index): describe_token(token) for index, token in sorted(added.items())
         }
         if self._vocabulary_lines is None:
-            self._backend.save(str(directory / FAST_FILE))
+            backend = self._backend
+            if starts_in_sentence and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+                backend = tokenizers.Tokenizer.from_str(backend.to_str())
+                backend.pre_tokenizer.add_prefix_space = settings["add_prefix_space"] = True
+                backend.post_processor = self._assembling(backend)
+            backend.save(str(directory / FAST_FILE))
             # Any other class of transformers would rebuild the tokenizer from its vocabulary.
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
             with_segments = with_segments and self.pairs.has_segments

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bert_emd_jax
+from bert_emd_jax.checkpoints.model_directory import save_huggingface
 from bert_emd_jax.commands import convert, distill, finetune, pretrain_data
 from bert_emd_jax.errors import UserError
 
@@ -16,7 +17,7 @@ from .test_programs import distill_flags, train_flags
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from family_models import write_merges
+from family_models import their_model, write_merges
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -74,8 +75,8 @@ def test_a_roberta_learns_a_task_and_teaches_one_with_fewer_layers(tmp_path: Pat
     assert distill.main(distill_flags(teacher, pairs, student, "--learning_rate", 1e-3)) == 0
     for run in (teacher, student):
         assert_scored_alike(run, pairs, with_segments=False)
-    ours = bert_emd_jax.load(student).classify([("the film is good", "a dull movie")])
-    again = bert_emd_jax.load(student / "pytorch").classify([("the film is good", "a dull movie")])
+    ours = bert_emd_jax.load(student).classify(["the film is good"], ["a dull movie"])
+    again = bert_emd_jax.load(student / "pytorch").classify(["the film is good"], ["a dull movie"])
     assert ours == again
     params = bert_emd_jax.load(student).loaded.params
     assert set(params) == {"bert", "classifier", "classifier_dense"}
@@ -141,10 +142,31 @@ def test_general_distillation_of_a_roberta(tmp_path: Path, roberta: Path):
             if following not in example["masked_lm_positions"]:
                 assert tokens[following].startswith(("Ġ", "</s>"))
     flags = ["--pregenerated_data", data, "--teacher_model", roberta, "--student_init_layers", "1,3"]
-    flags += ["--output_dir", student, "--max_steps", 3, "--train_batch_size", 8]
+    flags += ["--output_dir", student, "--max_steps", 3, "--train_batch_size", 4, "--held_out_rows", 4]
     assert distill.main([str(flag) for flag in flags]) == 0
     model = transformers.AutoModel.from_pretrained(student / "pytorch")
     assert (type(model).__name__, model.config.num_hidden_layers) == ("RobertaModel", 2)
+
+
+def test_words_of_a_roberta_are_tagged_as_transformers_does(tmp_path: Path):
+    texts = ["The film is good , Zürich !", "dull", "a very long film in that dull plot"]
+    source = tmp_path / "source"
+    size = write_merges(source, "\n".join(f" {text}" for text in texts * 9))
+    labels = {0: "O", 1: "B-ACTOR", 2: "I-ACTOR"}
+    model = their_model("roberta", "token", vocab_size=size, pad_token_id=1, id2label=labels)
+    model.save_pretrained(source)
+    model = bert_emd_jax.load(source)
+    save_huggingface(tmp_path / "written", model.loaded)
+    pipeline = transformers.pipeline(
+        "token-classification", str(tmp_path / "written"), aggregation_strategy="first", device="cpu"
+    )
+    found = model.tag(texts)
+    for text, entities in zip(texts, found, strict=True):
+        theirs = [(one["entity_group"], one["start"], one["end"]) for one in pipeline(text)]
+        assert [(one.label, one.start, one.end) for one in entities] == theirs
+        probabilities = [one["score"] for one in pipeline(text)]
+        assert [one.probability for one in entities] == pytest.approx(probabilities, abs=1e-5)
+    assert sum(map(len, found)) > 3
 
 
 def test_pairs_that_do_not_go_together_are_refused(
