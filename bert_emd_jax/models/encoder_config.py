@@ -116,18 +116,17 @@ class EncoderConfig:
         family = self.family
         for name, value in family.fixed.items():
             if getattr(self, name) != value:
-                raise UserError(f"{name} of a {family.title} is always {value}, not {getattr(self, name)!r}")
+                raise UserError(f"{name} is {value} in {family.title}, not {getattr(self, name)!r}")
         if self.embedding_size is not None and not family.has_embedding_size:
             raise UserError(
-                f"embeddings of width {self.embedding_size} are not a {family.title}'s: it has those of"
-                " hidden_size"
+                f"embeddings of width {self.embedding_size}: those of {family.title} have hidden_size"
             )
         if family.classifier_dense is not None and self.classifier_activation != "none":
-            raise UserError(f"classifier_activation is BERT's alone, this is a {family.title}")
+            raise UserError(f"classifier_activation is for BERT alone, not {family.title}")
         if self.longest_input < 1:
             raise UserError(
-                f"max_position_embeddings {self.max_position_embeddings}: none is left, positions of a"
-                f" {family.title} begin at {self.first_position}"
+                f"max_position_embeddings {self.max_position_embeddings}: none is left, {family.title}'s"
+                f" positions begin at {self.first_position}"
             )
 
     def _check_thresholds(self) -> None:

@@ -84,17 +84,20 @@ def test_tensors_of_another_architecture_are_named(family, suffix):
 @pytest.mark.parametrize("kind", ["classifier", "masked_lm", "encoder", "pretraining", "token_classifier"])
 def test_no_bert_looks_foreign(tmp_path, kind):
     names = tiny_torch_model(tmp_path, kind=kind).state_dict()
-    assert architecture_of_tensors(names) is None
-    assert architecture_of_tensors([*names, "fit_denses.0.weight", "cls.seq_relationship.weight"]) is None
+    assert architecture_of_tensors(names, "bert") is None
+    assert (
+        architecture_of_tensors([*names, "fit_denses.0.weight", "cls.seq_relationship.weight"], "bert")
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("family", "model_type"),
     [
-        ("Roberta", "roberta"),
-        ("XLMRoberta", "xlm-roberta"),
         ("DebertaV2", "deberta-v2"),
         ("BigBird", "big_bird"),
+        ("XLMRobertaXL", "xlm-roberta-xl"),
+        ("RobertaPreLayerNorm", "roberta-prelayernorm"),
     ],
 )
 def test_a_config_without_model_type_is_known_by_its_class(tmp_path, family, model_type):
@@ -102,8 +105,24 @@ def test_a_config_without_model_type_is_known_by_its_class(tmp_path, family, mod
     config.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     for changed in (values, values | {"model_type": None}, values | {"model_type": "bert"}):
-        with pytest.raises(UserError, match=f"'{model_type}', which is not BERT"):
+        with pytest.raises(UserError, match=f"'{model_type}', which is none of BERT, RoBERTa"):
             EncoderConfig.from_dict(changed)
+
+
+@pytest.mark.parametrize("family", ["Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Bert"])
+def test_a_family_is_known_by_its_class(tmp_path, family):
+    config = getattr(transformers, f"{family}Config")(architectures=[f"{family}ForMaskedLM"])
+    config.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    expected = EncoderConfig.from_dict(values)
+    assert expected.model_type == config.model_type
+    assert EncoderConfig.from_dict(values | {"model_type": None}) == expected
+    other = "electra" if family == "Roberta" else "roberta"
+    if family in ("XLMRoberta", "Camembert"):  # RoBERTas by other names
+        assert EncoderConfig.from_dict(values | {"model_type": other}).model_type == other
+    else:
+        with pytest.raises(UserError, match=f"model_type says '{other}', but architectures"):
+            EncoderConfig.from_dict(values | {"model_type": other})
 
 
 def test_robertas_sizes_are_known_without_any_name():

@@ -56,7 +56,10 @@ def test_unnamed_labels_stay_unnamed():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "roberta"}, "roberta"),
+        ({"model_type": "albert"}, "albert.*share one set of weights"),
+        ({"model_type": "roberta", "embedding_size": 128}, "embeddings of width 128: those of RoBERTa"),
+        ({"model_type": "roberta", "max_position_embeddings": 2}, "RoBERTa's positions begin at 2"),
+        ({"model_type": "electra", "classifier_activation": "relu"}, "for BERT alone, not ELECTRA"),
         ({"model_type": "something-new"}, "something-new"),
         ({"model_type": "mobilebert"}, "mobilebert.*bottlenecks"),
         ({"architectures": ["DebertaV2Model"]}, "deberta-v2"),
