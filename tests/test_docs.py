@@ -14,6 +14,7 @@ import pytest
 
 from bert_emd_jax.commands.flags import flag_groups
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
+from bert_emd_jax.models.families import FAMILIES
 from bert_emd_jax.transport.mappings import MAPPINGS
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
@@ -39,15 +40,27 @@ FOREIGN_FLAGS = re.compile(
 
 
 @cache
-def generator() -> ModuleType:
-    path = ROOT / "docs" / "generate_flags.py"
-    spec = importlib.util.spec_from_file_location("generate_flags", path)
+def generator(name: str = "generate_flags") -> ModuleType:
+    path = ROOT / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["generate_flags"] = module  # its dataclass looks for its own module
+    sys.modules[name] = module  # its dataclass looks for its own module
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_table_of_families_names_classes_that_there_are():
+    transformers = pytest.importorskip("transformers")
+    _, _, *rows = generator("generate_families").family_table().splitlines()
+    assert [re.match(r"\| `(.+?)`", row)[1] for row in rows] == list(FAMILIES)
+    for row in rows:
+        classes = re.findall(r"`(\w+)` \(", row)
+        assert len(classes) == 5
+        assert all(hasattr(transformers, name) for name in classes), classes
+    assert "no segments; no pooler; a dense layer with relu before the classifier" in rows[4]
+    assert "<!-- families -->" in (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
 
 
 @cache

@@ -1,5 +1,6 @@
 """Every family with every head against transformers: outputs, names of tensors, both ways."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ HEADS: tuple[Head, ...] = ("classifier", "token", "answer", "masked_lm", "none")
 def batch_for(config: EncoderConfig) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     mask = (np.arange(17) < np.array([17, 9, 5])[:, None]).astype(np.int32)
-    ids = rng.integers(4, config.vocab_size, mask.shape).astype(np.int32)
+    ids = rng.integers(6, config.vocab_size, mask.shape).astype(np.int32)  # behind every padding's id
     segments = rng.integers(0, config.type_vocab_size, mask.shape, np.int32) * mask
     return {
         "input_ids": np.where(mask > 0, ids, config.pad_token_id).astype(np.int32),
@@ -95,6 +96,38 @@ def test_outputs_and_tensors_are_transformers(family: str, head: Head, tmp_path:
     shared -= {"num_labels", *FAMILIES[family].fixed, "sinusoidal_pos_embds"}
     assert {name: our_values[name] for name in shared} == {name: their_values[name] for name in shared}
     assert our_values["id2label"] == their_values["id2label"]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("roberta", {"pad_token_id": 0, "type_vocab_size": 2}),
+        ("camembert", {"pad_token_id": 5, "hidden_act": "gelu"}),
+        ("electra", {"embedding_size": 24}),
+        ("electra", {"embedding_size": 40, "hidden_act": "relu"}),
+        ("distilbert", {"sinusoidal_pos_embds": False, "hidden_act": "gelu"}),
+        ("distilbert", {"pad_token_id": 2, "num_attention_heads": 2}),
+    ],
+)
+def test_outputs_with_other_values(family: str, changes: dict[str, Any], tmp_path: Path):
+    model = their_model(family, "classifier", **changes)
+    model.save_pretrained(tmp_path)
+    config, params, _ = loaded(tmp_path)
+    batch = batch_for(config)
+    ours = forward(MODULES["classifier"](config), params, batch).logits
+    theirs = their_outputs(model, batch, with_segments=FAMILIES[family].has_segments)["logits"]
+    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_no_key_of_a_config_is_forgotten(family: str):
+    """What BERT's config has, another test turns; of the rest every key is ours or changes no output."""
+    inert = {"sinusoidal_pos_embds"}  # the table is in the file
+    inert |= {f"summary_{name}" for name in ("type", "use_proj", "activation", "last_dropout")}  # of choices
+    names = (field.name for field in dataclasses.fields(EncoderConfig))
+    ours = {FAMILIES[family].keys.get(name, name) for name in names}
+    theirs = set(transformers.AutoConfig.for_model(family).to_dict())
+    assert theirs <= ours | inert | set(transformers.BertConfig().to_dict())
 
 
 @pytest.mark.parametrize("family", OTHER_FAMILIES)

@@ -239,3 +239,41 @@ def test_copies_keep_their_sets_of_labels(tmp_path, masked_lm, text, columns):
     of_first = labels.count([1, 1])
     assert of_first > 1
     assert labels == [[1, 1]] * of_first + [[0, 0]] * (len(labels) - of_first)
+
+
+def test_a_roberta_proposes_whole_words(tmp_path, mrpc):
+    """Its tokens are bytes: a word begins with a space, which stays where it is."""
+    pytest.importorskip("torch")
+    from family_models import write_merges
+
+    text = "\n".join(f" {line}" for line in [" plot films café", *MRPC.replace("\t", " ").splitlines()] * 9)
+    size = write_merges(tmp_path / "merges", text)
+    tokenizer = Tokenizer.from_directory(tmp_path / "merges")
+    config = EncoderConfig(
+        vocab_size=size,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=50,
+        pad_token_id=1,
+        model_type="roberta",
+    )
+    params = initial_params(config, "masked_lm", 0)
+    bias = np.zeros(size, np.float32)
+    names = tokenizer.tokens()
+    order = ["<s>", "ing", "Ġ.", "Ġcaf\u00c3\u00a9", "Ġplot", "Ġfilms"]
+    bias[[names.index(name) for name in order if name in names]] = 100.0
+    params["lm_bias"] = bias
+    save_model(tmp_path / "model", LoadedModel(config, params, tokenizer))
+    assert run(tmp_path / "model", "--data_dir", mrpc, "--task_name", "mrpc", "--M", 6) == 0
+    _, *rows = cells_of(mrpc / "train_aug.tsv")
+    known = {tokenizer.word_of(name).casefold() for name in names}
+    originals = [line.split("\t") for line in MRPC.splitlines()[1:]]
+    proposed = set()
+    for row in rows:
+        original = originals[0 if row[0] == "1" else 1]
+        for column in (3, 4):
+            for old, new in zip(original[column].split(), row[column].split(), strict=True):
+                proposed |= {new.strip('"').casefold()} if old != new else set()
+    assert {"plot", "films", "café"} <= proposed <= known
