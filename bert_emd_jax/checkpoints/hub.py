@@ -21,7 +21,7 @@ _FILE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".index", ".jso
 _ALWAYS_NEEDED = (
     CONFIG,
     *("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    "*.model",
+    *("vocab.json", "merges.txt", "*.model"),
     *SENTENCE_TRANSFORMERS_FILES,
     *("[1-9]_*/config.json", "[1-9]_*/model.safetensors", "[1-9]_*/pytorch_model.bin"),
 )

@@ -136,6 +136,9 @@ def test_only_the_needed_files_are_fetched(local_hub, monkeypatch):
         | {f"pytorch_model-0000{shard}-of-00002.bin": "b" for shard in (1, 2)}
         | {"pytorch_model.bin.index.json": "{}"},
         "google-bert/none": some,
+        "a/roberta": {
+            name: name for name in ("config.json", "vocab.json", "merges.txt", "model.safetensors")
+        },
     }
     directory = resolve_model(Path("google-bert/both"))
     assert sorted(local_hub.fetched) == ["config.json", "model.safetensors", "vocab.txt"]
@@ -144,6 +147,10 @@ def test_only_the_needed_files_are_fetched(local_hub, monkeypatch):
     local_hub.fetched.clear()
     assert (resolve_model("plain@main") / "pytorch_model.bin").is_file()
     assert sorted(local_hub.fetched) == ["config.json", "pytorch_model.bin", "spiece.model", "vocab.txt"]
+
+    local_hub.fetched.clear()
+    resolve_model("a/roberta")
+    assert sorted(local_hub.fetched) == ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
 
     local_hub.fetched.clear()
     resolve_model("some/shards")
