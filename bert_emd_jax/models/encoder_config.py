@@ -75,6 +75,8 @@ class EncoderConfig:
             raise UserError(f"model_type {self.model_type!r} is not one of {', '.join(FAMILIES)}")
         if self.embedding_size == self.hidden_size:
             object.__setattr__(self, "embedding_size", None)
+        if self.classifier_dropout is None:  # which transformers takes for another rate in some families
+            object.__setattr__(self, "classifier_dropout", self.family.defaults.get("classifier_dropout"))
         sizes = () if self.embedding_size is None else ("embedding_size",)
         for name in (*_REQUIRED, "max_position_embeddings", "type_vocab_size", "num_labels", *sizes):
             value = getattr(self, name)
@@ -274,6 +276,8 @@ class EncoderConfig:
         labels = names or tuple(f"LABEL_{index}" for index in range(num_labels))
         keys, fixed = self.family.keys, self.family.fixed
         values = {name: value for name, value in values.items() if name not in fixed}
+        if self.family.has_embedding_size:
+            values["embedding_size"] = self.embedding_width
         return {
             "model_type": values.pop("model_type"),
             **{keys.get(name, name): value for name, value in values.items()},

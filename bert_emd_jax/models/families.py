@@ -125,6 +125,7 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(
         title="ELECTRA",
         classes=_classes("Electra"),
+        defaults={"embedding_size": 128},
         has_pooler=False,
         has_embedding_size=True,
         classifier_dense=ClassifierDense("gelu", drops_before=True),

@@ -117,6 +117,25 @@ def test_outputs_with_other_values(family: str, changes: dict[str, Any], tmp_pat
     ours = forward(MODULES["classifier"](config), params, batch).logits
     theirs = their_outputs(model, batch, with_segments=FAMILIES[family].has_segments)["logits"]
     np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-5)
+    write_huggingface_weights(tmp_path / "ours", params, config)
+    again, report = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"] | report["unexpected_keys"]
+    again_theirs = their_outputs(again.eval(), batch, with_segments=FAMILIES[family].has_segments)
+    np.testing.assert_array_equal(again_theirs["logits"], theirs)
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_what_a_config_leaves_out_is_transformers_default(family: str):
+    keys = FAMILIES[family].keys
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    given = {keys.get(name, name): SIZES[name] for name in sizes}
+    ours = EncoderConfig.from_dict({"model_type": family, **given}).to_dict()
+    theirs = transformers.AutoConfig.for_model(family, **given).to_dict()
+    shared = ours.keys() & theirs.keys() - {"problem_type"}
+    assert len(shared) > 12
+    assert {name: ours[name] for name in shared - {"id2label", "label2id"}} == {
+        name: theirs[name] for name in shared - {"id2label", "label2id"}
+    }
 
 
 @pytest.mark.parametrize("family", OTHER_FAMILIES)
