@@ -91,26 +91,36 @@ _LAYERS = (
     *_layer_norm("encoder.layer.{layer}.output.LayerNorm", "bert/layer_{layer}/output_layer_norm"),
 )
 _POOLER = _dense("pooler.dense", "bert/pooler")
-_TOKENS_AND_ANSWERS: dict[Head, tuple[ParamMapping, ...]] = {
-    "token": _dense("classifier", "classifier"),
-    "answer": _dense("qa_outputs", "qa_outputs"),
-}
 _LAYER_NORM_SPELLINGS = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
 # TinyBERT's projections to its teacher, and a buffer of old transformers.
 _IGNORED_EVERYWHERE = ("fit_dense.", "fit_denses.", "share_fit_dense.", "embeddings.position_ids")
 
+
+def _heads(
+    classifier: tuple[ParamMapping, ...], transform: str, norm: str, bias: str
+) -> dict[Head, tuple[ParamMapping, ...]]:
+    """Returns the names of all heads: of a classifier of texts, and of the masked-LM head's three parts."""
+    return {
+        "classifier": classifier,
+        "token": _dense("classifier", "classifier"),
+        "answer": _dense("qa_outputs", "qa_outputs"),
+        "masked_lm": (
+            *_dense(transform, "lm_transform"),
+            *_layer_norm(norm, "lm_layer_norm"),
+            ParamMapping(bias, "lm_bias"),
+        ),
+    }
+
+
 _BERT = NameMap(
     prefix="bert.",
     encoder=(*_EMBEDDINGS, *_LAYERS, *_POOLER),
-    heads={
-        "classifier": _dense("classifier", "classifier"),
-        **_TOKENS_AND_ANSWERS,
-        "masked_lm": (
-            *_dense("cls.predictions.transform.dense", "lm_transform"),
-            *_layer_norm("cls.predictions.transform.LayerNorm", "lm_layer_norm"),
-            ParamMapping("cls.predictions.bias", "lm_bias"),
-        ),
-    },
+    heads=_heads(
+        _dense("classifier", "classifier"),
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.bias",
+    ),
     other_spellings=_LAYER_NORM_SPELLINGS,
     lm_prefix="cls.predictions.",
     lm_decoder="cls.predictions.decoder",
@@ -123,15 +133,12 @@ _CLASSIFIER_WITH_DENSE = (
 _ROBERTA = NameMap(
     prefix="roberta.",
     encoder=(*_EMBEDDINGS, *_LAYERS, *_POOLER),
-    heads={
-        "classifier": _CLASSIFIER_WITH_DENSE,
-        **_TOKENS_AND_ANSWERS,
-        "masked_lm": (
-            *_dense("lm_head.dense", "lm_transform"),
-            *_layer_norm("lm_head.layer_norm", "lm_layer_norm"),
-            ParamMapping("lm_head.bias", "lm_bias"),
-        ),
-    },
+    heads=_heads(
+        _CLASSIFIER_WITH_DENSE,
+        "lm_head.dense",
+        "lm_head.layer_norm",
+        "lm_head.bias",
+    ),
     other_spellings=_LAYER_NORM_SPELLINGS,
     lm_prefix="lm_head.",
     lm_decoder="lm_head.decoder",
@@ -152,15 +159,12 @@ _DISTILBERT = NameMap(
         *_dense(f"{_DISTILBERT_LAYER}.ffn.lin2", "bert/layer_{layer}/output"),
         *_layer_norm(f"{_DISTILBERT_LAYER}.output_layer_norm", "bert/layer_{layer}/output_layer_norm"),
     ),
-    heads={
-        "classifier": (*_dense("pre_classifier", "classifier_dense"), *_dense("classifier", "classifier")),
-        **_TOKENS_AND_ANSWERS,
-        "masked_lm": (
-            *_dense("vocab_transform", "lm_transform"),
-            *_layer_norm("vocab_layer_norm", "lm_layer_norm"),
-            ParamMapping("vocab_projector.bias", "lm_bias"),
-        ),
-    },
+    heads=_heads(
+        (*_dense("pre_classifier", "classifier_dense"), *_dense("classifier", "classifier")),
+        "vocab_transform",
+        "vocab_layer_norm",
+        "vocab_projector.bias",
+    ),
     other_spellings=_LAYER_NORM_SPELLINGS,
     lm_prefix="vocab_",
     lm_decoder="vocab_projector",
@@ -169,15 +173,12 @@ _DISTILBERT = NameMap(
 _ELECTRA = NameMap(
     prefix="electra.",
     encoder=(*_EMBEDDINGS, *_dense("embeddings_project", "bert/embeddings/projection"), *_LAYERS),
-    heads={
-        "classifier": _CLASSIFIER_WITH_DENSE,
-        **_TOKENS_AND_ANSWERS,
-        "masked_lm": (
-            *_dense("generator_predictions.dense", "lm_transform"),
-            *_layer_norm("generator_predictions.LayerNorm", "lm_layer_norm"),
-            ParamMapping("generator_lm_head.bias", "lm_bias"),
-        ),
-    },
+    heads=_heads(
+        _CLASSIFIER_WITH_DENSE,
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        "generator_lm_head.bias",
+    ),
     other_spellings=_LAYER_NORM_SPELLINGS,
     lm_prefix="generator_",
     lm_decoder="generator_lm_head",
