@@ -30,8 +30,9 @@ demo: $(VENV)/.installed
 demo-embeddings: $(VENV)/.installed
 	$(LARGE_PAGES) $(BIN)/python -m bert_emd_jax.commands.demo_embeddings $(if $(SMOKE),--smoke)
 
+# The notebook is run where its readers run it: on Colab's stack, by `make test-colab`.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/test_notebook.py
 
 # The stacks that users have, without torch: `make test-lowest` with the oldest packages that pyproject.toml allows,
 # `make test-colab` with those of constraints/colab.txt, `make test-newest` with the newest that the Python takes.

@@ -5,15 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
-from commands.test_answers import write_questions
 from commands.test_programs import distill_flags, rows
 from scipy.special import expit, log_softmax, softmax
 
 import bert_emd_jax
-from bert_emd_jax.checkpoints.model_directory import load_model, save_model
 from bert_emd_jax.commands import distill
 from bert_emd_jax.data.kinds import ANSWER, CLASSIFICATION, MULTI_LABEL, REGRESSION, TOKEN
-from bert_emd_jax.models.initialization import NewHead
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -85,20 +82,6 @@ def test_a_student_learns_from_the_mean(tmp_path, task_dir, tiny_model_dir, caps
         **sizes,
     )
     assert rows(tmp_path / "kept", "train")[0]["soft_loss"] == pytest.approx(ours["soft_loss"], rel=1e-4)
-
-
-def test_finders_of_answers(tmp_path, tiny_model_dir):
-    """The mean of one is that one."""
-    data = write_questions(tmp_path / "data")
-    model = load_model(tiny_model_dir("base"), head="answer", new_head=NewHead(2, 1))
-    save_model(tmp_path / "teacher", model)
-    flags = ("--kind", "answer", "--max_steps", 2, "--max_query_length", 6)
-    losses = []
-    for name, teachers in (("once", ["teacher"]), ("twice", ["teacher"] * 2)):
-        given = ",".join(str(tmp_path / teacher) for teacher in teachers)
-        assert distill.main(distill_flags(given, data, tmp_path / name, *flags)) == 0
-        losses.append([row["loss"] for row in rows(tmp_path / name, "train")])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_mistakes_in_a_line(tmp_path, task_dir, tiny_model_dir, capsys):

@@ -1,16 +1,12 @@
 """Costs without the scale of hidden states, and costs that are balanced by their first values."""
 
-import shutil
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands.test_programs import distill_flags, rows
 from distillation.test_distill_step import assert_trees_close, config, run_steps
 from scipy.stats import pearsonr
 
-from bert_emd_jax.commands import distill
 from bert_emd_jax.distillation.layer_losses import known_scales
 from bert_emd_jax.transport.costs import hidden_cost
 from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
@@ -99,18 +95,3 @@ def test_devices_and_micro_batches_agree(hidden_cost):
     assert_trees_close(one.method, many.method, 2e-5)
     for a, b in zip(history, others, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
-
-
-def test_scales_are_kept_over_a_resumed_run(tmp_path, task_dir, tiny_model_dir, capsys):
-    teacher, run = tiny_model_dir("teacher"), tmp_path / "run"
-    flags = ("--balance", "costs", "--hidden_cost", "normalised", "--eval_steps", 2, "--beta", 1)
-    assert distill.main(distill_flags(teacher, task_dir, run, *flags)) == 0
-    before = [row["loss"] for row in rows(run, "train")]
-    # The run is taken back to its first checkpoint.
-    (run / "eval_results.json").unlink()
-    for path in (run / "checkpoints").iterdir():
-        if path.name.isdecimal() and int(path.name) > 2:
-            shutil.rmtree(path)
-    assert distill.main(distill_flags(teacher, task_dir, run, *flags, "--resume")) == 0
-    assert "resuming at step" in capsys.readouterr().out
-    assert [row["loss"] for row in rows(run, "train")] == before
