@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from bert_emd_jax.commands.config_file import CONFIG_FLAG
 from bert_emd_jax.commands.flags import flag_groups
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.models.families import FAMILIES
@@ -80,7 +81,7 @@ def test_the_generated_flags_are_those_of_help(program: str, capsys):
         main([*arguments, "--help"])
     # A line of the panel that begins with flags lists them all, other names included.
     listed = " ".join(re.findall(r"^[│ ]*(--?[a-zA-Z].*)$", capsys.readouterr().out, flags=re.M))
-    shown = set(re.findall(r"--(\w+)", listed)) - {"help"}
+    shown = set(re.findall(r"--(\w+)", listed)) - {"help", CONFIG_FLAG}
     documented = documented_flags(program)
     assert {flag for flag in documented if flag not in shown} == set()
     ours = {described.flag.name for group in flag_groups(config_of(program)) for described in group.flags}
@@ -102,7 +103,7 @@ def test_every_program_is_on_the_page_of_flags():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_mentions_exists(page: Path):
     text = page.read_text(encoding="utf-8")
-    known = {flag for program in COMMANDS for flag in documented_flags(program)}
+    known = {CONFIG_FLAG, *(flag for program in COMMANDS for flag in documented_flags(program))}
     for flag in re.findall(r"(?<![\w-])--([a-zA-Z]\w*)(?![\w…])", text):
         plain = flag.removeprefix("no_")
         assert plain in known or FOREIGN_FLAGS.match(f"--{flag}") or in_benchmarks(flag), f"--{flag}"

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
+from bert_emd_jax.commands.config_file import with_file_flags
 from bert_emd_jax.commands.flags import parse_flags
 from bert_emd_jax.commands.programs import typed_command, typed_name
 from bert_emd_jax.configs import Config
@@ -18,6 +19,12 @@ Parsed = TypeVar("Parsed", bound=Config)
 _LESS_MEMORY = (
     "try a larger --gradient_accumulation_steps, a smaller --train_batch_size, --eval_batch_size or"
     " --max_seq_length, --remat or --dtype bfloat16"
+)
+
+
+_REPEATING = (
+    "--config FILE reads flags from a YAML or JSON file, or those of an earlier run from its run_config.json;"
+    " flags on the line win."
 )
 
 
@@ -38,11 +45,14 @@ class Program:
         self.exit_code = 0
 
     def parse(self, config_type: type[Parsed], expand: Callable[[Sequence[str]], list[str]] = list) -> Parsed:
-        """The config of the command line, rewritten by `expand`; from here on our log goes to the screen.
+        """The config of the command line and its `--config` file, rewritten by `expand`.
+
+        From here on our log goes to the screen.
 
         A wrong or unknown flag ends the process with tyro's own message and exit code 2.
         """
-        config = parse_flags(config_type, expand(self._args), self._name, self._introduction)
+        args = expand(with_file_flags(config_type, self._args))
+        config = parse_flags(config_type, args, self._name, self._introduction)
         log_to_screen()
         return config
 
@@ -105,7 +115,8 @@ def _introduction(prog: str, description: str, examples: Sequence[str]) -> str:
         for line in textwrap.wrap(paragraph, width, initial_indent="  ", subsequent_indent="  ")
     ]
     shown = [_wrapped_command(f"  $ {typed_command(prog)} {example}", width) for example in examples]
-    return "\n".join([*lines, *(["", "Examples:", *shown] if shown else [])])
+    repeating = textwrap.wrap(_REPEATING, width, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([*lines, *(["", "Examples:", *shown] if shown else []), "", *repeating])
 
 
 def _wrapped_command(line: str, width: int) -> str:

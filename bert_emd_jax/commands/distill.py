@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bert_emd_jax import distill, general_distill
 from bert_emd_jax.commands.cli import Program
+from bert_emd_jax.commands.config_file import names_flag
 from bert_emd_jax.commands.results import print_training
 from bert_emd_jax.distillation.distill_config import DistillConfig, GeneralDistillConfig
 from bert_emd_jax.distillation.presets import with_preset_flags
@@ -16,7 +17,7 @@ _PROGRAM = "run_distill.py"
 def main(argv: Sequence[str] | None = None) -> int:
     """Distils and prints where things are; returns the exit code of the program."""
     args = sys.argv[1:] if argv is None else list(argv)
-    if any(arg.replace("-", "_").startswith("__pregenerated_data") for arg in args):
+    if names_flag(args, "pregenerated_data"):
         return _main_general(args)
     with Program(
         _PROGRAM,

@@ -47,6 +47,12 @@ PROGRAMS = (
         "python -m bert_emd_jax.commands.demo_embeddings",
         "a smaller sentence embedder, from nothing, in minutes",
     ),
+    Program(
+        "list",
+        "list_choices",
+        "python -m bert_emd_jax.commands.list_choices",
+        "what flags take: tasks, kinds, mappings, costs, rules, presets, families",
+    ),
 )
 
 _as_subcommand: ContextVar[bool] = ContextVar("_as_subcommand", default=False)

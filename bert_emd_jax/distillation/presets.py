@@ -31,6 +31,10 @@ _VALUES = {
 }
 
 
+PRESETS = {name: tuple(of_tasks) for name, of_tasks in _VALUES.items()}
+"""Preset → the tasks that it has values for."""
+
+
 def preset_values(preset: str, task_name: str) -> dict[str, float]:
     """Flag → value of a preset: the authors' best for students of 4 or 6 layers on a GLUE task.
 

@@ -222,7 +222,7 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
     """Returns the content of `run_config.json` besides flags and versions."""
     facts = []
     for name, value in files.config.items():
-        if name in ("flags", "flag_sources", "versions", "command_line"):
+        if name in ("flags", "flag_sources", "versions", "command_line", "working_directory"):
             continue
         text = tables.devices_text(value) if name == "devices" and isinstance(value, list) else None
         facts.append((name.replace("_", " "), text or tables.setting_text(value)))

@@ -116,6 +116,7 @@ class RunDirectory:
         values = {
             "program": self.program,
             "command_line": self._command_line(sources),
+            "working_directory": str(Path.cwd()),
             "flags": self.flags,
             "flag_sources": sources,
             "versions": {

@@ -1,0 +1,97 @@
+"""`--config FILE`: flags of a program from a YAML or JSON file, or from the `run_config.json` of a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bert_emd_jax.configs import Config, all_flags
+from bert_emd_jax.errors import UserError, did_you_mean, one_line
+
+CONFIG_FLAG = "config"
+
+
+def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]:
+    """Returns a command line whose `--config FILE` is spelled out in front, so that flags beside it win.
+
+    Raises:
+      UserError: the file is missing, is no mapping, or has a flag that the program has not.
+    """
+    path, others = _split(args)
+    if path is None:
+        return list(args)
+    known = {flag.name: flag for flag in all_flags(config_type)}
+    spelled = []
+    for name, value in read_flags(path).items():
+        if name not in known:
+            raise UserError(f"{path}: {name}: no such flag{did_you_mean(name, known) or ''}")
+        # null leaves a flag open; a switch that is off by default has no flag that says so.
+        if value not in (None, []) and not (value is False and known[name].default is False):
+            spelled.append(spelled_flag(name, value))
+    return [*spelled, *others]
+
+
+def names_flag(args: Sequence[str], flag: str) -> bool:
+    """Whether a command line or its `--config` file names a flag; a file that cannot be read names none."""
+    if any(arg.partition("=")[0].replace("-", "_") == f"__{flag}" for arg in args):
+        return True
+    try:
+        path, _ = _split(args)
+        return path is not None and read_flags(path).get(flag) is not None
+    except UserError:
+        return False  # with_file_flags says what is wrong
+
+
+def read_flags(path: Path) -> dict[str, Any]:
+    """Reads flag → value; of a `run_config.json` its flags, with paths that are there from anywhere.
+
+    Raises:
+      UserError: the file cannot be read, or is no mapping of flags.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+        # JSON first: YAML 1.1 takes 1e-05 for text, and is slower.
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--{CONFIG_FLAG} {path}: cannot be read ({one_line(error)})") from None
+    if isinstance(values, Mapping) and isinstance(values.get("flags"), Mapping):
+        directory = values.get("working_directory")
+        values = values["flags"]
+        if isinstance(directory, str):
+            values = {name: _from(directory, value) for name, value in values.items()}
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise UserError(f"--{CONFIG_FLAG} {path}: one flag a line is wanted, as `learning_rate: 1e-4`")
+    return {name.removeprefix("--").replace("-", "_"): value for name, value in values.items()}
+
+
+def _from(directory: str, value: Any) -> Any:
+    """Returns a path that is relative to a directory, and exists there, in full; other values as they are."""
+    if isinstance(value, list):
+        return [_from(directory, item) for item in value]
+    is_there = isinstance(value, str) and value != "" and (Path(directory) / value).exists()
+    return str(Path(directory) / value) if is_there else value
+
+
+def _split(args: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Returns the file of the last `--config`, and the other arguments."""
+    path, others, rest = None, [], list(args)
+    while rest:
+        name, equals, attached = rest.pop(0).partition("=")
+        if name != f"--{CONFIG_FLAG}":
+            others.append(name + equals + attached)
+            continue
+        if not equals and (not rest or rest[0].startswith("--")):
+            raise UserError(f"--{CONFIG_FLAG}: needs a file")
+        path = Path(attached if equals else rest.pop(0))
+    return path, others
+
+
+def spelled_flag(name: str, value: Any) -> str:
+    """Returns a flag as a command line has it."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    if isinstance(value, list | tuple):
+        return f"--{name}={','.join(map(str, value))}"
+    return f"--{name}={value}"
