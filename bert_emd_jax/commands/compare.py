@@ -1,12 +1,15 @@
 """run_eval.py --compare: finished runs side by side; no model is loaded."""
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.configs import Config
+from bert_emd_jax.report.table_formats import FORMATS
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -14,7 +17,9 @@ class CompareConfig(Config):
     """The runs, and where the comparison goes."""
 
     compare: tuple[Path, ...]
-    """Output directories of run_distill.py, run_finetune.py or run_eval.py."""
+    """Output directories of run_distill.py, run_finetune.py or run_eval.py, or directories that hold some."""
+    format: Literal[("text", *FORMATS)] = "text"  # pyright: ignore[reportInvalidTypeForm]
+    """text: for the screen, with notes and differences; csv, markdown, latex: the table alone."""
     output_dir: Path | None = None
     """Write comparison.html there too."""
     debug: bool = False
@@ -25,17 +30,22 @@ def run(config: CompareConfig) -> None:
     """Prints the table and writes the page."""
     from bert_emd_jax.errors import UserError
     from bert_emd_jax.report import compare
-    from bert_emd_jax.report.compared_runs import group_runs, read_compared_run
+    from bert_emd_jax.report.compared_runs import group_runs, read_compared_run, runs_below
 
     if not config.compare:
         raise UserError("--compare: name the output directories of the runs")
-    for directory, count in Counter(directory.resolve() for directory in config.compare).items():
+    runs = [run for directory in config.compare for run in runs_below(directory)]
+    for directory, count in Counter(directory.resolve() for directory in runs).items():
         if count > 1:
             raise UserError(f"--compare: {directory} is named {count} times; name each run once")
-    groups = group_runs([read_compared_run(directory) for directory in config.compare])
-    print(compare.as_text(groups))
+    groups = group_runs([read_compared_run(directory) for directory in runs])
+    if config.format == "text":
+        print(compare.as_text(groups))
+    else:
+        print(FORMATS[config.format](compare.comparison_table(groups)))
     if config.output_dir is not None:
-        print(f"page: {compare.write_comparison(config.output_dir / compare.PAGE, groups)}")
+        page = compare.write_comparison(config.output_dir / compare.PAGE, groups)
+        print(f"page: {page}", file=sys.stdout if config.format == "text" else sys.stderr)
 
 
 def asks_to_compare(args: Sequence[str]) -> bool:
@@ -50,6 +60,9 @@ def main(argv: Sequence[str]) -> int:
         run,
         prog="run_eval.py",
         description="Puts finished runs side by side; those that differ in the seed alone share a line.",
-        examples=("--compare runs/emd-1 runs/emd-2 runs/uniform-1 --output_dir comparison",),
+        examples=(
+            "--compare runs/emd-1 runs/emd-2 runs/uniform-1 --output_dir comparison",
+            "--compare runs --format latex",
+        ),
         argv=argv,
     )

@@ -1,11 +1,14 @@
 """Several runs side by side: those that differ in nothing but the seed share a line, as mean ± deviation."""
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from bert_emd_jax import layout
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import differences, tables
 from bert_emd_jax.report.compared_runs import ComparedRun, Group
@@ -158,11 +161,18 @@ def write_comparison(path: Path, groups: Sequence[Group]) -> Path:
         differences_note=differences.NOTE if len(groups) > 1 else "",
         runs_head=_RUNS_HEAD,
         runs=[_run_line(group, run) for group in groups for run in group.runs],
+        reports=[_report_of(run, path.parent) for group in groups for run in group.runs],
         panels=_score_panels(groups),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
+
+
+def _report_of(run: ComparedRun, directory: Path) -> str | None:
+    """Returns the way to a run's report from the directory of the page; None if it has none."""
+    report = run.directory / layout.REPORT
+    return quote(os.path.relpath(report, directory).replace(os.sep, "/")) if report.is_file() else None
 
 
 def _run_line(group: Group, run: ComparedRun) -> list[str]:

@@ -142,6 +142,16 @@ class Group:
         return [number for number in map(value, self.runs) if number is not None]
 
 
+def runs_below(directory: Path) -> list[Path]:
+    """Returns a directory if it is a run, else those of the finished runs in it, at any depth.
+
+    Itself if there are none: to read it says what is missing.
+    """
+    if (directory / layout.RESULTS).is_file() or not directory.is_dir():
+        return [directory]
+    return sorted(path.parent for path in directory.rglob(layout.RESULTS)) or [directory]
+
+
 def read_compared_run(directory: Path) -> ComparedRun:
     """Reads a training run, or a directory of run_eval.py.
 

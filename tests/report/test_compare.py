@@ -1,8 +1,11 @@
 """Runs side by side: what counts as a repetition, means and deviations against NumPy, the program's hook."""
 
 import contextlib
+import csv
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from bert_emd_jax.commands import evaluate
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.report.compare import comparison_table, mean_text
-from bert_emd_jax.report.compared_runs import group_runs, read_compared_run, repeated_flags
+from bert_emd_jax.report.compared_runs import group_runs, read_compared_run, repeated_flags, runs_below
+from bert_emd_jax.report.table_formats import as_latex, as_markdown
 from bert_emd_jax.training.run import directory_of
 
 SCORES = {"emd": [0.81, 0.83, 0.82], "uniform": [0.80, 0.78], "none": [0.7]}
@@ -70,6 +74,46 @@ def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
     assert len(parsed.tables[-1]) == 1 + len(runs)
     assert "http" not in parsed.source
     assert "script" not in {tag for tag, _ in parsed.tags}
+
+
+def test_the_table_for_other_programs(runs: list[Path], tmp_path: Path, capsys):
+    expected = comparison_table(group_runs([read_compared_run(run) for run in runs]))
+    flags = ["--compare", *map(str, runs), "--output_dir", str(tmp_path / "page"), "--format"]
+    printed = {}
+    for name in ("csv", "markdown", "latex"):
+        assert evaluate.main([*flags, name]) == 0
+        printed[name] = capsys.readouterr().out
+    assert list(csv.reader(printed["csv"].splitlines())) == expected
+    lines = printed["markdown"].splitlines()
+    assert [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[:1] + lines[2:]
+    ] == expected
+    assert lines[1] == "|" + " --- |" * len(expected[0])
+    latex = printed["latex"].splitlines()
+    assert latex[0] == r"\begin{tabular}{l" + "r" * (len(expected[0]) - 1) + "}"
+    assert latex[2].count(" & ") == latex[4].count(" & ") == len(expected[0]) - 1
+    assert r"\% retained, dev" in latex[2]
+    assert r"mapping=emd & 3 & 0.8200 $\pm$ 0.0100" in latex[4]
+    assert as_latex([["a_b\\", "c|d"], ["{x}", "–"]]).splitlines()[2] == r"a\_b\textbackslash{} & c|d \\"
+    assert as_markdown([["a|b", "c"]]).splitlines()[0] == r"| a\|b | c |"
+
+
+def test_runs_are_found_below_a_directory_and_their_reports_are_linked(
+    runs: list[Path], tmp_path: Path, capsys
+):
+    (runs[0] / "report.html").write_text("a report")
+    assert runs_below(tmp_path) == sorted(runs)
+    assert runs_below(runs[0]) == [runs[0]]
+    assert evaluate.main(["--compare", str(tmp_path), "--output_dir", str(tmp_path / "a page")]) == 0
+    capsys.readouterr()
+    page = tmp_path / "a page" / "comparison.html"
+    (link,) = re.findall(r'<a href="(.+?)">', page.read_text())
+    assert (page.parent / unquote(link)).read_text() == "a report"
+    assert evaluate.main(["--compare", str(tmp_path), str(runs[0])]) == 2
+    assert "is named 2 times" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert evaluate.main(["--compare", str(tmp_path / "empty")]) == 2
+    assert "eval_results.json is missing" in capsys.readouterr().err
 
 
 def test_splits_do_not_share_a_column(runs: list[Path]):
