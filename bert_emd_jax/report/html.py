@@ -89,8 +89,10 @@ def _object(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _title(files: RunFiles) -> str:
-    """Returns the name of the task; for a custom one also its directory."""
+    """Returns what `--run_name` says, or the name of the task; for a custom one also its directory."""
     flags = _object(files.config, "flags")
+    if name := flags.get("run_name"):
+        return tables.setting_text(name)
     task = (None if files.results is None else files.results.task) or flags.get("task_name") or "run"
     title = tables.setting_text(task)
     if title == "custom" and (directory := flags.get("data_dir")):

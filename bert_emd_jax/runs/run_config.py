@@ -17,6 +17,8 @@ class RunConfig(Config):
 
     dry_run: SameResult[bool] = False
     """Print what would happen (rows, steps, memory, an estimate of the time), and write nothing."""
+    run_name: SameResult[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
+    """What the report and Weights & Biases call the run; not given: the task, and its directory's name."""
     eval_batch_size: SameResult[int] = 64
     """Examples per evaluation batch, over all devices."""
     eval_steps: int = 0

@@ -85,7 +85,7 @@ class WeightsAndBiases:
                 dir=directory,
                 id=run_id,
                 resume="allow",
-                name=directory.resolve().name,
+                name=settings.get("run_name") or directory.resolve().name,
                 config=dict(settings),
             )
         except wandb.Error as error:

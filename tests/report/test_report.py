@@ -240,6 +240,15 @@ def test_shades_of_the_small_pictures_follow_the_plans(page: Page):
     np.testing.assert_allclose(shades, flow[-1] / flow.max(), atol=6e-4)
 
 
+def test_a_run_may_have_a_name(tmp_path: Path):
+    run = synthetic_run.write_run(tmp_path)
+    config = synthetic_run.config()
+    config["flags"] |= {"run_name": "half of it & more"}
+    (run / "run_config.json").write_text(json.dumps(config))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "<title>half of it &amp; more · BERT-EMD run</title>" in page.source
+
+
 def test_a_finetuning_run_has_no_mapping_and_no_teacher(tmp_path: Path):
     page = report(synthetic_run.write_finetune_run(tmp_path / "run"))
     assert page.headings() == [
