@@ -48,6 +48,12 @@ PROGRAMS = (
         "a smaller sentence embedder, from nothing, in minutes",
     ),
     Program(
+        "data",
+        "fetch_data",
+        "python -m bert_emd_jax.commands.fetch_data",
+        "fetch the files of a GLUE task from the Hugging Face hub",
+    ),
+    Program(
         "list",
         "list_choices",
         "python -m bert_emd_jax.commands.list_choices",

@@ -39,7 +39,7 @@ _HOST = "https://dl.fbaipublicfiles.com"  # of most tasks
 def tfds_splits(task: Task, data_dir: str | Path | None) -> list[str]:
     """Returns the splits of the task that the dataset has, by the names of this package."""
     present = _builder(task, data_dir).info.splits
-    return [split for split, theirs in _split_names(task).items() if theirs in present]
+    return [split for split, theirs in split_names(task).items() if theirs in present]
 
 
 def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Examples:
@@ -53,7 +53,7 @@ def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Exam
     """
     builder = _builder(task, data_dir)
     path = Path(builder.data_dir)
-    theirs = _split_names(task).get(split)
+    theirs = split_names(task).get(split)
     if theirs not in builder.info.splits:
         present = ", ".join(tfds_splits(task, data_dir))
         raise UserError(f"{path}: {task.name} has no {split} split here, only {present}")
@@ -68,8 +68,7 @@ def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Exam
         raise UserError(f"{path}: no rows; the {split} split of {task.name} is empty")
     # The library stores rows shuffled; in the file's order a seed has the same effect as for files.
     rows.sort(key=lambda row: int(row["idx"]))
-    features = _FEATURES.get(task.name, _PAIR)
-    texts = [[_text(path, row, feature) for row in rows] for feature in features]
+    texts = [[_text(path, row, feature) for row in rows] for feature in text_features(task)]
     return Examples(
         texts_a=texts[0],
         texts_b=texts[1] if task.pair else None,
@@ -80,7 +79,13 @@ def read_tfds_split(task: Task, split: str, data_dir: str | Path | None) -> Exam
     )
 
 
-def _split_names(task: Task) -> dict[str, str]:
+def text_features(task: Task) -> tuple[str, ...]:
+    """Returns the columns of a task's texts, here and on the Hugging Face hub."""
+    return _FEATURES.get(task.name, _PAIR)
+
+
+def split_names(task: Task) -> dict[str, str]:
+    """Returns our name of a split → its name here and on the Hugging Face hub."""
     names = _MNLI_SPLITS if task.name == "MNLI" else _SPLITS
     return {split: names[split] for split in task.splits}
 

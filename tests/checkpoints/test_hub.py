@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from huggingface_hub import constants
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def content(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
 def refusal(name) -> str:
     with pytest.raises(UserError) as caught:
         resolve_model(name)
@@ -31,7 +36,7 @@ class Hub:
     """A hub on this machine with a few models: repository → file → content, or the error code it answers."""
 
     def __init__(self):
-        self.models: dict[str, dict[str, str] | str] = {}
+        self.models: dict[str, Mapping[str, str | bytes] | str] = {}
         self.fetched: list[str] = []
         self.delay = 0.0
         hub = self
@@ -54,7 +59,7 @@ class Hub:
                     if self.command == "GET":
                         hub.fetched.append(name)
                     return self.answer(
-                        200, model[name].encode(), {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT}
+                        200, content(model[name]), {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT}
                     )
                 files = [{"rfilename": name} for name in model]
                 listing = {
