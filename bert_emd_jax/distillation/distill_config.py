@@ -85,6 +85,8 @@ class MappingConfig(Config):
     """Rule learned: peak learning rate of the layer weights' logits."""
     separate_layer_weights: bool = False
     """Keep the weights of attention and hidden layers apart instead of averaging them."""
+    show_mapping: SameResult[bool] = False
+    """Print the plans as pictures of characters, at every evaluation and every twentieth row of the log."""
     padding: Literal["mask", "include"] = "mask"
     """Layer costs over real tokens only, or over padding too as the authors' code does."""
     epsilon: SameResult[float] = 0.05

@@ -1,6 +1,7 @@
 """`metrics.jsonl` as it is written, with what watches a run beside it."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 
 from bert_emd_jax import layout
 from bert_emd_jax.devices.hosts import is_main
+from bert_emd_jax.runs.plan_text import plans_as_text
 from bert_emd_jax.runs.trackers import TensorBoard, Tracker, WeightsAndBiases
+
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_PICTURE = 20  # where no evaluation comes earlier
 
@@ -35,6 +39,7 @@ class MetricsLog:
         self._file = None
         self._trackers: list[Tracker] = []
         self._plans: dict[str, np.ndarray] = {}
+        self._prints_plans = bool((flags or {}).get("show_mapping"))
         self._rows_since_picture = 0
         if not is_main():
             return
@@ -77,6 +82,9 @@ class MetricsLog:
         picture = pixels(draw_plans(self._plans))
         for tracker in self._trackers:
             tracker.picture(step, "mapping", picture)
+        if self._prints_plans:
+            heading = f"step {step}: how much of each teacher layer (across) each student layer (down) learns"
+            logger.info("%s\n%s", heading, plans_as_text(self._plans))
 
     def close(self) -> None:
         if self._file is not None:
