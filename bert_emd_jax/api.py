@@ -53,7 +53,7 @@ def finetune(
 
     Raises:
       UserError: a flag, file or row that the user can put right.
-      Interrupted: a signal came; `resume` goes on.
+      Interrupted: a signal came; `resume` continues.
     """
     from bert_emd_jax.training.dry_run import describe_run
     from bert_emd_jax.training.finetune import FinetuneTrainer
@@ -88,7 +88,7 @@ def distill(
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
-      Interrupted: a signal came; `resume` goes on.
+      Interrupted: a signal came; `resume` continues.
     """
     from bert_emd_jax.distillation.task_trainers import task_trainer
     from bert_emd_jax.training.dry_run import describe_run
@@ -116,7 +116,7 @@ def general_distill(
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
-      Interrupted: a signal came; `resume` goes on.
+      Interrupted: a signal came; `resume` continues.
     """
     from bert_emd_jax.distillation.general import GeneralDistillTrainer
     from bert_emd_jax.training.dry_run import describe_run

@@ -81,7 +81,9 @@ def _fetched(url: str, without: tuple[str, ...] = ()) -> Path:
         try:
             _fetch(url, system, found, directory)
         except Exception as error:
-            raise UserError(f"{url}: cannot be fetched ({one_line(error)}); start again to go on") from error
+            raise UserError(
+                f"{url}: cannot be fetched ({one_line(error)}); start again to continue"
+            ) from error
     (name, *others) = found
     return directory / name if not others and root.rstrip("/").endswith(f"/{name}") else directory
 

@@ -83,7 +83,7 @@ def test_a_run_is_kept_and_comes_back(bucket, tmp_path):
     assert not system.exists("bucket/run/checkpoints/5/state")
 
     elsewhere = tmp_path / "elsewhere"
-    with pytest.raises(UserError, match="holds a run; --resume goes on with it"):
+    with pytest.raises(UserError, match="holds a run; --resume continues it"):
         Mirror(elsewhere, f"{url}/run").prepare(resume=False, overwrite=False)
     Mirror(elsewhere, f"{url}/run").prepare(resume=True, overwrite=False)
     assert contents(elsewhere) == contents(run)

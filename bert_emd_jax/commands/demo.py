@@ -27,7 +27,7 @@ class DemoConfig(Config):
     """The demo: a fine-tuned 6-layer teacher and its 3-layer student."""
 
     output_dir: Path = Path("demo_output")
-    """Where everything goes; a second run goes on from what is there."""
+    """Where everything goes; a second run continues from what is there."""
     smoke: bool = False
     """A few hundred rows only: shows that everything works, not what it can do."""
     debug: bool = False

@@ -23,7 +23,7 @@ class EmbeddingDemoConfig(Config):
     """The demo: all-MiniLM-L6-v2 and a student of three of its layers."""
 
     output_dir: Path = Path("demo_output")
-    """Where everything goes; a second run goes on from what is there."""
+    """Where everything goes; a second run continues from what is there."""
     smoke: bool = False
     """A thousand texts only: shows that everything works, not what it can do."""
     debug: bool = False

@@ -208,13 +208,13 @@ def _prepare_output(config: PretrainDataConfig, directory: Path, manifest: dict[
     """Creates the directory, or checks that its contents may be continued or replaced."""
 
     if config.execution.resume and config.execution.overwrite:
-        raise UserError("--resume goes on with what --overwrite removes; give one of them")
+        raise UserError("--resume continues what --overwrite removes; give one of them")
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output_dir {directory}: not a directory")
     if directory.is_dir() and any(directory.iterdir()) and not config.execution.overwrite:
         if not config.execution.resume:
             raise UserError(
-                f"--output_dir {directory}: not empty; --resume goes on with the run that left it, "
+                f"--output_dir {directory}: not empty; --resume continues the run that left it, "
                 f"--overwrite replaces the epochs in it, or name another directory"
             )
         earlier = read_manifest(directory)

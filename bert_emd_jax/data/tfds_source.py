@@ -159,7 +159,7 @@ def _text(path: Path, row: dict[str, Any], feature: str) -> str:
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
         raise UserError(
-            f"{path}: row {row['idx']}: {feature!r} is no UTF-8 text; prepare the dataset anew"
+            f"{path}: row {row['idx']}: {feature!r} is not valid UTF-8; prepare the dataset anew"
         ) from None
 
 

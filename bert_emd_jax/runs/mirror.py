@@ -27,7 +27,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 
 @contextlib.contextmanager
 def mirrored(output_dir: Path, config: RunConfig, processes: MultiHostConfig) -> Iterator[None]:
-    """While a run goes on, and at its end, the main process copies what is new to `config.mirror_dir`.
+    """During a run, and at its end, the main process copies what is new to `config.mirror_dir`.
 
     Before it, a run to be resumed is fetched from there if it is not in `output_dir`, or not as far.
 
@@ -50,8 +50,8 @@ class Mirror:
     """Copies the files of a run directory to a place that `epath` can write to; entered, in the background.
 
     Only files that have changed are written, checkpoints only when they are complete, and what is gone from
-    the directory goes from the copy. What no run writes is left alone. A copy that fails is said, and tried
-    again: the run itself goes on.
+    the directory goes from the copy. What no run writes is left alone. A failed copy is reported, and tried
+    again: the run itself continues.
     """
 
     def __init__(self, directory: Path, place: str) -> None:
@@ -83,7 +83,7 @@ class Mirror:
         except Exception as error:  # every kind of storage raises its own
             raise UserError(f"{flag}: cannot be read ({one_line(error)}){what_to_install(error)}") from error
         if is_there and not (resume or overwrite):
-            raise UserError(f"{flag}: holds a run; --resume goes on with it, --overwrite replaces it")
+            raise UserError(f"{flag}: holds a run; --resume continues it, --overwrite replaces it")
 
     def _is_further(self) -> bool:
         """Whether the run has gone on elsewhere since it was here, if it ever was."""

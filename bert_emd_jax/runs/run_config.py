@@ -13,7 +13,7 @@ from bert_emd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RunConfig(Config):
-    """What a run measures and keeps, and how it starts, goes on and ends."""
+    """What a run measures and keeps, and how it starts, continues and ends."""
 
     dry_run: SameResult[bool] = False
     """Print what would happen (rows, steps, memory, an estimate of the time), and write nothing."""

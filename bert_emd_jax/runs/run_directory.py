@@ -93,7 +93,7 @@ class RunDirectory:
                 " without --resume a new one starts there"
             )
         if holds_something and not self.run.overwrite:
-            hint = "--resume goes on with that run, --overwrite replaces it"
+            hint = "--resume continues that run, --overwrite replaces it"
             if not run_config.is_file():
                 hint = "choose another directory, or --overwrite to replace what this program writes"
             raise UserError(f"--output_dir {path} is not empty: {hint}")

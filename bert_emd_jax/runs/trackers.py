@@ -67,7 +67,7 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 class WeightsAndBiases:
-    """A run of a Weights & Biases project; a resumed run goes on with the one that it began."""
+    """A run of a Weights & Biases project; a resumed run continues the one that it began."""
 
     def __init__(self, directory: Path, project: str, settings: Mapping[str, Any]) -> None:
         """Raises UserError where the library is missing or does not let us in."""

@@ -56,7 +56,9 @@ def _values(path: Path, first: int, column: str, array: Any, names: tuple[str, .
             try:
                 value.as_py()
             except UnicodeDecodeError:
-                raise UserError(f"{path}: row {row}: {column!r} is no UTF-8 text; correct the row") from None
+                raise UserError(
+                    f"{path}: row {row}: {column!r} is not valid UTF-8; correct the row"
+                ) from None
         raise
     if names is None:
         return values

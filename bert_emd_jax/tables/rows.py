@@ -139,7 +139,8 @@ def decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"{path}:{number}: byte {error.start + 1} of the line is no UTF-8; save the file as UTF-8"
+                    f"{path}:{number}: byte {error.start + 1} of the line is not valid UTF-8;"
+                    " save the file as UTF-8"
                 ) from None
 
 

@@ -257,7 +257,7 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"{self._manager.directory}: a checkpoint could not be written; complete ones are intact, and"
-                f" --resume goes on from them. {' '.join(str(error).split())[-300:]}"
+                f" --resume continues from them. {' '.join(str(error).split())[-300:]}"
             ) from None
 
     def _directory_of(self, step: int) -> str:

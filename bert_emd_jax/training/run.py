@@ -52,7 +52,7 @@ def compute_dtype(config: "TrainingConfig", program: str) -> str:
 
 
 class Run:
-    """One run of a trainer; entered, it stands where training begins or goes on."""
+    """One run of a trainer; entered, it stands where training begins or continues."""
 
     def __init__(self, trainer: "Trainer") -> None:
         config = trainer.config
@@ -138,7 +138,7 @@ class Run:
             self._checkpoints.wait()
             raise Interrupted(
                 f"{request.signal.name} at step {self._step} of {self._last}; a checkpoint is written: the"
-                " same command line with --resume goes on from there",
+                " same command line with --resume continues from there",
                 request.signal,
             ) from None
 
@@ -253,7 +253,7 @@ class Run:
         try:
             yield
         except StopRequested as request:
-            message = "before the first step, or after the last one: --resume goes on from there"
+            message = "before the first step, or after the last one: --resume continues from there"
             raise Interrupted(f"{request.signal.name} {message}", request.signal) from None
 
 

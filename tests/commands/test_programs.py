@@ -211,7 +211,7 @@ def test_output_directories_are_never_emptied_unasked(tmp_path, task_dir, tiny_m
 
     capsys.readouterr()
     assert distill.main(flags) == 2
-    assert "--resume goes on with that run, --overwrite replaces it" in capsys.readouterr().err
+    assert "--resume continues that run, --overwrite replaces it" in capsys.readouterr().err
     assert (output / "metrics.jsonl").stat().st_mtime_ns == before
 
     assert distill.main([*flags, "--resume"]) == 0  # finished: nothing to do

@@ -208,7 +208,7 @@ def altered(**changes) -> str:
         (altered(tokens=["[CLS]", "strange", "[SEP]"]), "no token 'strange'"),
         (altered(masked_lm_positions=[1], masked_lm_labels=["strange"]), "no token 'strange'"),
         (altered(tokens=["the"] * 9, segment_ids=[0] * 9), "9 tokens, but the metrics say max_seq_len 8"),
-        ("\udcff", "no UTF-8"),
+        ("\udcff", "not valid UTF-8"),
     ],
 )
 def test_bad_records_are_named(tmp_path, tokenizer, line, message):

@@ -89,7 +89,7 @@ def test_large_vocabularies_need_wider_numbers(tmp_path):
     [
         (b"", "no text in the corpus"),
         (b"\n \n\x00\n", "no text in the corpus"),
-        (b"the cat\n\nb\xffd\n", r"corpus\.txt:3: byte 2 of the line is no UTF-8"),
+        (b"the cat\n\nb\xffd\n", r"corpus\.txt:3: byte 2 of the line is not valid UTF-8"),
     ],
 )
 def test_bad_corpora(tmp_path, tokenizer, content, message):

@@ -141,7 +141,7 @@ def test_other_flags_do_not_go_on(tmp_path, corpus, vocabulary_directory, capsys
 
 
 def test_a_full_disk_is_one_line(tmp_path, corpus, vocabulary_directory):
-    """A limit on the size of files fails like a full disk; afterwards the run goes on."""
+    """A limit on the size of files fails like a full disk; afterwards the run continues."""
     whole, output = tmp_path / "whole", tmp_path / "out"
     assert main(flags(corpus, vocabulary_directory, whole)) == 0
     arguments = flags(corpus, vocabulary_directory, output)

@@ -149,8 +149,11 @@ BAD_ROWS = {
     "empty line": ("sentence\tlabel\na\t1\n\nb\t0\n", r"train\.tsv:3: 1 columns"),
     "unknown label": ("sentence\tlabel\na\t1\nb\t2\n", r"train\.tsv:3: unknown label '2'; SST-2 has 0, 1"),
     "empty label": ("sentence\tlabel\na\t\n", r"train\.tsv:2: unknown label ''"),
-    "bytes": (b"sentence\tlabel\na\t1\nb\xff\t1\n", r"train\.tsv:3: byte 2 of the line is no UTF-8"),
-    "utf-16": ("sentence\tlabel\na\t1\n".encode("utf-16"), r"train\.tsv:1: byte 1 of the line is no UTF-8"),
+    "bytes": (b"sentence\tlabel\na\t1\nb\xff\t1\n", r"train\.tsv:3: byte 2 of the line is not valid UTF-8"),
+    "utf-16": (
+        "sentence\tlabel\na\t1\n".encode("utf-16"),
+        r"train\.tsv:1: byte 1 of the line is not valid UTF-8",
+    ),
     "no header": ("a film\t1\nb\t0\n", r"train\.tsv:1: no column 'sentence' in the header"),
     "two columns of a name": ("sentence\tsentence\tlabel\na\tb\t1\n", r"train\.tsv:1: 2 columns are named"),
     "header only": ("sentence\tlabel\n", r"train\.tsv: no rows"),
