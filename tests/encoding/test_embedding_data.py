@@ -181,7 +181,7 @@ def test_bad_flags_and_files(tmp_path, tokenizer):
     with pytest.raises(UserError, match=r"dev.tsv:4: the value 'similar' is no finite number"):
         loaded(tmp_path, tokenizer, **FLAGS)
     (tmp_path / "train.txt").write_bytes(b"fine\n\xff\n")
-    with pytest.raises(UserError, match=r"train.txt:2: .* no UTF-8"):
+    with pytest.raises(UserError, match=r"train.txt:2: .* not valid UTF-8"):
         loaded(tmp_path, tokenizer, **FLAGS)
     config = config_of(tmp_path, **FLAGS)
     assert load_embedding_split(config, task_of(config), tokenizer, EmbeddingConfig(), "test") is None
