@@ -61,11 +61,27 @@ def finder(tiny_model_dir, tmp_path):
     return tmp_path / "finder"
 
 
+WORDS = ["the", "films", "plot", "was", "so", "unloved", "bad", ",", "never", "funny", "!"]
+
+
+@pytest.fixture
+def roberta_finder(tmp_path):
+    pytest.importorskip("torch")
+    from family_models import their_model, write_merges
+
+    size = write_merges(tmp_path / "theirs", f" {' '.join(WORDS)}\n" * 9)
+    model = their_model("roberta", "answer", vocab_size=size, pad_token_id=1, max_position_embeddings=130)
+    model.save_pretrained(tmp_path / "theirs")
+    save_model(tmp_path / "finder", load_model(tmp_path / "theirs", head=None))
+    return tmp_path / "finder"
+
+
 def best_of_transformers(tokenizer, model, question, context, length):
     """(start, end, score) of the best span over all windows: its pipeline is gone since version 5."""
     import torch
 
-    room = length - len(tokenizer(question, add_special_tokens=False)["input_ids"]) - 3
+    specials = tokenizer.num_special_tokens_to_add(pair=True)
+    room = length - len(tokenizer(question, add_special_tokens=False)["input_ids"]) - specials
     inputs = tokenizer(
         *(question, context),
         truncation="only_second",
@@ -97,16 +113,17 @@ def best_of_transformers(tokenizer, model, question, context, length):
     return max(found)
 
 
-def test_the_best_answers_to_a_hundred_questions_are_those_of_transformers_logits(finder):
+@pytest.mark.parametrize("family", ["finder", "roberta_finder"])
+def test_the_best_answers_to_a_hundred_questions_are_those_of_transformers_logits(family, request):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    finder = request.getfixturevalue(family)
     tokenizer = transformers.AutoTokenizer.from_pretrained(finder / "pytorch")
     theirs = transformers.AutoModelForQuestionAnswering.from_pretrained(finder / "pytorch").eval()
     model = bert_emd_jax.load(finder, max_seq_length=32)
     rng = np.random.default_rng(0)
-    words = ["the", "films", "plot", "was", "so", "unloved", "bad", ",", "never", "funny", "!"]
-    questions = [" ".join(rng.choice(words, size=4)) for _ in range(100)]
-    contexts = [" ".join(rng.choice(words, size=rng.integers(2, 60))) for _ in questions]
+    questions = [" ".join(rng.choice(WORDS, size=4)) for _ in range(100)]
+    contexts = [" ".join(rng.choice(WORDS, size=rng.integers(2, 60))) for _ in questions]
     for context, question, ours in zip(contexts, questions, model.answer(questions, contexts), strict=True):
         expected = best_of_transformers(tokenizer, theirs, question, context, 32)
         score, start, end, probability = expected
