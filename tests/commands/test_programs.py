@@ -284,8 +284,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, task_dir, tiny_model_di
     train.write_text(original)
 
     config = json.loads((teacher / "config.json").read_text())
-    (teacher / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
-    refused(distill_flags(teacher, task_dir, output), "roberta")
+    (teacher / "config.json").write_text(json.dumps(config | {"model_type": "albert"}))
+    refused(distill_flags(teacher, task_dir, output), "albert")
     (teacher / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     refused(distill_flags(teacher, task_dir, output), "of another shape")
     flags = [*train_flags(task_dir, output)[:6], "--student_model", str(tmp_path / "nowhere")]
