@@ -275,6 +275,11 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     return _item(name, value, kind)
 
 
+def takes_paths(hint: Any) -> bool:
+    """Whether a flag of this type takes a path, or several."""
+    return Path in {hint, *(part for one in (hint, *get_args(hint)) for part in (one, *get_args(one)))}
+
+
 def _check_paths(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raises UserError if a path is a URL where a flag takes none."""
     for name, value in values.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from bert_emd_jax.configs import Config, all_flags
+from bert_emd_jax.configs import Config, all_flags, takes_paths
 from bert_emd_jax.errors import UserError, did_you_mean, one_line
 
 CONFIG_FLAG = "config"
@@ -23,13 +23,16 @@ def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]
     if path is None:
         return list(args)
     known = {flag.name: flag for flag in all_flags(config_type)}
+    values, directory = _read(path)
     spelled = []
-    for name, value in read_flags(path).items():
+    for name, value in values.items():
         if name not in known:
             raise UserError(f"{path}: {name}: no such flag{did_you_mean(name, known) or ''}")
+        if directory is not None and takes_paths(known[name].hint):
+            value = _from(directory, value)
         # null leaves a flag open; a switch that is off by default has no flag that says so.
         if value not in (None, []) and not (value is False and known[name].default is False):
-            spelled.append(spelled_flag(name, value))
+            spelled.append(_spelled(name, value))
     return [*spelled, *others]
 
 
@@ -39,13 +42,13 @@ def names_flag(args: Sequence[str], flag: str) -> bool:
         return True
     try:
         path, _ = _split(args)
-        return path is not None and read_flags(path).get(flag) is not None
+        return path is not None and _read(path)[0].get(flag) is not None
     except UserError:
         return False  # with_file_flags says what is wrong
 
 
-def read_flags(path: Path) -> dict[str, Any]:
-    """Reads flag → value; of a `run_config.json` its flags, with paths that are there from anywhere.
+def _read(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Reads flag → value; of a `run_config.json` its flags, and the directory that their paths start from.
 
     Raises:
       UserError: the file cannot be read, or is no mapping of flags.
@@ -56,14 +59,13 @@ def read_flags(path: Path) -> dict[str, Any]:
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"--{CONFIG_FLAG} {path}: cannot be read ({one_line(error)})") from None
+    directory = None
     if isinstance(values, Mapping) and isinstance(values.get("flags"), Mapping):
-        directory = values.get("working_directory")
-        values = values["flags"]
-        if isinstance(directory, str):
-            values = {name: _from(directory, value) for name, value in values.items()}
+        directory, values = values.get("working_directory"), values["flags"]
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise UserError(f"--{CONFIG_FLAG} {path}: one flag a line is wanted, as `learning_rate: 1e-4`")
-    return {name.removeprefix("--").replace("-", "_"): value for name, value in values.items()}
+    by_name = {name.removeprefix("--").replace("-", "_"): value for name, value in values.items()}
+    return by_name, directory if isinstance(directory, str) else None
 
 
 def _from(directory: str, value: Any) -> Any:
@@ -88,7 +90,7 @@ def _split(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     return path, others
 
 
-def spelled_flag(name: str, value: Any) -> str:
+def _spelled(name: str, value: Any) -> str:
     """Returns a flag as a command line has it."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no_{name}"

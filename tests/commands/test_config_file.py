@@ -61,6 +61,7 @@ def test_a_file_is_its_flags(tmp_path: Path, form: str):
 def test_paths_of_a_run_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "here" / "teacher").mkdir(parents=True)
     (tmp_path / "here" / "run").mkdir()
+    (tmp_path / "here" / "mrpc").mkdir()  # a directory with the name of the task, which is no path
     flags = VALUES | {"teacher_model": ["teacher", "org/model"], "output_dir": "new", "data_dir": "/data"}
     run = {"flags": flags, "working_directory": str(tmp_path / "here")}
     (tmp_path / "here" / "run" / "run_config.json").write_text(json.dumps(run))
@@ -68,6 +69,7 @@ def test_paths_of_a_run_are_found_from_anywhere(tmp_path: Path, monkeypatch: pyt
     config = parsed("--config", "here/run/run_config.json").flags()
     assert config["teacher_model"] == (tmp_path / "here" / "teacher", Path("org/model"))
     assert (config["output_dir"], config["data_dir"]) == (Path("new"), Path("/data"))
+    assert config["task_name"] == "mrpc"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from bert_emd_jax.encoding.dataset import assemble
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.tokenization.comparison import reads_the_same
 from bert_emd_jax.tokenization.pair_form import BERT_PAIRS, ROBERTA_PAIRS, PairForm, declared_pairs
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -143,6 +144,23 @@ def test_other_templates():
         assert declared_pairs({}, template(*other)) is None
     assert declared_pairs({"tokenizer_class": "RobertaTokenizerFast"}) == ROBERTA_PAIRS
     assert declared_pairs({"tokenizer_class": "BertTokenizer"}) == BERT_PAIRS
+
+
+def test_tokenizers_are_compared_by_what_they_do(merges: Path, vocabulary_directory: Path, tmp_path: Path):
+    ours = Tokenizer.from_directory(merges)
+    ours.save(tmp_path / "fast")
+    description = json.loads((tmp_path / "fast" / "tokenizer.json").read_text())
+    description["pre_tokenizer"]["trim_offsets"] = not description["pre_tokenizer"]["trim_offsets"]
+    (tmp_path / "fast" / "tokenizer.json").write_text(json.dumps(description))
+    same = Tokenizer.from_directory(tmp_path / "fast")
+    assert same.fingerprint != ours.fingerprint  # they say it otherwise, and do the same
+    assert reads_the_same(ours, same)
+    description["pre_tokenizer"]["add_prefix_space"] = True
+    (tmp_path / "fast" / "tokenizer.json").write_text(json.dumps(description))
+    assert not reads_the_same(ours, Tokenizer.from_directory(tmp_path / "fast"))
+    lower, cased = (Tokenizer.from_directory(vocabulary_directory, lowers) for lowers in (True, False))
+    assert not reads_the_same(lower, cased)
+    assert not reads_the_same(lower, ours)
 
 
 def test_damaged_merges_are_one_line(merges: Path, tmp_path: Path):
