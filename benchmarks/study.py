@@ -62,6 +62,8 @@ class StudyConfig(Config):
     """Passes of a teacher over the training rows."""
     teacher_seeds: Integers = ()
     """Seeds of the teachers of a task, of which the best on the dev set is taken."""
+    teacher_learning_rates: Names = ()
+    """Learning rates of the teachers of a task, tried on the first seed; the others take the best."""
     general_steps: int | None = None
     """Optimizer steps of the general distillation of a student."""
     masked_lm_steps: int | None = None
@@ -116,7 +118,7 @@ def plan_of(config: StudyConfig) -> Plan:
         values = values | {"masked_lm_steps": 0}
     if len(config.betas) == 1:
         values = values | {"learning_rate_factors": (1.0,)}
-    for name in ("betas", "learning_rate_factors"):
+    for name in ("betas", "learning_rate_factors", "teacher_learning_rates"):
         if texts := getattr(config, name):
             values = values | {name: _numbers(name, texts)}
     once = (config.tune or ("per_task" if config.plan == "full" else "once")) == "once"

@@ -70,7 +70,7 @@ SMOKE = {
 # What may change when a study is resumed: it adds or leaves out runs. If new trials choose another setting
 # for runs that are done, or new teachers another teacher, these runs are performed again.
 _EXTENDABLE = (
-    *("tasks", "students", "methods", "seeds", "teacher_seeds"),
+    *("tasks", "students", "methods", "seeds", "teacher_seeds", "teacher_learning_rates"),
     *("betas", "learning_rate_factors", "masked_lm_steps"),
 )
 
