@@ -192,7 +192,14 @@ def _prepare(config: StudyConfig, study: Study) -> None:
             demo_assets.write_imdb_corpus(temporary, plan.reviews)
     write_student_configs(study)
     for task in {*plan.tasks, plan.tuning_task or plan.tasks[0]}:
-        write_task(task, study.data(task), config.glue_dir, plan.train_rows, plan.tiny)
+        write_task(
+            task,
+            study.data(task),
+            config.glue_dir,
+            plan.train_rows,
+            tiny=plan.tiny,
+            halves=plan.dev_halves,
+        )
 
 
 def _environment(root: Path, jobs: int) -> dict[str, str]:

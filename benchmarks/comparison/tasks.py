@@ -17,6 +17,7 @@ from comparison import snli
 _SEED = 2020  # of the choice of rows
 _SNLI_DEV_ROWS = 2000
 _TOMATOES_DEV_ROWS = 1000
+_TOMATOES_DEV_ROWS_IN_HALVES = 3000  # the runs of a study need few of its 8,530 rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class StudyTask:
 
 TASKS = {
     "rotten_tomatoes": StudyTask(
-        "Rotten Tomatoes", ("--task_name", "custom"), rows="the first 1,000 of a fixed shuffle as dev set"
+        "Rotten Tomatoes", ("--task_name", "custom"), rows="the first rows of a fixed shuffle as dev set"
     ),
     "sst-2": StudyTask("SST-2", ("--task_name", "sst-2"), glue="SST-2"),
     "mrpc": StudyTask("MRPC", ("--task_name", "mrpc"), 128, "MRPC"),
@@ -59,12 +60,15 @@ def available_tasks(glue_dir: Path | None) -> tuple[str, ...]:
     return tuple(name for name, task in TASKS.items() if task.glue is None or glue_dir is not None)
 
 
-def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: int, tiny: bool) -> None:
+def write_task(
+    name: str, directory: Path, glue_dir: Path | None, train_rows: int, *, tiny: bool, halves: bool = False
+) -> None:
     """Writes the train and dev files of a task into `directory`, if it does not exist.
 
     Args:
       train_rows: the most training rows, 0: all; chosen with a fixed seed, times the task's `row_limits`.
       tiny: keeps 40 dev rows.
+      halves: dev rows are for choosing and for reporting: more of them where a task has them.
 
     Raises:
       UserError: files of GLUE are missing.
@@ -76,7 +80,7 @@ def write_task(name: str, directory: Path, glue_dir: Path | None, train_rows: in
     temporary.mkdir(parents=True)
     task = TASKS[name]
     train_rows *= task.row_limits
-    dev_rows = 40 if tiny else None
+    dev_rows = 40 if tiny else _TOMATOES_DEV_ROWS_IN_HALVES if halves and name == "rotten_tomatoes" else None
     if task.glue is not None:
         _write_glue(task, temporary, glue_dir, train_rows, dev_rows)
     else:

@@ -62,12 +62,18 @@ def run(config: DemoConfig) -> None:
 
 
 def write_splits(directory: Path, sizes: dict[str, int]) -> None:
-    """Writes dev.csv, test.csv and train.csv of Rotten Tomatoes; without a size, all rows that are left."""
+    """Writes dev.csv, test.csv and train.csv of Rotten Tomatoes.
+
+    Args:
+      sizes: rows of each split; one without a size has all rows that are left, one of size 0 has no file.
+    """
     rows = demo_assets.rotten_tomatoes()
     directory.mkdir(parents=True, exist_ok=True)
     start = 0
     for split in ("dev", "test", "train"):
         end = start + sizes[split] if split in sizes else len(rows)
+        if end == start:
+            continue
         with (directory / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])

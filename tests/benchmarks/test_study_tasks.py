@@ -6,6 +6,7 @@ import pytest
 import study
 from comparison.tasks import available_tasks, training_rows, write_task
 
+from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.data.readers import read_split
 from bert_emd_jax.data.tasks import get_task
 from bert_emd_jax.errors import UserError
@@ -46,6 +47,19 @@ def test_rows_of_glue(tmp_path: Path, name: str):
     before = (tmp_path / "few" / name / "train.tsv").read_bytes()
     write_task(name, tmp_path / "again", source, 3 if name == "cola" else 9, tiny=False)
     assert (tmp_path / "again" / "train.tsv").read_bytes() == before
+
+
+def test_rows_of_rotten_tomatoes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = [(f"film {number}", str(number % 2)) for number in range(5000)]
+    monkeypatch.setattr(demo_assets, "rotten_tomatoes", lambda: rows)
+    for halves, dev_rows in ((False, 1000), (True, 3000)):
+        directory = tmp_path / str(halves)
+        write_task("rotten_tomatoes", directory, None, 1500, tiny=False, halves=halves)
+        task = get_task("custom", data_dir=directory)
+        texts = {split: read_split(task, directory, split).texts_a for split in ("train", "dev")}
+        assert {split: len(found) for split, found in texts.items()} == {"train": 1500, "dev": dev_rows}
+        assert not set(texts["train"]) & set(texts["dev"])
+        assert not (directory / "test.csv").exists()  # one without rows is refused
 
 
 def test_tasks_that_need_a_directory(tmp_path: Path):
