@@ -22,13 +22,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 TORCH ?= 2.13.0
 
-# SMOKE=1: a few hundred rows, under two minutes. On Linux, large pages of memory spare a CPU time in every step.
+# SMOKE=1: a few hundred rows, under two minutes; FULL=1: all rows, twice as long. On Linux, large pages of memory spare a CPU time in every step.
 LARGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 demo: $(VENV)/.installed
-	$(LARGE_PAGES) $(BIN)/python -m bert_emd_jax.commands.demo $(if $(SMOKE),--smoke)
+	$(LARGE_PAGES) $(BIN)/bert-emd demo $(if $(SMOKE),--smoke) $(if $(FULL),--full)
 
 demo-embeddings: $(VENV)/.installed
-	$(LARGE_PAGES) $(BIN)/python -m bert_emd_jax.commands.demo_embeddings $(if $(SMOKE),--smoke)
+	$(LARGE_PAGES) $(BIN)/bert-emd demo-embeddings $(if $(SMOKE),--smoke)
 
 # The notebook is run where its readers run it: on Colab's stack, by `make test-colab`.
 test: $(VENV)/.installed-test

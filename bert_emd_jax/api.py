@@ -39,7 +39,7 @@ def finetune(
     on_log: OnLog | None = None,
     **flags: Any,
 ) -> Results:
-    """Fine-tunes a BERT on a task, as `run_finetune.py` does: `finetune(bert_model=…, task_name=…, …)`.
+    """Fine-tunes a BERT on a task, as `bert-emd finetune` does: `finetune(bert_model=…, task_name=…, …)`.
 
     Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; the
     model, its checkpoints and `report.html` are there too. With `dry_run=True` it trains nothing and returns
@@ -76,7 +76,7 @@ def distill(
     on_log: OnLog | None = None,
     **flags: Any,
 ) -> Results:
-    """Distils a teacher into a student, as `run_distill.py` does: `distill(teacher_model=…, …)`.
+    """Distils a teacher into a student, as `bert-emd distill` does: `distill(teacher_model=…, …)`.
 
     Takes a config or the program's flags; with `preset=…` among the flags, its values are those that no other
     flag names. Returns what `eval_results.json` in `output_dir` holds, for student and teacher; with
@@ -106,7 +106,7 @@ def distill(
 def general_distill(
     config: GeneralDistillConfig | None = None, /, *, on_log: OnLog | None = None, **flags: Any
 ) -> Results:
-    """Distils over a corpus, without a task, as `run_distill.py --pregenerated_data` does.
+    """Distils over a corpus, without a task, as `bert-emd distill --pregenerated_data` does.
 
     Takes a config or the program's flags. Returns what `eval_results.json` in `output_dir` holds; with
     `dry_run=True` what `finetune` returns then.
@@ -132,7 +132,7 @@ def general_distill(
 def evaluate(
     config: EvaluationConfig | None = None, /, *, dev: Any = None, test: Any = None, **flags: Any
 ) -> Results:
-    """Scores a model on a split, as `run_eval.py` does; returns what `eval_results.json` holds.
+    """Scores a model on a split, as `bert-emd eval` does; returns what `eval_results.json` holds.
 
     Args:
       dev, test: rows in place of `data_dir`, see `finetune`.

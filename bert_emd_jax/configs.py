@@ -280,6 +280,21 @@ def takes_paths(hint: Any) -> bool:
     return Path in {hint, *(part for one in (hint, *get_args(hint)) for part in (one, *get_args(one)))}
 
 
+def spelled_flag(name: str, value: Any) -> list[str]:
+    """Returns a flag with its value as the words of a command line."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    return [f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+
+
+def path_in_full(value: Any, directory: str | Path) -> Any:
+    """Returns a path (or a list) that exists below a directory with it in front; other values as they are."""
+    if isinstance(value, list):
+        return [path_in_full(item, directory) for item in value]
+    is_there = isinstance(value, str) and value != "" and (Path(directory) / value).exists()
+    return str(Path(directory) / value) if is_there else value
+
+
 def _check_paths(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raises UserError if a path is a URL where a flag takes none."""
     for name, value in values.items():

@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         AugmentConfig,
         run,
         prog="run_augment.py",
-        description="Writes train_aug.tsv for run_distill.py --aug_train: rows with words replaced.",
+        description="Writes train_aug.tsv for bert-emd distill --aug_train: rows with words replaced.",
         examples=(
             "--bert_model bert --glove_embs glove.6B.300d.txt --data_dir glue/MRPC --task_name mrpc",
             "--bert_model bert --data_dir reviews --task_name custom --samples 5",

@@ -17,7 +17,7 @@ class CompareConfig(Config):
     """The runs, and where the comparison goes."""
 
     compare: tuple[Path, ...]
-    """Output directories of run_distill.py, run_finetune.py or run_eval.py, or directories that hold some."""
+    """Output directories of bert-emd distill, finetune or eval, or directories that hold some."""
     format: Literal[("text", *FORMATS)] = "text"  # pyright: ignore[reportInvalidTypeForm]
     """text: for the screen, with notes and differences; csv, markdown, latex: the table alone."""
     output_dir: Path | None = None
@@ -49,7 +49,7 @@ def run(config: CompareConfig) -> None:
 
 
 def asks_to_compare(args: Sequence[str]) -> bool:
-    """Returns whether a command line of run_eval.py has --compare."""
+    """Returns whether a command line of bert-emd eval has --compare."""
     return any(arg.partition("=")[0] == "--compare" for arg in args)
 
 

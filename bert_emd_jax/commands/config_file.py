@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from bert_emd_jax.configs import Config, all_flags, takes_paths
+from bert_emd_jax.configs import Config, all_flags, path_in_full, spelled_flag, takes_paths
 from bert_emd_jax.errors import UserError, did_you_mean, one_line
 
 CONFIG_FLAG = "config"
@@ -29,10 +29,14 @@ def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]
         if name not in known:
             raise UserError(f"{path}: {name}: no such flag{did_you_mean(name, known) or ''}")
         if directory is not None and takes_paths(known[name].hint):
-            value = _from(directory, value)
-        # null leaves a flag open; a switch that is off by default has no flag that says so.
-        if value not in (None, []) and not (value is False and known[name].default is False):
-            spelled.append(_spelled(name, value))
+            value = path_in_full(value, directory)
+        if known[name].default is False:
+            # Such a switch has no flag that turns it off, but the line beside a file may have one.
+            off = [word for word in others if word.replace("-", "_") == f"__no_{name}"]
+            others = [word for word in others if word not in off]
+            value = None if off or not value else value
+        if value not in (None, []):  # which leave a flag open
+            spelled.append("=".join(spelled_flag(name, value)))
     return [*spelled, *others]
 
 
@@ -68,14 +72,6 @@ def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     return by_name, directory if isinstance(directory, str) else None
 
 
-def _from(directory: str, value: Any) -> Any:
-    """Returns a path that is relative to a directory, and exists there, in full; other values as they are."""
-    if isinstance(value, list):
-        return [_from(directory, item) for item in value]
-    is_there = isinstance(value, str) and value != "" and (Path(directory) / value).exists()
-    return str(Path(directory) / value) if is_there else value
-
-
 def _split(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Returns the file of the last `--config`, and the other arguments."""
     path, others, rest = None, [], list(args)
@@ -88,12 +84,3 @@ def _split(args: Sequence[str]) -> tuple[Path | None, list[str]]:
             raise UserError(f"--{CONFIG_FLAG}: needs a file")
         path = Path(attached if equals else rest.pop(0))
     return path, others
-
-
-def _spelled(name: str, value: Any) -> str:
-    """Returns a flag as a command line has it."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no_{name}"
-    if isinstance(value, list | tuple):
-        return f"--{name}={','.join(map(str, value))}"
-    return f"--{name}={value}"

@@ -2,16 +2,17 @@
 
 import dataclasses
 import random
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bert_emd_jax.commands import demo_assets, distill
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.commands.demo import table, train
+from bert_emd_jax.commands.demo import command, print_next, python, table, train
 from bert_emd_jax.configs import Config
 from bert_emd_jax.files import write_text
-from bert_emd_jax.layout import PYTORCH, REPORT, RESULTS
+from bert_emd_jax.layout import PYTORCH, REPORT, RESULTS, RUN_CONFIG
 from bert_emd_jax.report.results_reader import read_results
 
 SENTENCES = 22_000
@@ -47,8 +48,26 @@ def run(config: EmbeddingDemoConfig) -> None:
     print(table(read_results(student / RESULTS)))
     if config.smoke:
         print("(a smoke run: a thousand texts show that everything works, and teach next to nothing)")
-    print(f"\nopen {student / REPORT}")
-    print(f"in Python: SentenceTransformer({str(student / PYTORCH)!r}).encode([…])")
+    print_next(report=student / REPORT, steps=next_steps(root))
+
+
+def next_steps(root: Path) -> dict[str, list[str]]:
+    """Returns command lines to try after the demo, by what they are for."""
+    student = root / "embedder"
+    embed = f"print(bert_emd_jax.load('{student}').embed(['a cat sleeps']))"
+    again = f"{command('run_distill.py')} --config {student / RUN_CONFIG}"
+    narrow = ["--student_init_layers", "uniform", "--student_layers", "4", "--student_width", "192"]
+    narrow += ["--no_freeze_word_embeddings", "--learning_rate", "1e-3", "--num_train_epochs", "3"]
+    return {
+        "its vectors in Python": [f'{python()} -c "import bert_emd_jax; {embed}"'],
+        f"in sentence-transformers: SentenceTransformer({str(student / PYTORCH)!r})": [],
+        "a third of the parameters: four layers, half as wide": [
+            f"{again} {shlex.join(narrow)} --output_dir {root / 'narrow_embedder'}"
+        ],
+        "your own texts: train.txt in MY_TEXTS, a text a line": [
+            f"{again} --data_dir MY_TEXTS --output_dir my_embedder"
+        ],
+    }
 
 
 def write_sentences(directory: Path, *, smoke: bool) -> None:

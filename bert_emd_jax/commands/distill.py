@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _PROGRAM,
         "Distils a fine-tuned BERT teacher into a smaller student. The Earth Mover's Distance"
         " between the two stacks of layers says, at every step, which layer learns from which."
-        "\nGeneral distillation, without a task: run_distill.py --pregenerated_data DIR --help.",
+        "\nGeneral distillation, without a task: bert-emd distill --pregenerated_data DIR --help.",
         (
             "--teacher_model teacher --student_init_layers 1,3,5,7,9,11 --data_dir glue/MRPC "
             "--task_name mrpc --output_dir student",
@@ -41,7 +41,7 @@ def _main_general(args: Sequence[str]) -> int:
     with Program(
         _PROGRAM,
         "General distillation: a student learns the layers of a teacher over a corpus"
-        " that run_pretrain_data.py has prepared.",
+        " that bert-emd pretrain-data has prepared.",
         (
             "--pregenerated_data corpus --teacher_model bert --student_config small/config.json "
             "--output_dir general_student",

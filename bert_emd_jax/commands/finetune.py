@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tunes and prints where things are; returns the exit code of the program."""
     with Program(
         "run_finetune.py",
-        "Fine-tunes a model on a task; the result can be the teacher of run_distill.py.",
+        "Fine-tunes a model on a task; the result can be the teacher of bert-emd distill.",
         (
             "--bert_model google-bert/bert-base-uncased --data_dir glue/MRPC --task_name mrpc "
             "--output_dir teacher",

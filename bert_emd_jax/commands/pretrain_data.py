@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pretrain_data,
         prog="run_pretrain_data.py",
         description="Makes pretraining examples of a text corpus, for general distillation:"
-        " run_distill.py --pregenerated_data.",
+        " bert-emd distill --pregenerated_data.",
         examples=(
             "--train_corpus corpus.txt --bert_model bert --output_dir corpus",
             "--train_corpus corpus.txt --bert_model bert --output_dir corpus --format arrays --num_workers 8",

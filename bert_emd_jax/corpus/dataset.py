@@ -133,7 +133,7 @@ class PretrainingDataset:
 
 
 class PregeneratedData:
-    """A directory that run_pretrain_data.py, or the original's program, has written."""
+    """A directory that bert-emd pretrain-data, or the original's program, has written."""
 
     def __init__(self, directory: Path, shards: list[Path], tokenizer: Tokenizer):
         """Use `open`, which finds the shards and checks them."""
@@ -156,7 +156,7 @@ class PregeneratedData:
         directory = Path(directory)
         if not directory.is_dir():
             raise UserError(
-                f"--pregenerated_data {directory}: no such directory; run_pretrain_data.py makes it"
+                f"--pregenerated_data {directory}: no such directory; bert-emd pretrain-data makes it"
             )
         shards = _find_shards(directory)
         fingerprint = vocabulary_fingerprint(tokenizer)
@@ -165,7 +165,7 @@ class PregeneratedData:
             if manifest is not None and manifest["vocabulary"] != fingerprint:
                 raise UserError(
                     f"--pregenerated_data {shard}: made with another vocabulary than this model's; "
-                    f"make them with run_pretrain_data.py --bert_model and this model"
+                    f"make them with bert-emd pretrain-data --bert_model and this model"
                 )
         return cls(directory, shards, tokenizer)
 
@@ -219,7 +219,7 @@ def _find_shards(directory: Path) -> list[Path]:
     if missing:
         raise UserError(
             f"{directory}: shard_{missing[0]}_of_{count} is missing; copy it here, or make it with "
-            f"run_pretrain_data.py --shard {missing[0]}/{count}"
+            f"bert-emd pretrain-data --shard {missing[0]}/{count}"
         )
     shards = [found[index, count] for index in range(count)]
     manifests = [read_manifest(shard) for shard in shards]
@@ -247,7 +247,7 @@ def _count_epochs(directory: Path, shards: list[Path]) -> int:
                 f"epoch {count} is not complete" if any(shard.glob("epoch_*")) else "no pretraining data"
             )
             raise UserError(
-                f"{shard}: {problem}; run_pretrain_data.py makes it, with --resume the rest of it"
+                f"{shard}: {problem}; bert-emd pretrain-data makes it, with --resume the rest of it"
             )
     if len(set(counts)) > 1:
         raise UserError(

@@ -122,7 +122,7 @@ def locate(task: Task, directory: Path, split: str, aug_train: bool) -> tuple[li
         file = augmented(file)
         if not (directory / file.name).is_file():
             raise UserError(
-                f"{directory / file.name}: no such file; make it with run_augment.py --bert_model …"
+                f"{directory / file.name}: no such file; make it with bert-emd augment --bert_model …"
                 f" --data_dir {directory} --task_name {task.name.lower()}"
             )
     paths = [directory / name for name in file.names]

@@ -256,7 +256,7 @@ class GeneralDistillConfig(TrainingConfig):
 
     pair: TeacherAndStudentConfig
     pregenerated_data: ReadAnywhere[Path]
-    """Directory that run_pretrain_data.py wrote; epoch k reads its file k, over and over."""
+    """Directory that bert-emd pretrain-data wrote; epoch k reads its file k, over and over."""
     masked_lm_weight: float = 0.0
     """Weight of the student's own masked-LM loss beside the layers' losses; 0: it gets no such head."""
     held_out_rows: int = 1000

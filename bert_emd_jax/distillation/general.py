@@ -54,7 +54,7 @@ class GeneralDistillTrainer(LayerTrainer):
         if config.masked_lm_weight and not first_epoch.masked_tokens:
             raise UserError(
                 f"--masked_lm_weight: no token of {config.pregenerated_data} is masked; make the data with"
-                " run_pretrain_data.py --masked_lm_prob 0.15"
+                " bert-emd pretrain-data --masked_lm_prob 0.15"
             )
         dtype = jnp.dtype(compute_dtype(config, self.program))
         head = MaskedLanguageModel if config.masked_lm_weight else EncoderWithoutHead
@@ -82,7 +82,7 @@ class GeneralDistillTrainer(LayerTrainer):
 
     @classmethod
     def from_config(cls, config: GeneralDistillConfig) -> Self:
-        """The trainer of `run_distill.py --pregenerated_data`.
+        """The trainer of `bert-emd distill --pregenerated_data`.
 
         Raises:
           UserError: a flag, file or row that the user can put right, or models that do not go together.
@@ -95,7 +95,7 @@ class GeneralDistillTrainer(LayerTrainer):
         head = "masked_lm" if config.masked_lm_weight else "none"
         student = initial_student(config.pair, teacher, head, config.optimizer.seed)
         data = PregeneratedData.open(local_copy(config.pregenerated_data), teacher.tokenizer)
-        flag = "run_pretrain_data.py --max_seq_len"
+        flag = "bert-emd pretrain-data --max_seq_len"
         check_pair(config.layers, teacher, student, data.max_seq_len, flag)
         if config.held_out_rows >= min(data.example_count(epoch) for epoch in range(data.epochs)):
             raise UserError(

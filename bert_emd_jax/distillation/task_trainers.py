@@ -25,7 +25,7 @@ TRAINERS: dict[str, type[TaskTrainer]] = {EMBEDDING.name: EmbeddingTrainer}
 
 
 def task_trainer(config: DistillConfig) -> TaskTrainer:
-    """Returns the trainer of `run_distill.py`.
+    """Returns the trainer of `bert-emd distill`.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.

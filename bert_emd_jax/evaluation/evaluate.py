@@ -1,4 +1,4 @@
-"""Evaluating a model directory on a split of a task, as `run_eval.py` and the Python API call it."""
+"""Evaluating a model directory on a split of a task, as `bert-emd eval` and the Python API call it."""
 
 import dataclasses
 import logging

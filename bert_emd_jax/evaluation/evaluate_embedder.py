@@ -1,4 +1,4 @@
-"""Measuring a sentence embedder on a split of texts, as `run_eval.py` and the Python API call it."""
+"""Measuring a sentence embedder on a split of texts, as `bert-emd eval` and the Python API call it."""
 
 import logging
 from typing import Any

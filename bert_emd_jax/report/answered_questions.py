@@ -16,7 +16,7 @@ from bert_emd_jax.evaluation.metrics import ScoredMeans
 from bert_emd_jax.report.json_files import read_text
 from bert_emd_jax.report.predictions import Example, ModelPrediction
 
-_SHOWN, _AROUND = 12, 90
+_SHOWN, _AROUND = 60, 90
 NO_ANSWER = "no answer"
 
 

@@ -49,7 +49,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its flags and its results. `metrics` is None for those of run_eval.py."""
+    """A finished run: its flags and its results. `metrics` is None for those of bert-emd eval."""
 
     directory: Path
     program: str
@@ -153,7 +153,7 @@ def runs_below(directory: Path) -> list[Path]:
 
 
 def read_compared_run(directory: Path) -> ComparedRun:
-    """Reads a training run, or a directory of run_eval.py.
+    """Reads a training run, or a directory of bert-emd eval.
 
     Raises:
       UserError: it is not a finished run, or a file is damaged.

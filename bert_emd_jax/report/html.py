@@ -10,7 +10,14 @@ from bert_emd_jax.data.kinds import EMBEDDING
 from bert_emd_jax.files import write_text
 from bert_emd_jax.report import heatmaps, tables
 from bert_emd_jax.report.answered_questions import AnsweredQuestions, notable_answers
-from bert_emd_jax.report.predictions import agreement, confusion, constant_models, notable_examples
+from bert_emd_jax.report.downloads import downloads
+from bert_emd_jax.report.predictions import (
+    SHOWN_EXAMPLES,
+    agreement,
+    confusion,
+    constant_models,
+    notable_examples,
+)
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.results_reader import HELD_OUT_LOSS, Results
 from bert_emd_jax.report.run_reader import RunFiles, read_run
@@ -70,8 +77,10 @@ def render(files: RunFiles) -> str:
         smoothed=any(len(series.curve.steps) >= SMOOTHED_FROM for one in training for series in one.series),
         mapping=sections.mapping_panels(files),
         **_predictions(files),
+        shown_examples=SHOWN_EXAMPLES,
         similarities=files.similarities,
         similarity=[] if files.similarities is None else sections.similarity_panels(files.similarities),
+        downloads=downloads(files),
         run=_settings(files),
         command_line=files.command_line,
         wide=mapping is not None and any(flow.shape[2] > 8 for flow in mapping.flow.values()),
@@ -224,13 +233,16 @@ def _run_facts(files: RunFiles) -> list[tuple[str, str]]:
     """Returns the content of `run_config.json` besides flags and versions."""
     facts = []
     for name, value in files.config.items():
-        if name in ("flags", "flag_sources", "versions", "command_line", "working_directory"):
+        if name in ("flags", "flag_sources", "versions", "command_line", "measured"):
+            continue
+        if name == "inputs" and isinstance(value, dict):
+            facts += [(f"SHA-256 of {what}", str(digest)[:12]) for what, digest in value.items()]
             continue
         text = tables.devices_text(value) if name == "devices" and isinstance(value, list) else None
         facts.append((name.replace("_", " "), text or tables.setting_text(value)))
     if files.best_step is not None:
         facts.append(("best step", f"{files.best_step:,}"))
-    return facts
+    return [*facts, *tables.measured_facts(_object(files.config, "measured"))]
 
 
 def _has_predictions(results: Results) -> bool:

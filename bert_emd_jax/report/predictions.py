@@ -7,6 +7,8 @@ from jaxtyping import Bool, Int, Num
 
 from bert_emd_jax.report.predictions_reader import Predictions
 
+SHOWN_EXAMPLES = 12
+"""How many of the examples a page shows before its reader asks for more."""
 _LONGEST_TEXT = 400  # characters
 
 
@@ -27,6 +29,18 @@ class Example:
     texts: tuple[str, ...]
     label: str
     predictions: list[ModelPrediction]
+
+    @property
+    def outcome(self) -> str:
+        """Which of the models is right, as the page's filter calls it; "" if they are more or less right."""
+        right = {one.model: one.is_right for one in self.predictions}
+        if None in right.values():
+            return ""
+        if all(right.values()):
+            return "both right" if len(right) > 1 else "right"
+        if not any(right.values()):
+            return "both wrong" if len(right) > 1 else "wrong"
+        return f"the {next(model for model, is_right in right.items() if is_right)} alone is right"
 
 
 def confusion(predictions: Predictions, model: str) -> Int[np.ndarray, "labels labels"]:
@@ -64,7 +78,7 @@ def constant_models(predictions: Predictions) -> list[str]:
     return lines
 
 
-def notable_examples(predictions: Predictions, count: int = 12) -> list[Example]:
+def notable_examples(predictions: Predictions, count: int = 60) -> list[Example]:
     """Returns the rows on which teacher and student differ most; without a teacher, student and label."""
     kind = predictions.kind
     reference = predictions.by_model.get("teacher")

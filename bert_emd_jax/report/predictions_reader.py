@@ -1,4 +1,4 @@
-"""What models predict row by row: `dev_predictions.jsonl`, and `predictions_SPLIT.tsv` of run_eval.py."""
+"""What models predict row by row: `dev_predictions.jsonl`, and `predictions_SPLIT.tsv` of bert-emd eval."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ class Predictions:
         return self.kind.deciding_by(self.thresholds.get(model))
 
     def has_rows_of(self, other: object) -> bool:
-        """Whether others are predictions for the same rows: run_eval.py writes six digits, and no texts."""
+        """Whether others are predictions for the same rows: bert-emd eval writes six digits, and no texts."""
         return (
             isinstance(other, Predictions)
             and self.kind is other.kind
@@ -100,7 +100,7 @@ def read_predictions(path: Path, kind: Kind, labels: Labels) -> Predictions | No
 
 
 def read_prediction_table(path: Path, kind: Kind | None) -> Predictions | None:
-    """Reads `predictions_SPLIT.tsv` of run_eval.py; None if it has no labels. Texts are not in it.
+    """Reads `predictions_SPLIT.tsv` of bert-emd eval; None if it has no labels. Texts are not in it.
 
     Args:
       kind: None if `eval_results.json` does not say.

@@ -59,4 +59,4 @@ def _alignment(cells: Sequence[str]) -> str:
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": as_csv, "markdown": as_markdown, "latex": as_latex}
-"""The formats by name, of `run_eval.py --compare --format`."""
+"""The formats by name, of `bert-emd eval --compare --format`."""

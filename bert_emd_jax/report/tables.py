@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,10 @@ class TableRow:
     student: str
     comparison: str
     important: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.teacher == self.student == ABSENT
 
 
 def score_text(score: float) -> str:
@@ -94,13 +98,24 @@ def times(teacher: float | None, student: float | None, better: str, worse: str)
 
 def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
     """Returns the lines that have a number: scores (`metric` first), shape, size, speed."""
-    models = results.teacher, results.student
-    present = [model for model in models if model is not None]
+    return [row for row in (*score_rows(results, metric), *cost_rows(results)) if not row.is_empty]
+
+
+def score_rows(results: Results, metric: str | None) -> list[TableRow]:
+    """Returns scores on test rows, then on dev rows, `metric` first; the very first is important."""
     rows = []
     for scored in (results.test, results):
         if scored is not None:
             where = rows_text(results, of_test=scored is results.test)
             rows += _score_rows(scored, metric, where, leads=scored is (results.test or results))
+    return rows
+
+
+def cost_rows(results: Results) -> list[TableRow]:
+    """Returns shape, size and speed, a line each."""
+    models = results.teacher, results.student
+    present = [model for model in models if model is not None]
+    rows = []
     for label, field, text, words in (
         ("layers", "layers", str, ("fewer", "more")),
         ("hidden size", "hidden_size", "{:,}".format, ("smaller", "larger")),
@@ -116,7 +131,7 @@ def comparison_rows(results: Results, metric: str | None) -> list[TableRow]:
         speeds = [None if model is None else model.milliseconds_per_sentence.get(batch) for model in models]
         comparison = times(speeds[0], speeds[1], "faster", "slower")
         rows.append(_row(f"ms per sentence, batch {batch}", speeds, _milliseconds, comparison))
-    return [row for row in rows if (row.teacher, row.student) != (ABSENT, ABSENT)]
+    return rows
 
 
 _SHOWN = 3
@@ -260,6 +275,42 @@ def setting_text(value: Any) -> str:
     if value is None:
         return ABSENT
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def seconds_text(seconds: float) -> str:
+    """Returns a duration as people say it: "41 s", "12 min 5 s", "3 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def bytes_text(size: float) -> str:
+    """Returns a size in units of 1,000: "3.42 GB"."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} GB" if size < 999.5 else f"{size:,.0f} GB"
+
+
+def measured_facts(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, text) of what a run took: `measured` of `run_config.json`, by the units in its names."""
+    facts = []
+    for name, value in measured.items():
+        if not isinstance(value, int | float):
+            continue
+        words = name.split("_")
+        if "seconds" in words:
+            rest = " ".join(word for word in words if word != "seconds")
+            facts.append((f"time {rest}".strip(), seconds_text(value)))
+        elif words[-1] == "bytes":
+            facts.append((f"{' '.join(words[:-1])} memory", bytes_text(value)))
+        else:
+            facts.append((" ".join(words), setting_text(value)))
+    return facts
 
 
 def devices_text(devices: list[Any]) -> str:

@@ -106,7 +106,7 @@ def read_tagged_sentences(path: Path, kind: Kind, labels: Sequence[str]) -> Tagg
 
 
 def read_tagged_conll(path: Path, kind: Kind, labels: Sequence[str]) -> TaggedSentences | None:
-    """Reads `predictions_SPLIT.conll` of run_eval.py; None if it has no true labels.
+    """Reads `predictions_SPLIT.conll` of bert-emd eval; None if it has no true labels.
 
     Raises:
       UserError: the file is damaged.

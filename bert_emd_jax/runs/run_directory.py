@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from bert_emd_jax import layout
-from bert_emd_jax.configs import Config, all_flags, plain_values
+from bert_emd_jax.configs import Config, all_flags, path_in_full, plain_values, spelled_flag, takes_paths
 from bert_emd_jax.devices.hosts import on_main
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.files import read_json, write_json
@@ -136,16 +136,12 @@ class RunDirectory:
         return read_json(path) if self.run.resume and path.is_file() else None
 
     def _command_line(self, sources: Mapping[str, str]) -> list[str]:
-        """The program with the flags that were given: what repeats the run, whoever called it."""
-        line = [f"{self.program}.py"]
+        """The program with the flags that were given: what repeats the run, from any directory."""
+        line = ["bert-emd", self.program.removeprefix("run_")]
+        with_paths = {flag.name for flag in all_flags(type(self.config)) if takes_paths(flag.hint)}
         for name, value in self.flags.items():
-            if sources.get(name) != "given":
-                continue
-            if isinstance(value, bool):
-                line.append(f"--{name}" if value else f"--no_{name}")
-            else:
-                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-                line += [f"--{name}", text]
+            if sources.get(name) == "given":
+                line += spelled_flag(name, path_in_full(value, Path.cwd()) if name in with_paths else value)
         return line
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:

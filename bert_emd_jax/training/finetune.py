@@ -53,7 +53,7 @@ class FinetuneTrainer(Trainer):
 
     @classmethod
     def from_config(cls, config: FinetuneConfig) -> Self:
-        """The trainer of `run_finetune.py`.
+        """The trainer of `bert-emd finetune`.
 
         Raises:
           UserError: a flag, file or row that the user can put right.

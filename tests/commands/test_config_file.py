@@ -58,6 +58,16 @@ def test_a_file_is_its_flags(tmp_path: Path, form: str):
     assert parsed("--config", str(path)) == parsed("--preset", "bert_emd_4", *FLAGS.split())
 
 
+def test_the_line_turns_off_what_a_file_turns_on(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text("remat: true\nuse_hidden: false\n")
+    line = [*FLAGS.split(), "--config", str(path)]
+    assert parsed(*line).flags()["remat"] is True
+    for word in ("--no_remat", "--no-remat"):
+        flags = parsed(*line, word, "--use_hidden").flags()
+        assert (flags["remat"], flags["use_hidden"]) == (False, True)
+
+
 def test_paths_of_a_run_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "here" / "teacher").mkdir(parents=True)
     (tmp_path / "here" / "run").mkdir()

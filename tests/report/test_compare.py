@@ -73,7 +73,7 @@ def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
     ]
     assert len(parsed.tables[-1]) == 1 + len(runs)
     assert "http" not in parsed.source
-    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert "src" not in {name for _, attributes in parsed.tags for name in attributes}
 
 
 def test_the_table_for_other_programs(runs: list[Path], tmp_path: Path, capsys):

@@ -1,0 +1,104 @@
+"""Reports and comparisons in a browser: nothing is cut at any width or on paper, and the controls work."""
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import PAPER, WIDTHS, chromium, cut_content
+from report import synthetic_run
+
+from bert_emd_jax.commands import evaluate
+from bert_emd_jax.report import write_report
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The addresses of a report of a deep teacher with long texts, and of a comparison of many columns."""
+    root = tmp_path_factory.mktemp("pages")
+    small = synthetic_run.write_run(root / "small")
+    rows = 3 * [{**row, "teacher": row["teacher"][::-1]} for row in synthetic_run.predictions()]
+    synthetic_run.write_rows(small / "dev_predictions.jsonl", rows)
+    deep = synthetic_run.write_run(root / "deep")
+    np.savez(deep / "layer_mapping.npz", **synthetic_run.mapping(6, 24))
+    write_report(small), write_report(deep)
+    assert evaluate.main(["--compare", str(small), str(deep), "--output_dir", str(root / "page")]) == 0
+    files = {
+        "report": small / "report.html",
+        "deep": deep / "report.html",
+        "comparison": root / "page" / "comparison.html",
+    }
+    return {name: path.as_uri() for name, path in files.items()}
+
+
+def test_the_check_finds_what_is_cut(browser: Any, tmp_path: Path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<body><div style='width: 2000px'>wide</div><p style='overflow: hidden; width: 9px'>unbreakable</p>"
+        "<svg width='50' height='9'><text y='9'>a label of many letters</text></svg>"
+        "<div style='overflow-x: auto'><b style='display: block; width: 2000px'>scrolls</b></div>"
+    )
+    found = cut_content(browser, page.as_uri(), width=390)
+    assert [line.split(":")[0] for line in found] == [
+        *("the whole page scrolls sideways", "outside the page", "cut", "outside its figure")
+    ]
+    assert any("scrolls" in line for line in cut_content(browser, page.as_uri(), width=PAPER, paper=True))
+
+
+@pytest.mark.parametrize("name", ["report", "deep", "comparison"])
+def test_nothing_is_cut(browser: Any, pages: dict[str, str], name: str):
+    for width, scheme, scripts in itertools.product(WIDTHS, ("light", "dark"), (True, False)):
+        reader = {"color_scheme": scheme, "java_script_enabled": scripts}
+        assert cut_content(browser, pages[name], width=width, **reader) == [], (width, scheme, scripts)
+    assert cut_content(browser, pages[name], width=PAPER, paper=True) == []
+
+
+def test_controls_of_a_report(browser: Any, pages: dict[str, str]):
+    page = browser.new_page()
+    page.goto(pages["report"])
+    rows = page.locator("#examples tbody tr:visible")
+    everything = page.locator("#examples tbody tr").count()
+    assert rows.count() == 12 < everything
+    page.get_by_role("button", name=f"show all {everything}").click()
+    assert rows.count() == everything
+    page.locator("select").select_option("the teacher alone is right")
+    texts = rows.all_inner_texts()
+    assert texts
+    assert all("right" in text and "wrong" in text for text in texts)
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="plans.csv").click()
+    lines = list(csv.reader(io.StringIO(Path(downloading.value.path()).read_text())))
+    shown = page.locator("table[data-plan=hidden] tbody tr").first.locator("td").first.inner_text()
+    first = next(line for line in lines if line[:3] == ["hidden", "1", "1"])
+    assert f"{100 * float(first[3]):.1f}" in (shown, "0.0")
+    page.get_by_role("button", name="copy").click()
+    page.get_by_role("button", name="copied").wait_for()
+    page.close()
+    without = browser.new_page(java_script_enabled=False)
+    without.goto(pages["report"])
+    assert without.locator("#examples tbody tr:visible").count() == everything
+    assert without.locator("button:visible").count() == 0
+
+
+def test_a_comparison_sorts(browser: Any, pages: dict[str, str]):
+    page = browser.new_page()
+    page.goto(pages["comparison"])
+    table = page.locator("table.sortable").last
+    names = table.locator("tbody th").all_inner_texts()
+    heading = table.locator("thead th").first
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert table.locator("tbody th").all_inner_texts() == sorted(names, reverse=True)
+    heading.locator("button").click()
+    assert table.locator("tbody th").all_inner_texts() == sorted(names)
+    page.close()
