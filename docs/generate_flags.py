@@ -4,29 +4,21 @@ They are those of `--help`, in the same groups.
 """
 
 import dataclasses
-import importlib
 import re
 import types
 import typing
 from typing import Any
 
-from bert_emd_jax.commands.flags import FlagText, flag_groups
+from bert_emd_jax.commands.flags import FlagText, flag_groups, is_positional
+from bert_emd_jax.commands.programs import PROGRAMS, config_class
 from bert_emd_jax.configs import Flag
 
-PROGRAMS = {
-    "run_finetune.py": "bert_emd_jax.training.training_config:FinetuneConfig",
-    "run_distill.py": "bert_emd_jax.distillation.distill_config:DistillConfig",
-    "run_distill.py --pregenerated_data": "bert_emd_jax.distillation.distill_config:GeneralDistillConfig",
-    "run_eval.py": "bert_emd_jax.evaluation.evaluation_config:EvaluationConfig",
-    "run_eval.py --compare": "bert_emd_jax.commands.compare:CompareConfig",
-    "run_pretrain_data.py": "bert_emd_jax.commands.pretrain_data:PretrainDataConfig",
-    "run_augment.py": "bert_emd_jax.commands.augment:AugmentConfig",
-    "convert_pytorch_checkpoints.py": "bert_emd_jax.commands.convert:ConvertConfig",
-    "python -m bert_emd_jax.commands.demo": "bert_emd_jax.commands.demo:DemoConfig",
-    "python -m bert_emd_jax.commands.demo_embeddings": (
-        "bert_emd_jax.commands.demo_embeddings:EmbeddingDemoConfig"
-    ),
+CONFIGS = {
+    f"{program.script} {flag}".rstrip(): path
+    for program in PROGRAMS
+    for flag, path in program.configs.items()
 }
+"""Where the flags of each program are, by its script and the flag that chooses them."""
 _MARKER = re.compile(r"<!-- flags: (.+?) -->")
 
 
@@ -37,8 +29,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def flag_tables(program: str) -> str:
     """The flags of a program as Markdown, one table per group."""
-    module, _, name = PROGRAMS[program].partition(":")
-    groups = flag_groups(getattr(importlib.import_module(module), name))
+    groups = flag_groups(config_class(CONFIGS[program]))
     return "\n\n".join(
         "\n".join(
             [
@@ -55,7 +46,8 @@ def flag_tables(program: str) -> str:
 
 def _row(described: FlagText) -> str:
     flag = described.flag
-    cells = _code(flag.name), _values(flag), _default(flag), _cell(described.text)
+    name = f"<code>{flag.name.upper()}</code>" if is_positional(flag.hint) else _code(flag.name)
+    cells = name, _values(flag), _default(flag), _cell(described.text)
     return f"| {' | '.join(cells)} |"
 
 

@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from bert_emd_jax.commands.config_file import CONFIG_FLAG
-from bert_emd_jax.commands.flags import flag_groups
+from bert_emd_jax.commands.flags import flag_groups, is_positional
+from bert_emd_jax.commands.programs import config_class
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.models.families import FAMILIES
 from bert_emd_jax.transport.mappings import MAPPINGS
@@ -33,6 +34,9 @@ COMMANDS = {
     "convert_pytorch_checkpoints.py": ("convert", []),
     "python -m bert_emd_jax.commands.demo": ("demo", []),
     "python -m bert_emd_jax.commands.demo_embeddings": ("demo_embeddings", []),
+    "python -m bert_emd_jax.commands.fetch_data": ("fetch_data", []),
+    "python -m bert_emd_jax.commands.list_choices": ("list_choices", []),
+    "python -m bert_emd_jax.commands.completion": ("completion", []),
 }
 # Flags of other programs, and of ours in benchmarks/, that the pages mention.
 FOREIGN_FLAGS = re.compile(
@@ -84,19 +88,19 @@ def test_the_generated_flags_are_those_of_help(program: str, capsys):
     shown = set(re.findall(r"--(\w+)", listed)) - {"help", CONFIG_FLAG}
     documented = documented_flags(program)
     assert {flag for flag in documented if flag not in shown} == set()
-    ours = {described.flag.name for group in flag_groups(config_of(program)) for described in group.flags}
+    flags = [described.flag for group in flag_groups(config_of(program)) for described in group.flags]
+    ours = {flag.name for flag in flags if not is_positional(flag.hint)}
     assert ours <= documented
     assert {flag.removeprefix("no_") for flag in shown if flag.removeprefix("no_") not in documented} == set()
 
 
 def config_of(program: str) -> type:
-    module, _, name = generator().PROGRAMS[program].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return config_class(generator().CONFIGS[program])
 
 
 def test_every_program_is_on_the_page_of_flags():
     page = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"<!-- flags: (.+?) -->", page)) == set(generator().PROGRAMS) == set(COMMANDS)
+    assert set(re.findall(r"<!-- flags: (.+?) -->", page)) == set(generator().CONFIGS) == set(COMMANDS)
     assert "| required |" in generator().on_page_markdown(page)
 
 

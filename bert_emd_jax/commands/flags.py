@@ -118,12 +118,12 @@ def _form(config_type: type[Config]) -> Any:
 def _form_field(described: FlagText) -> Any:
     hint, default = described.flag.hint, described.flag.default
     extras: list[Any] = [tyro.conf.arg(help=described.text)]
-    optional = type(None) in typing.get_args(_plain(hint))
+    optional = type(None) in typing.get_args(plain_type(hint))
     if optional or default == () or default is False:
         extras.append(tyro.conf.arg(help_behavior_hint=""))  # the text says what stands in
     if optional:
-        metavar = _metavar(_not_none(_plain(hint)))
-        hint = Annotated[_plain(hint), tyro.conf.arg(metavar=metavar), *_extras(hint)]
+        metavar = _metavar(_not_none(plain_type(hint)))
+        hint = Annotated[plain_type(hint), tyro.conf.arg(metavar=metavar), *_extras(hint)]
     if default is False:
         extras.append(tyro.conf.FlagCreatePairsOff)
     return described.flag.name, Annotated[hint, *extras], dataclasses.field(default=default)
@@ -135,9 +135,14 @@ def _metavar(hint: Any) -> str | None:
     return _METAVARS.get(hint)
 
 
-def _plain(hint: Any) -> Any:
-    """The type without its annotations."""
+def plain_type(hint: Any) -> Any:
+    """Returns a type without its annotations."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
+def is_positional(hint: Any) -> bool:
+    """Whether a command line has the value alone, without a flag's name."""
+    return tyro.conf.Positional in _extras(hint)
 
 
 def _extras(hint: Any) -> tuple[Any, ...]:

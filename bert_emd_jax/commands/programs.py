@@ -2,64 +2,118 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+
+from bert_emd_jax.configs import Config
 
 COMMAND = "bert-emd"
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A subcommand, the module of `commands` whose `main` it calls, and the script that does the same."""
+    """A subcommand, the module of `commands` whose `main` it calls, and the script that does the same.
+
+    configs: its flags as `module:class` in this package, by the flag that chooses them ("": without any).
+    """
 
     name: str
     module: str
     script: str
     summary: str
+    configs: Mapping[str, str]
 
 
 PROGRAMS = (
-    Program("finetune", "finetune", "run_finetune.py", "fine-tune a model on a task; this makes a teacher"),
-    Program("distill", "distill", "run_distill.py", "distil a teacher into a small student"),
-    Program("eval", "evaluate", "run_eval.py", "evaluate a model, or put finished runs side by side"),
+    Program(
+        "finetune",
+        "finetune",
+        "run_finetune.py",
+        "fine-tune a model on a task; this makes a teacher",
+        {"": "training.training_config:FinetuneConfig"},
+    ),
+    Program(
+        "distill",
+        "distill",
+        "run_distill.py",
+        "distil a teacher into a small student",
+        {
+            "": "distillation.distill_config:DistillConfig",
+            "--pregenerated_data": "distillation.distill_config:GeneralDistillConfig",
+        },
+    ),
+    Program(
+        "eval",
+        "evaluate",
+        "run_eval.py",
+        "evaluate a model, or put finished runs side by side",
+        {"": "evaluation.evaluation_config:EvaluationConfig", "--compare": "commands.compare:CompareConfig"},
+    ),
     Program(
         "convert",
         "convert",
         "convert_pytorch_checkpoints.py",
         "convert, inspect or verify a checkpoint",
+        {"": "commands.convert:ConvertConfig"},
     ),
     Program(
         "pretrain-data",
         "pretrain_data",
         "run_pretrain_data.py",
         "make data for general distillation from a text corpus",
+        {"": "commands.pretrain_data:PretrainDataConfig"},
     ),
-    Program("augment", "augment", "run_augment.py", "make more training rows by word replacement"),
+    Program(
+        "augment",
+        "augment",
+        "run_augment.py",
+        "make more training rows by word replacement",
+        {"": "commands.augment:AugmentConfig"},
+    ),
     Program(
         "demo",
         "demo",
         "python -m bert_emd_jax.commands.demo",
         "all of it on real weights and sentences, in minutes",
+        {"": "commands.demo:DemoConfig"},
     ),
     Program(
         "demo-embeddings",
         "demo_embeddings",
         "python -m bert_emd_jax.commands.demo_embeddings",
         "a smaller sentence embedder, from nothing, in minutes",
+        {"": "commands.demo_embeddings:EmbeddingDemoConfig"},
     ),
     Program(
         "data",
         "fetch_data",
         "python -m bert_emd_jax.commands.fetch_data",
         "fetch the files of a GLUE task from the Hugging Face hub",
+        {"": "commands.fetch_data:FetchDataConfig"},
     ),
     Program(
         "list",
         "list_choices",
         "python -m bert_emd_jax.commands.list_choices",
         "what flags take: tasks, kinds, mappings, costs, rules, presets, families",
+        {"": "commands.list_choices:ListConfig"},
+    ),
+    Program(
+        "completion",
+        "completion",
+        "python -m bert_emd_jax.commands.completion",
+        "what a shell needs to complete programs, flags and their choices",
+        {"": "commands.completion:CompletionConfig"},
     ),
 )
+
+
+def config_class(path: str) -> type[Config]:
+    """Imports what `Program.configs` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"bert_emd_jax.{module}"), name)
+
 
 _as_subcommand: ContextVar[bool] = ContextVar("_as_subcommand", default=False)
 

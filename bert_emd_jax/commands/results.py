@@ -1,12 +1,15 @@
 """What a training program says at its end."""
 
+import shlex
 from typing import Any
 
-from bert_emd_jax.commands.programs import typed_name
-from bert_emd_jax.data.kinds import EMBEDDING
+from bert_emd_jax.commands.programs import typed_command, typed_name
+from bert_emd_jax.configs import all_flags, plain_values, spelled_flag
+from bert_emd_jax.data.kinds import EMBEDDING, KINDS
+from bert_emd_jax.data.task_config import TaskConfig
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.layout import RESULTS
-from bert_emd_jax.training.training_config import TrainingConfig
+from bert_emd_jax.training.training_config import FinetuneConfig, TrainingConfig
 
 
 def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
@@ -39,6 +42,34 @@ def print_training(config: TrainingConfig, results: dict[str, Any]) -> None:
     print(f"report: {directory / 'report.html'}")
     if config.run.mirror_dir is not None:
         print(f"a copy of all: {config.run.mirror_dir}")
+    print(f"next: {_next_step(config, results)}")
+
+
+def _next_step(config: TrainingConfig, results: dict[str, Any]) -> str:
+    """Returns a command line that a teacher, or a student without a task, is for; else a call from Python."""
+    directory, kind = str(config.program.output_dir), KINDS.get(results.get("kind", ""))
+    distil = typed_command(typed_name("run_distill.py")).split()
+    if kind is None:  # general distillation
+        task = ["--data_dir", "DATA", "--task_name", "TASK", "--output_dir", "STUDENT"]
+        return shlex.join([*distil, "--teacher_model", "TEACHER", "--student_model", directory, *task])
+    if not isinstance(config, FinetuneConfig):
+        method = next(name for name in ("classify", *kind.methods) if name in kind.methods)
+        text = '"…", "…"' if method == "answer" else '["…"]'
+        return f"in Python, bert_emd_jax.load({directory!r}).{method}({text})"
+    layers = max(1, results["student"]["layers"] // 2)
+    words = [
+        "--teacher_model",
+        directory,
+        "--student_init_layers",
+        "uniform",
+        "--student_layers",
+        str(layers),
+    ]
+    sources, flags = config.sources(), plain_values(config.flags())
+    for flag in all_flags(TaskConfig):
+        if sources[flag.name] == "given":
+            words += spelled_flag(flag.name, flags[flag.name])
+    return shlex.join([*distil, *words, "--output_dir", "STUDENT"])
 
 
 def _scores(results: dict[str, Any], name: str, metric: str) -> str:
