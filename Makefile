@@ -12,12 +12,16 @@ $(VENV)/.installed: pyproject.toml setup.py
 	$(PIP) -e .
 	touch $@
 
-# First what pip would choose badly if left to others: transformers would bring a torch with gigabytes of CUDA, and
-# moto a boto3 that s3fs does not go with, for which pip would search for minutes.
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) "torch==$(TORCH)" "s3fs>=2024.6"
-	$(PIP) -e ".[test,lint]"
-	$(PIP) --no-deps --upgrade --target $(VENV)/sentence-transformers-3.0 "sentence-transformers==3.0.1"
+UV := .venv-uv/bin/uv
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# torch first, by pip: transformers would bring one with gigabytes of CUDA. The rest by uv, which resolves it in seconds.
+$(VENV)/.installed-test: $(VENV)/.installed $(UV)
+	$(PIP) "torch==$(TORCH)"
+	$(UV) pip install --quiet --python $(BIN)/python -e ".[test,lint]"
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/sentence-transformers-3.0 "sentence-transformers==3.0.1"
 	touch $@
 
 TORCH ?= 2.13.0
@@ -46,10 +50,6 @@ FAST_TESTS := $(JAX_TESTS) tests/tokenization tests/data tests/encoding \
 	$(addprefix tests/commands/test_,help.py packaging.py) tests/devices/test_accelerators.py \
 	tests/distillation/test_presets.py tests/test_local_paths.py tests/test_buckets.py
 
-.venv-uv/bin/uv:
-	$(PYTHON) -m venv .venv-uv
-	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-
 # tensorflow-metadata, which tensorflow-datasets brings, needs a newer protobuf than it says.
 STACK_lowest := --resolution lowest-direct "protobuf>=6.31.1"
 STACK_colab := --constraint constraints/colab.txt
@@ -58,10 +58,13 @@ TESTS_lowest := $(FAST_TESTS)
 TESTS_colab := $(JAX_TESTS) tests/test_notebook.py tests/data/test_tfds_source.py
 TESTS_newest := $(filter-out tests/training/% tests/models/%,$(JAX_TESTS)) tests/training/test_checkpoints.py
 
-test-lowest test-colab test-newest: test-%: .venv-uv/bin/uv
-	UV_PYTHON_DOWNLOADS=never .venv-uv/bin/uv venv --quiet --clear --seed --python $(PYTHON) .venv-$*
-	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
-	.venv-uv/bin/uv pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
+.venv-lowest/.installed .venv-colab/.installed .venv-newest/.installed: .venv-%/.installed: pyproject.toml $(UV)
+	UV_PYTHON_DOWNLOADS=never $(UV) venv --quiet --clear --seed --python $(PYTHON) .venv-$*
+	$(UV) pip install --quiet --python .venv-$*/bin/python $(STACK_$*) .
+	$(UV) pip install --quiet --python .venv-$*/bin/python $(filter-out --resolution lowest-direct --upgrade,$(STACK_$*)) -e ".[test-fast]"
+	touch $@
+
+test-lowest test-colab test-newest: test-%: .venv-%/.installed
 	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(TESTS_$*)
 
 # Half an hour. The outputs that the notebook is committed with, from Colab's stack (`make test-colab` makes it).

@@ -14,6 +14,8 @@ def on_page_content(content: str, **_: Any) -> str:
 
     def formula(found: re.Match[str]) -> str:
         is_block = found[2] == "["
-        return convert(html.unescape(found[3]).strip(), display="block" if is_block else "inline")
+        text = html.unescape(found[3]).strip()
+        # A block that is wider than a phone scrolls by itself (style.css).
+        return f'<div class="formula">{convert(text, display="block")}</div>' if is_block else convert(text)
 
     return _FORMULA.sub(formula, content)

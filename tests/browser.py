@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ PAPER = 718
 """A4 less usual margins, in CSS pixels."""
 
 _CUT_CONTENT = """
-paper => {
+([paper, within]) => {
   const width = document.documentElement.clientWidth, found = [];
   const note = (what, e) => {
     const text = (e.textContent || "").trim().slice(0, 40);
@@ -24,7 +24,7 @@ paper => {
   const isIn = (box, frame) => box.left >= frame.left - 2 && box.right <= frame.right + 2 &&
     box.top >= frame.top - 2 && box.bottom <= frame.bottom + 2;
   if (document.documentElement.scrollWidth > width + 1) found.push("the whole page scrolls sideways");
-  for (const e of document.body.querySelectorAll("*")) {
+  for (const e of document.querySelectorAll(within + " *")) {
     const box = e.getBoundingClientRect(), style = getComputedStyle(e), drawing = e.ownerSVGElement;
     if (!box.width || !box.height || style.visibility === "hidden" || style.opacity === "0") continue;
     if (drawing) {
@@ -54,20 +54,18 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def cut_content(browser: Any, url: str, **reader: Any) -> list[str]:
-    """Returns what a reader cannot see or reach, and errors of scripts.
+def cut_content(page: Any, widths: Iterable[int] = WIDTHS, *, within: str = "body") -> list[str]:
+    """Returns what a reader of an open page cannot see or reach, at each of the widths and on paper.
 
     Args:
-      reader: `width` in CSS pixels; `paper`, whether it is printed; else of Playwright's `new_page`, as
-        `color_scheme` and `java_script_enabled`.
+      page: Playwright's; its medium is print if it is to be looked at on paper.
+      widths: of the window or the paper, in CSS pixels.
+      within: a CSS selector of what is looked at.
     """
-    width, paper = reader.pop("width", WIDTHS[-1]), reader.pop("paper", False)
-    page = browser.new_page(viewport={"width": width, "height": 900}, **reader)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url)
-    if paper:
-        page.emulate_media(media="print")
-    found = page.evaluate(_CUT_CONTENT, paper)
-    page.close()
-    return [*errors, *dict.fromkeys(found)]
+    paper = page.evaluate("matchMedia('print').matches")
+    found = []
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 900})
+        cut = dict.fromkeys(page.evaluate(_CUT_CONTENT, [paper, within]))
+        found += [f"{width}: {line}" for line in cut]
+    return found

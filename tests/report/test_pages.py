@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PAPER, WIDTHS, chromium, cut_content
+from browser import PAPER, chromium, cut_content
 from report import synthetic_run
 
 from bert_emd_jax.commands import evaluate
@@ -42,25 +42,32 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_the_check_finds_what_is_cut(browser: Any, tmp_path: Path):
-    page = tmp_path / "page.html"
-    page.write_text(
+    path = tmp_path / "page.html"
+    path.write_text(
         "<body><div style='width: 2000px'>wide</div><p style='overflow: hidden; width: 9px'>unbreakable</p>"
         "<svg width='50' height='9'><text y='9'>a label of many letters</text></svg>"
         "<div style='overflow-x: auto'><b style='display: block; width: 2000px'>scrolls</b></div>"
     )
-    found = cut_content(browser, page.as_uri(), width=390)
-    assert [line.split(":")[0] for line in found] == [
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    assert [line.split(":")[1].strip() for line in cut_content(page, [390])] == [
         *("the whole page scrolls sideways", "outside the page", "cut", "outside its figure")
     ]
-    assert any("scrolls" in line for line in cut_content(browser, page.as_uri(), width=PAPER, paper=True))
+    page.emulate_media(media="print")
+    assert any("scrolls" in line for line in cut_content(page, [PAPER]))
+    page.close()
 
 
 @pytest.mark.parametrize("name", ["report", "deep", "comparison"])
 def test_nothing_is_cut(browser: Any, pages: dict[str, str], name: str):
-    for width, scheme, scripts in itertools.product(WIDTHS, ("light", "dark"), (True, False)):
-        reader = {"color_scheme": scheme, "java_script_enabled": scripts}
-        assert cut_content(browser, pages[name], width=width, **reader) == [], (width, scheme, scripts)
-    assert cut_content(browser, pages[name], width=PAPER, paper=True) == []
+    for scheme, scripts in itertools.product(("light", "dark"), (True, False)):
+        page = browser.new_page(color_scheme=scheme, java_script_enabled=scripts)
+        page.on("pageerror", lambda error: pytest.fail(str(error)))
+        page.goto(pages[name])
+        assert cut_content(page) == [], (scheme, scripts)
+        page.emulate_media(media="print")
+        assert cut_content(page, [PAPER]) == []
+        page.close()
 
 
 def test_controls_of_a_report(browser: Any, pages: dict[str, str]):
