@@ -225,8 +225,9 @@ def _recorded(run_dir: str | Path) -> "LayerMapping":
 
 @contextlib.contextmanager
 def _run_of(config: TrainingConfig) -> Iterator[None]:
-    """Around a training run: a copy of it if `--mirror_dir` asks for one, and its report at the end."""
+    """Around a training run: a copy of it if `--mirror_dir` asks for one; report and card at its end."""
     from bert_emd_jax.devices.hosts import is_main
+    from bert_emd_jax.publishing.model_card import write_model_card
     from bert_emd_jax.report.html import write_report
     from bert_emd_jax.runs.mirror import mirrored
 
@@ -236,6 +237,7 @@ def _run_of(config: TrainingConfig) -> Iterator[None]:
         yield
         if is_main() and not config.run.dry_run:
             write_report(output_dir)
+            write_model_card(output_dir)
 
 
 def _show_log() -> None:

@@ -342,12 +342,12 @@ def _expanded(path: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class ProgramConfig(Config):
-    """What every program has."""
+    """Common to all programs."""
 
     output_dir: SameResult[Path]
-    """Where results go."""
+    """Directory for the results."""
     dtype: Dtype = "auto"
-    """Compute type; parameters are float32 always. auto: bfloat16 on TPUs and GPUs, float16 on NVIDIA's from
-    before Ampere, float32 on CPUs."""
+    """Compute type; parameters are always float32. auto: bfloat16 on TPUs and GPUs, float16 on NVIDIA GPUs
+    older than Ampere, float32 on CPUs."""
     debug: SameResult[bool] = False
     """Show the traceback of an error."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "python -m bert_emd_jax.commands.demo": ("demo", []),
     "python -m bert_emd_jax.commands.demo_embeddings": ("demo_embeddings", []),
     "python -m bert_emd_jax.commands.fetch_data": ("fetch_data", []),
+    "python -m bert_emd_jax.commands.push": ("push", []),
     "python -m bert_emd_jax.commands.list_choices": ("list_choices", []),
     "python -m bert_emd_jax.commands.completion": ("completion", []),
 }

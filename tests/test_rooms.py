@@ -27,6 +27,7 @@ ORDER = (
     ("training",),
     ("distillation",),
     ("report",),
+    ("publishing",),
     ("model",),
     ("api",),
     ("__init__",),

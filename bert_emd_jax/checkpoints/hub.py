@@ -97,6 +97,11 @@ def resolve_model(name_or_path: Path | str) -> Path:
         ) from None
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of one on the hub."""
+    return not name.endswith(_FILE_ENDINGS) and _HUB_ID.fullmatch(name) is not None
+
+
 def _needed_files(name: str, files: Iterable[str]) -> list[str]:
     """Returns patterns of what to fetch of a model: its weights in one format, the best that it has."""
     files = list(files)

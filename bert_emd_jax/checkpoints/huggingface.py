@@ -100,16 +100,29 @@ def torch_tensors(params: Params, config: EncoderConfig) -> dict[str, np.ndarray
     }
 
 
-def write_huggingface_weights(directory: Path, params: Params, config: EncoderConfig) -> None:
+def write_huggingface_weights(
+    directory: Path, params: Params, config: EncoderConfig, *, half: bool = False
+) -> None:
     """Writes `config.json` and `model.safetensors`, as transformers' class for the head loads them.
 
     An embedder becomes a directory of sentence-transformers.
+
+    Args:
+      half: writes float16 in place of float32.
+
+    Raises:
+      UserError: a weight is too large for float16.
     """
     directory.mkdir(parents=True, exist_ok=True)
     head = head_of(flatten(params), config)
-    values = config.to_dict() | {"architectures": [config.family.classes[head]], "dtype": "float32"}
+    values = config.to_dict() | {
+        "architectures": [config.family.classes[head]],
+        "dtype": "float16" if half else "float32",
+    }
     values.pop("embedding", None)
     tensors = torch_tensors(params, config)
+    if half:
+        tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     behind_pooling = {name: tensors.pop(name) for name in list(tensors) if name.startswith(DENSE_PREFIX)}
     write_json(directory / CONFIG, values)
     write_safetensors(directory / SAFETENSORS_FILE, tensors, {"format": "pt"})
@@ -121,6 +134,14 @@ def write_huggingface_weights(directory: Path, params: Params, config: EncoderCo
             directory,
             config.classifier_activation,
         )
+
+
+def _halved(name: str, tensor: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        halved = tensor.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise UserError(f"{name}: has values that float16 cannot hold; leave --half out")
+    return halved
 
 
 def _is_foreign(

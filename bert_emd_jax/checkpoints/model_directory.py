@@ -190,11 +190,19 @@ def save_model(directory: Path, model: LoadedModel, *, with_pytorch: bool = True
             part.replace(target)
 
 
-def save_huggingface(directory: Path, model: LoadedModel) -> None:
-    """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer."""
-    write_huggingface_weights(directory, model.params, model.config)
+def save_huggingface(directory: Path, model: LoadedModel, *, half: bool = False) -> None:
+    """Writes a Hugging Face directory: config.json, model.safetensors, tokenizer.
+
+    Args:
+      half: writes float16 in place of float32.
+
+    Raises:
+      UserError: a weight is too large for float16.
+    """
+    write_huggingface_weights(directory, model.params, model.config, half=half)
     model.tokenizer.save(
         directory,
         with_segments=model.config.family.has_segments,
         starts_in_sentence=model.config.head == "token",  # words were learned from one by one
+        for_pytorch=True,
     )

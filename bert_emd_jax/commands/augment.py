@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class ReplacementConfig(Config):
-    """Which words are replaced, and by how many others."""
+    """Replacement of words."""
 
     samples: Annotated[int | None, tyro.conf.arg(aliases=("--N",))] = None
-    """Variants drawn of every text; left out: the number of TinyBERT's authors for the task, else 30."""
+    """Number of variants drawn per text; default: that of TinyBERT's authors for the task, else 30."""
     candidates: Annotated[int, tyro.conf.arg(aliases=("--M",))] = 15
-    """Most words that may stand in place of one."""
+    """Maximum number of candidates to replace a word."""
     probability: Annotated[float, tyro.conf.arg(aliases=("--p",))] = 0.4
-    """Probability that a word of a variant is replaced."""
+    """Probability of replacing a word in a variant."""
     max_vectors: int = 100_000
-    """Read this many lines of --glove_embs, which begins with the most frequent words; 0: all."""
+    """Number of lines to read from --glove_embs, which begins with the most frequent words; 0: all."""
     do_lower_case: OptionalBool = None
-    """Lower-case the text for the model; left out: what its tokenizer_config.json says, else yes."""
+    """Lower-case the text for the model; default: as in its tokenizer_config.json, else yes."""
     seed: int = 42
-    """Seed of what is drawn."""
+    """Random seed."""
 
     def check(self) -> None:
         for name in ("samples", "candidates"):
@@ -57,29 +57,30 @@ class ReplacementConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class AugmentConfig(Config):
-    """The models that propose words, and the files; the flags of TinyBERT's program are accepted too."""
+    """Models that propose words, and files; the flags of TinyBERT's program are also accepted."""
 
     bert_model: ReadAnywhere[Annotated[Path, tyro.conf.arg(aliases=("--pretrained_bert_model",))]]
-    """The masked-language model that proposes words of one piece: a model directory, a Hugging Face
-    directory or a hub id, with its masked-LM head."""
+    """Masked-language model, with its masked-LM head, that proposes words of one piece: a model directory, a
+    Hugging Face directory or a hub id."""
     glove_embs: Path | None = None
-    """Word vectors as text (GloVe, word2vec, fastText), for words of several pieces; left out, these stay."""
+    """Word vectors as text (GloVe, word2vec, fastText), for words of several pieces; default: such words are
+    kept."""
     data_dir: Path | None = None
-    """Directory of the task's files; its train.tsv is read, train_aug.tsv is written beside it."""
+    """Directory of the task's files; reads train.tsv and writes train_aug.tsv beside it."""
     glue_dir: Path | None = None
-    """Instead: the directory that has one directory for each GLUE task, as CoLA."""
+    """Alternative: directory with one subdirectory per GLUE task, such as CoLA."""
     task_name: str
-    """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
+    """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for your own files."""
     output_dir: Path | None = None
-    """Where train_aug.tsv goes, if not beside train.tsv."""
+    """Directory for train_aug.tsv; default: that of train.tsv."""
     batch_size: int = 64
-    """Masked words per batch, over all devices. The result does not depend on it."""
+    """Masked words per batch, over all devices; does not affect the result."""
     dtype: Dtype = "auto"
     """Compute type of the model."""
     dry_run: bool = False
-    """Print how many rows there would be, and write nothing."""
+    """Print how many rows would be written, and write nothing."""
     overwrite: bool = False
-    """Replace train_aug.tsv."""
+    """Replace an existing train_aug.tsv."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         AugmentConfig,
         run,
         prog="run_augment.py",
-        description="Writes train_aug.tsv for bert-emd distill --aug_train: rows with words replaced.",
+        description="Writes train_aug.tsv for bert-emd distill --aug_train: rows with replaced words.",
         examples=(
             "--bert_model bert --glove_embs glove.6B.300d.txt --data_dir glue/MRPC --task_name mrpc",
             "--bert_model bert --data_dir reviews --task_name custom --samples 5",

@@ -14,14 +14,14 @@ from bert_emd_jax.report.table_formats import FORMATS
 
 @dataclasses.dataclass(frozen=True, init=False)
 class CompareConfig(Config):
-    """The runs, and where the comparison goes."""
+    """Runs to compare, and output."""
 
     compare: tuple[Path, ...]
-    """Output directories of bert-emd distill, finetune or eval, or directories that hold some."""
+    """Output directories of bert-emd distill, finetune or eval, or directories that contain some."""
     format: Literal[("text", *FORMATS)] = "text"  # pyright: ignore[reportInvalidTypeForm]
-    """text: for the screen, with notes and differences; csv, markdown, latex: the table alone."""
+    """text: for the screen, with notes and differences; csv, markdown, latex: only the table."""
     output_dir: Path | None = None
-    """Write comparison.html there too."""
+    """Also write comparison.html to this directory."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         CompareConfig,
         run,
         prog="run_eval.py",
-        description="Puts finished runs side by side; those that differ in the seed alone share a line.",
+        description="Compares finished runs; those that differ only in the seed share a line.",
         examples=(
             "--compare runs/emd-1 runs/emd-2 runs/uniform-1 --output_dir comparison",
             "--compare runs --format latex",

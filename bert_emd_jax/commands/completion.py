@@ -17,10 +17,10 @@ from bert_emd_jax.configs import Config, all_flags
 
 @dataclasses.dataclass(frozen=True, init=False)
 class CompletionConfig(Config):
-    """Whom the script is for."""
+    """The shell to complete in."""
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
-    """The shell that reads it."""
+    """Shell that reads the script."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         CompletionConfig,
         lambda config: print(script(config.shell), end=""),
         prog="python -m bert_emd_jax.commands.completion",
-        description=f"Prints what a shell needs to complete {COMMAND}: programs, flags, choices.",
+        description=f"Prints a shell script that completes {COMMAND}: programs, flags, choices.",
         argv=argv,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Config, ReadAnywhere
+from bert_emd_jax.configs import Config, Paths, ReadAnywhere
 from bert_emd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,30 +17,38 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class ConvertConfig(Config):
-    """What is converted, and to what."""
+    """What to convert, and to what."""
 
     input: ReadAnywhere[Path]
-    """A Hugging Face or model directory, a weights file, or a hub id as google-bert/bert-base-uncased."""
+    """A Hugging Face or model directory, a weights file, or a hub id such as
+    google-bert/bert-base-uncased."""
     output_dir: Path | None = None
-    """Where the result goes; must be empty or new. Only --inspect and --verify do without."""
+    """Directory for the result; must be empty or new. Required, except for --inspect and --verify."""
     to_pytorch: bool = False
     """Write a Hugging Face directory (config.json, model.safetensors, tokenizer) instead."""
     to_stablehlo: bool = False
     """Write a classifier or an embedder as a jax.export artefact for cpu, cuda and tpu instead."""
     head: Literal["auto", "classifier", "masked_lm", "none"] = "auto"
-    """The head to keep; auto: the one that is there, a classifier before a masked-LM head."""
+    """Head to keep; auto: the one present, preferring a classifier to a masked-LM head."""
     classifier_activation: Literal["auto", "none", "relu"] = "auto"
-    """Stands before the classifier; auto: what config.json says, else relu for TinyBERT's task models."""
+    """Activation before the classifier; auto: as in config.json, else relu for TinyBERT's task models."""
+    half: bool = False
+    """With --to_pytorch, write float16 weights: half the size."""
+    trim_vocabulary: ReadAnywhere[Paths] = ()
+    """Drop the embeddings of tokens that these files never use (.txt with a text a line, or all columns of a
+    table); other words are split into shorter tokens."""
     inspect: bool = False
     """Print every tensor and what becomes of it, and write nothing."""
     verify: bool = False
-    """Run the result and transformers' model on the same random inputs (needs torch and transformers)."""
+    """Run the result and the transformers model on the same random inputs (needs torch and transformers)."""
     debug: bool = False
     """Show the traceback of an error."""
 
     def check(self) -> None:
         if self.to_pytorch and self.to_stablehlo:
             raise UserError("--to_pytorch and --to_stablehlo: choose one")
+        if self.half and not self.to_pytorch:
+            raise UserError("--half goes with --to_pytorch: model directories hold float32")
         if self.inspect and self.verify:
             raise UserError("--inspect and --verify: choose one")
         writes = self.to_pytorch or self.to_stablehlo or not self.verify
@@ -67,6 +75,8 @@ def run(config: ConvertConfig) -> None:
 
     activation = None if config.classifier_activation == "auto" else config.classifier_activation
     model = load_whole_model(path, head=_head(config), classifier_activation=activation)
+    if config.trim_vocabulary:
+        model = _trimmed(config, model)
     if output_dir is not None:
         _write(config, output_dir, model)
     if config.verify:
@@ -75,6 +85,23 @@ def run(config: ConvertConfig) -> None:
 
 def _head(config: ConvertConfig) -> "Head | None":
     return None if config.head == "auto" else config.head
+
+
+def _trimmed(config: ConvertConfig, model: "LoadedModel") -> "LoadedModel":
+    """Drops the tokens that no text uses, and prints how many are left."""
+    from bert_emd_jax.buckets import local_copy
+    from bert_emd_jax.checkpoints.vocabulary import trim_vocabulary
+    from bert_emd_jax.tables.rows import all_texts
+
+    texts = (text for path in config.trim_vocabulary for text in all_texts(local_copy(path)))
+    trimmed = trim_vocabulary(model, texts)
+    smaller, before = trimmed.model.config, trimmed.before
+    width = smaller.embedding_size or smaller.hidden_size
+    print(
+        f"{smaller.vocab_size:,} of {before:,} tokens are kept: {trimmed.used:,} of the texts, special tokens"
+        f" and single characters; {(before - smaller.vocab_size) * width:,} parameters fewer"
+    )
+    return trimmed.model
 
 
 def _is_new(directory: Path) -> bool:
@@ -94,7 +121,7 @@ def _write(config: ConvertConfig, output_dir: Path, model: "LoadedModel") -> Non
     from bert_emd_jax.checkpoints.model_directory import save_huggingface, save_model
 
     if config.to_pytorch:
-        save_huggingface(output_dir, model)
+        save_huggingface(output_dir, model, half=config.half)
         print(f"for transformers: {output_dir}")
     elif config.to_stablehlo:
         from bert_emd_jax.checkpoints.stablehlo import ARTEFACT, write_stablehlo

@@ -29,11 +29,11 @@ class DemoConfig(Config):
     """The demo: a fine-tuned 6-layer teacher and its 3-layer student."""
 
     output_dir: Path = Path("demo_output")
-    """Where everything goes; a second run continues from what is there."""
+    """Output directory; a second run continues from what is there."""
     smoke: bool = False
-    """A few hundred rows only: shows that everything works, not what it can do."""
+    """Use only a few hundred rows: shows that everything works, not how well."""
     full: bool = False
-    """All 7,030 training rows in place of 2,500: twice the time, a better teacher."""
+    """Use all 7,030 training rows instead of 2,500: twice the time, a better teacher."""
     debug: bool = False
     """Show the traceback of an error."""
 

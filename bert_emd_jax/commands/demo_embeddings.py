@@ -21,12 +21,12 @@ SENTENCES = 22_000
 
 @dataclasses.dataclass(frozen=True, init=False)
 class EmbeddingDemoConfig(Config):
-    """The demo: all-MiniLM-L6-v2 and a student of three of its layers."""
+    """The demo: all-MiniLM-L6-v2 and a student with three of its layers."""
 
     output_dir: Path = Path("demo_output")
-    """Where everything goes; a second run continues from what is there."""
+    """Output directory; a second run continues from what is there."""
     smoke: bool = False
-    """A thousand texts only: shows that everything works, not what it can do."""
+    """Use only a thousand texts: shows that everything works, not how well."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         EmbeddingDemoConfig,
         run,
         prog="python -m bert_emd_jax.commands.demo_embeddings",
-        description="Distils a real sentence embedder of 6 layers into 3, on real sentences without labels.",
+        description="Distils a real 6-layer sentence embedder into 3 layers, on real unlabelled sentences.",
         argv=argv,
     )
 

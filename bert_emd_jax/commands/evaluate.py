@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         prog="run_eval.py",
         description="Evaluates a model on a split of a task; writes eval_results.json and its predictions."
-        "\nFinished runs side by side: bert-emd eval --compare --help.",
+        "\nTo compare finished runs: bert-emd eval --compare --help.",
         examples=(
             "--student_model student --data_dir glue/MRPC --task_name mrpc --output_dir scores",
             "--student_model student --data_dir glue/MRPC --task_name mrpc --output_dir mrpc_test "

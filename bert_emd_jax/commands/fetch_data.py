@@ -16,12 +16,12 @@ from bert_emd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, init=False)
 class FetchDataConfig(Config):
-    """What is fetched, and where it goes."""
+    """Task to fetch, and its directory."""
 
     task: Annotated[str, tyro.conf.Positional]
-    """A task of GLUE, as mrpc or SST-2; `bert-emd list tasks` names them."""
+    """GLUE task, such as mrpc or SST-2; `bert-emd list tasks` lists them."""
     directory: Annotated[Path, tyro.conf.Positional]
-    """Where its files go: train.tsv, dev.tsv, test.tsv."""
+    """Directory for its files: train.tsv, dev.tsv, test.tsv."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         FetchDataConfig,
         run,
         prog="python -m bert_emd_jax.commands.fetch_data",
-        description="Fetches a GLUE task from the Hugging Face hub, as the files of GLUE's own download.",
+        description="Fetches a GLUE task from the Hugging Face hub, with the files of GLUE's own download.",
         examples=("mrpc glue/MRPC",),
         argv=argv,
     )

@@ -54,10 +54,10 @@ CHOICES: dict[str, tuple[str, Callable[[], Mapping[str, str]]]] = {
 
 @dataclasses.dataclass(frozen=True, init=False)
 class ListConfig(Config):
-    """What is listed."""
+    """What to list."""
 
     what: Annotated[Literal[("all", *CHOICES)], tyro.conf.Positional] = "all"  # pyright: ignore[reportInvalidTypeForm]
-    """One of these alone; all: every one."""
+    """What to list; all: everything."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ListConfig,
         run,
         prog="python -m bert_emd_jax.commands.list_choices",
-        description="Lists what flags take: tasks, kinds, mappings, costs, rules, presets, families.",
+        description="Lists what flags accept: tasks, kinds, mappings, costs, rules, presets, families.",
         argv=argv,
     )
 

@@ -26,22 +26,23 @@ _TEMPORARY = ".corpus"  # the tokenised corpus until the program is done
 
 @dataclass(frozen=True, init=False)
 class ExampleConfig(Config):
-    """What an example is."""
+    """Properties of the examples."""
 
     max_seq_len: int = 128
-    """Longest example in tokens, special tokens included."""
+    """Maximum length of an example in tokens, including special tokens."""
     short_seq_prob: float = 0.1
-    """Share of documents whose examples are shorter than need be."""
+    """Share of documents whose examples are shorter than necessary."""
     masked_lm_prob: float = 0.0
-    """Share of tokens to mask; 0 masks nothing."""
+    """Share of tokens to mask; 0: none."""
     max_predictions_per_seq: int = 20
-    """Most tokens masked in an example."""
+    """Maximum number of masked tokens per example."""
     do_whole_word_mask: bool = False
-    """Mask all the pieces of a word, or none."""
+    """Mask either all pieces of a word or none."""
     one_seq: bool = False
-    """Both texts of an example are from one document; without it half of the second ones are from another."""
+    """Take both texts of an example from one document; otherwise half of the second texts are from
+    another."""
     seed: int = 0
-    """Seed of everything that is drawn."""
+    """Random seed."""
 
     def check(self) -> None:
         for flag in ("max_predictions_per_seq", "seed"):
@@ -54,18 +55,18 @@ class ExampleConfig(Config):
 
 @dataclass(frozen=True, init=False)
 class ExecutionConfig(Config):
-    """How the program runs: workers, shards, resuming."""
+    """Workers, shards and resuming."""
 
     num_workers: int = 1
-    """Processes that tokenise and make examples. The files do not depend on it."""
+    """Number of processes that tokenise and make examples; does not affect the files."""
     reduce_memory: bool = False
     """Keep the tokenised corpus on disk, in the output directory, while the program runs."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = "0/1"
-    """Make the I-th of N parts, counted from 0, in output_dir/shard_I_of_N; together they are the whole."""
+    """Make part I of N, counted from 0, in output_dir/shard_I_of_N; together the parts are the whole."""
     resume: bool = False
-    """Go on where an earlier run with the same flags stopped; more --epochs_to_generate are added."""
+    """Continue an earlier run with the same flags; a higher --epochs_to_generate adds epochs."""
     overwrite: bool = False
-    """Replace the epochs that the output directory holds."""
+    """Replace the epochs in the output directory."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -75,20 +76,20 @@ class ExecutionConfig(Config):
 
 @dataclass(frozen=True, init=False)
 class PretrainDataConfig(Config):
-    """What is read and written."""
+    """Input and output."""
 
     train_corpus: ReadAnywhere[Path]
-    """Text file, UTF-8: a sentence a line, an empty line after each document."""
+    """Text file in UTF-8: one sentence per line, an empty line after each document."""
     bert_model: ReadAnywhere[Path]
-    """Model directory whose tokenizer makes the pieces."""
+    """Model directory whose tokenizer is used."""
     output_dir: Path
-    """Gets epoch_N.json and epoch_N_metrics.json, or with --shard a directory that does."""
+    """Directory for epoch_N.json and epoch_N_metrics.json; with --shard they go into a subdirectory."""
     do_lower_case: OptionalBool = None
-    """Lower-case the text; if absent, what the tokenizer's own configuration says."""
+    """Lower-case the text; default: as in the tokenizer's own configuration."""
     epochs_to_generate: int = 3
-    """Number of differently drawn passes over the corpus."""
+    """Number of passes over the corpus, each drawn differently."""
     format: Literal["jsonl", "arrays"] = "jsonl"
-    """Form of the examples: JSON lines, or arrays in epoch_N/*.npy that training maps without parsing."""
+    """Format of the examples: JSON lines, or arrays in epoch_N/*.npy, which training maps without parsing."""
     examples: ExampleConfig = ExampleConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         PretrainDataConfig,
         pretrain_data,
         prog="run_pretrain_data.py",
-        description="Makes pretraining examples of a text corpus, for general distillation:"
+        description="Makes pretraining examples from a text corpus, for general distillation:"
         " bert-emd distill --pregenerated_data.",
         examples=(
             "--train_corpus corpus.txt --bert_model bert --output_dir corpus",

@@ -30,7 +30,7 @@ PROGRAMS = (
         "finetune",
         "finetune",
         "run_finetune.py",
-        "fine-tune a model on a task; this makes a teacher",
+        "fine-tune a model on a task, for example as a teacher",
         {"": "training.training_config:FinetuneConfig"},
     ),
     Program(
@@ -47,7 +47,7 @@ PROGRAMS = (
         "eval",
         "evaluate",
         "run_eval.py",
-        "evaluate a model, or put finished runs side by side",
+        "evaluate a model, or compare finished runs",
         {"": "evaluation.evaluation_config:EvaluationConfig", "--compare": "commands.compare:CompareConfig"},
     ),
     Program(
@@ -56,6 +56,13 @@ PROGRAMS = (
         "convert_pytorch_checkpoints.py",
         "convert, inspect or verify a checkpoint",
         {"": "commands.convert:ConvertConfig"},
+    ),
+    Program(
+        "push",
+        "push",
+        "python -m bert_emd_jax.commands.push",
+        "upload a student to the Hugging Face hub, with its model card",
+        {"": "commands.push:PushConfig"},
     ),
     Program(
         "pretrain-data",
@@ -75,14 +82,14 @@ PROGRAMS = (
         "demo",
         "demo",
         "python -m bert_emd_jax.commands.demo",
-        "all of it on real weights and sentences, in minutes",
+        "run everything on real weights and sentences, in minutes",
         {"": "commands.demo:DemoConfig"},
     ),
     Program(
         "demo-embeddings",
         "demo_embeddings",
         "python -m bert_emd_jax.commands.demo_embeddings",
-        "a smaller sentence embedder, from nothing, in minutes",
+        "distil a smaller sentence embedder, without preparation, in minutes",
         {"": "commands.demo_embeddings:EmbeddingDemoConfig"},
     ),
     Program(
@@ -96,14 +103,14 @@ PROGRAMS = (
         "list",
         "list_choices",
         "python -m bert_emd_jax.commands.list_choices",
-        "what flags take: tasks, kinds, mappings, costs, rules, presets, families",
+        "list what flags accept: tasks, kinds, mappings, costs, rules, presets, families",
         {"": "commands.list_choices:ListConfig"},
     ),
     Program(
         "completion",
         "completion",
         "python -m bert_emd_jax.commands.completion",
-        "what a shell needs to complete programs, flags and their choices",
+        "print a shell script that completes programs, flags and their choices",
         {"": "commands.completion:CompletionConfig"},
     ),
 )

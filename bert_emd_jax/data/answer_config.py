@@ -7,19 +7,19 @@ from bert_emd_jax.configs import Config
 
 @dataclasses.dataclass(frozen=True, init=False)
 class AnswerConfig(Config):
-    """How texts are searched for answers, with --kind answer."""
+    """Search for answers in texts, with --kind answer."""
 
     doc_stride: int | None = None
-    """Tokens that neighbouring windows of a long text share; not given: a third of a window."""
+    """Tokens shared by neighbouring windows of a long text; default: a third of a window."""
     max_query_length: int = 64
-    """Longest question in tokens; longer ones are cut."""
+    """Maximum question length in tokens; longer questions are cut."""
     max_answer_length: int = 30
-    """Longest answer in tokens."""
+    """Maximum answer length in tokens."""
     n_best_size: int = 20
-    """Answers that are kept of every question, the best first."""
+    """Number of answers kept per question, best first."""
     null_threshold: float | None = None
-    """A question has no answer if [CLS] scores more than so much above the best one. Not given: 0 if the data
-    have such questions; else every question has one."""
+    """Treat a question as unanswerable if [CLS] scores more than this above the best answer; default: 0 if
+    the data contain such questions, else every question has an answer."""
 
     def check(self) -> None:
         for name in ("max_query_length", "max_answer_length", "n_best_size"):

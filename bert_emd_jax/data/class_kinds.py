@@ -213,6 +213,7 @@ class TokenClassification(Classification):
     name = "token"
     about = "one label per token"
     problem_type = "token_classification"
+    pipeline = "token-classification"
     metrics = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
     methods = ("tag",)
     figures = ()

@@ -46,6 +46,7 @@ class Kind(abc.ABC):
       name: for `--kind`, results and messages.
       about: what a model of this kind does, after "gives".
       problem_type: what transformers calls the meaning of such logits in `config.json`.
+      pipeline: the task of transformers and the hub that such a model does.
       metrics: the scores that every such task has; the first chooses the best step if the task names none.
       label_metrics: scores of one label, chosen as `f1_LABEL`.
       methods: what such a model in Python can do, see `model.Model`.
@@ -61,6 +62,7 @@ class Kind(abc.ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     problem_type: ClassVar[str]
+    pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[tuple[str, ...]]
     label_metrics: ClassVar[tuple[str, ...]] = ()
     methods: ClassVar[tuple[str, ...]] = ("predict", "logits")

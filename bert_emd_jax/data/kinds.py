@@ -47,6 +47,7 @@ class QuestionAnswering(LearnedKind):
     name = "answer"
     about = "an answer out of a text"
     problem_type = "question_answering"
+    pipeline = "question-answering"
     metrics = ("answer_f1", "exact_match")
     methods = ("answer",)
     head = "answer"
@@ -191,6 +192,7 @@ class Embedding(_Number):
     name = "embedding"
     about = "one vector per text"
     problem_type = "none"
+    pipeline = "sentence-similarity"
     metrics = ()
     methods = ("embed", "similarity")
     head = "embedding"

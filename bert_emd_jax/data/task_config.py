@@ -13,28 +13,28 @@ from bert_emd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, init=False)
 class CustomTaskConfig(Config):
-    """What files of your own look like, with --task_name custom."""
+    """Format of your own files, with --task_name custom."""
 
     text_column: str | None = None
-    """Column of the (first) text; not given: text or sentence."""
+    """Column of the (first) text; default: text or sentence."""
     text_pair_column: str | None = None
-    """Column of the second text, for pairs."""
+    """Column of the second text, for text pairs."""
     label_column: str = "label"
     """Column of the label, or of a list of labels."""
     label_columns: Names = ()
-    """Instead, with --kind multi_label: a column of 0 and 1 for each label, in this order."""
+    """Alternative with --kind multi_label: one column of 0 and 1 per label, in this order."""
     label_separator: str = ","
-    """Between labels in one cell, with --kind multi_label; JSON lists are read too."""
+    """Separator between labels in one cell, with --kind multi_label; JSON lists are read too."""
     label_all_tokens: bool = False
-    """With --kind token, learn from all tokens of a word, not from its first one alone."""
+    """With --kind token: learn from all tokens of a word, not only the first."""
     labels: Names = ()
-    """The labels in order; not given: those of the training file, sorted."""
+    """Labels in order; default: those of the training file, sorted."""
     kind: Literal[tuple(KINDS)] | None = None  # pyright: ignore[reportInvalidTypeForm]
-    """What labels are: one class per text, a number, any number of labels, one class per token, or
-    answers to questions; texts of kind embedding have vectors and no labels. Not given: as the model that is
-    evaluated or the teacher says, else classification."""
+    """Type of labels: one class per text, a number, any number of labels, one class per token, or answers to
+    questions; with embedding, texts have vectors and no labels. Default: that of the evaluated model or the
+    teacher, else classification."""
     regression: bool = False
-    """The same as --kind regression."""
+    """Same as --kind regression."""
 
     def check(self) -> None:
         if self.regression and self.kind not in (None, REGRESSION.name):
@@ -49,25 +49,25 @@ class CustomTaskConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class TaskConfig(Config):
-    """Which texts, and how they become tokens."""
+    """Input texts and their tokenisation."""
 
     data_dir: ReadAnywhere[Path]
-    """Directory of the task's files: train.tsv, dev.tsv, … in GLUE's form, or a custom task's files; tfds:
+    """Directory of the task's files: train.tsv, dev.tsv, … in GLUE's format, or a custom task's files; tfds:
     TensorFlow Datasets."""
     tfds_data_dir: Path | None = None
-    """Where TensorFlow Datasets are kept, for --data_dir tfds; not given: the library's usual place."""
+    """Directory of TensorFlow Datasets, for --data_dir tfds; default: the library's usual place."""
     task_name: str
-    """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for files of your own."""
+    """GLUE task in any spelling (sst-2, MRPC, cola …), or custom for your own files."""
     metric: str | None = None
-    """The score that chooses the best step and leads, as f1_macro or f1_LABEL; not given: the task's own."""
+    """Main score, which selects the best step, such as f1_macro or f1_LABEL; default: the task's own."""
     max_seq_length: int = 128
-    """Longest input in tokens, with [CLS] and [SEP]; longer ones are cut."""
+    """Maximum input length in tokens, including [CLS] and [SEP]; longer inputs are cut."""
     cache_dir: SameResult[Path | None] = None
-    """Where tokenised splits of many rows are kept for the next run; not given: ~/.cache/bert_emd_jax."""
+    """Directory that keeps tokenised splits of many rows for the next run; default: ~/.cache/bert_emd_jax."""
     token_cache: SameResult[bool] = True
-    """Keep tokenised splits."""
+    """Cache tokenised splits."""
     do_lower_case: OptionalBool = None
-    """Lower-case the text. Not given: what the model's tokenizer_config.json says, else yes."""
+    """Lower-case the text; default: as in the model's tokenizer_config.json, else yes."""
     columns: CustomTaskConfig = CustomTaskConfig()
     answers: AnswerConfig = AnswerConfig()
 

@@ -11,11 +11,11 @@ class SpeedConfig(Config):
     """Memory, compilation and profiling."""
 
     remat: bool = False
-    """Compute what is inside a layer again in the backward pass: less memory, more time."""
+    """Recompute the inside of each layer in the backward pass: less memory, more time."""
     compilation_cache: SameResult[bool] = True
-    """Keep compiled programs: the next run with the same shapes starts at once."""
+    """Cache compiled programs, so that the next run with the same shapes starts at once."""
     compilation_cache_dir: SameResult[Path | None] = None
-    """Keep them there; default: at most 4 GB in the user's cache, or where JAX's own setting says."""
+    """Directory of that cache; default: in the user's cache, at most 4 GB, or as set for JAX itself."""
     trace_steps: SameResult[int] = 0
     """Write a profiler trace of N steps, after the first ten, to --output_dir/trace (for XProf, Perfetto)."""
 
@@ -25,13 +25,13 @@ class SpeedConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class MultiHostConfig(Config):
-    """Several processes that train one model."""
+    """Training one model with several processes."""
 
     distributed: SameResult[bool] = False
-    """Join the other processes of a TPU pod, a Slurm or an MPI job: each runs this same command line."""
+    """Join the other processes of a TPU pod, Slurm or MPI job; all run this same command line."""
     coordinator_address: SameResult[str | None] = None
-    """Or join them by hand: host:port of process 0, the same for all."""
+    """Manual alternative: host:port of process 0, the same for all processes."""
     num_processes: SameResult[int | None] = None
-    """With --coordinator_address: how many processes there are."""
+    """With --coordinator_address: number of processes."""
     process_id: SameResult[int | None] = None
-    """With --coordinator_address: which of them this is, from 0."""
+    """With --coordinator_address: index of this process, from 0."""

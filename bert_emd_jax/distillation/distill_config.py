@@ -23,25 +23,25 @@ from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
 
 @dataclasses.dataclass(frozen=True, init=False)
 class TeacherAndStudentConfig(Config):
-    """The teacher, and where the student starts."""
+    """The teacher, and how the student is initialised."""
 
     teacher_model: ReadAnywhere[Paths]
-    """The teacher: a model directory, a Hugging Face directory, or a hub id. Of several, as A,B, the mean of
-    their probabilities is learned, and the layers of the first."""
+    """Teacher: a model directory, a Hugging Face directory or a hub id. With several (A,B) the student learns
+    the mean of their probabilities, and the layers of the first."""
     student_model: ReadAnywhere[Path | None] = None
-    """The student to start from: a model directory or a Hugging Face directory."""
+    """Student to start from: a model directory or a Hugging Face directory."""
     student_init_layers: IntegersOrNames = ()
-    """Instead: cut the student out of the teacher's encoder layers, 0-based, as 1,3,5; or uniform, lower,
-    upper or alternate."""
+    """Alternative: copy these teacher encoder layers, 0-based, e.g. 1,3,5; or uniform, lower, upper or
+    alternate."""
     student_layers: int | None = None
-    """How many layers such a name takes; not given: half of the teacher's."""
+    """Number of layers if --student_init_layers is a name; default: half of the teacher's."""
     student_config: ReadAnywhere[Path | None] = None
-    """Instead: start from random weights, sizes from this config.json."""
+    """Alternative: start from random weights, with the sizes in this config.json."""
     student_width: int | None = None
-    """Keep only so many dimensions of these layers, and heads and neurons in proportion: those that matter
-    most on some training rows. A multiple of the heads' width."""
+    """Keep only this many dimensions of the --student_init_layers, and heads and neurons in proportion: those
+    that matter most on some training rows. Must be a multiple of the heads' width."""
     student_dropout: float | None = None
-    """Dropout of the student, in place of what its config says; 0 spares its time, too."""
+    """Dropout of the student; overrides its config; 0 is also faster."""
 
     def check(self) -> None:
         self.require("teacher_model", bool(self.teacher_model), "a path")
@@ -64,53 +64,55 @@ class TeacherAndStudentConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class MappingConfig(Config):
-    """What a student learns from a teacher's layers."""
+    """Learning from the teacher's layers."""
 
     theta: float = 1.0
-    """Of what is learned from layers: weight of attention and hidden losses, beside the embedding loss."""
+    """Weight of the attention and hidden losses among the layer losses, relative to the embedding loss."""
     mapping: Literal[tuple(MAPPINGS)] = "emd"  # pyright: ignore[reportInvalidTypeForm]
-    """How teacher layers are assigned to student layers."""
+    """Assignment of teacher layers to student layers."""
     teacher_capacity: float | None = None
-    """Mapping capped: a teacher layer takes at most so many times its share; 1 is emd, much is nearest. Not
-    given: teacher layers / student layers, which pairs layers one to one."""
+    """With --mapping capped: maximum that a teacher layer takes, as a multiple of its share; 1 is emd, a
+    large value is nearest; default: teacher layers / student layers, which pairs layers one to one."""
     mapping_layer: int | None = None
-    """Mapping all_to_one: the teacher layer of all student layers, 0-based; not given: the last one."""
+    """With --mapping all_to_one: teacher layer for all student layers, 0-based; default: the last one."""
     layer_weight_rule: Literal[tuple(WEIGHT_RULES)] = "normalize"  # pyright: ignore[reportInvalidTypeForm]
-    """Cost attention: how layer weights follow from unit costs."""
+    """Cost attention: rule for computing layer weights from unit costs."""
     emd_temperature: float = 1.0
-    """Temperature of the softmax rules of cost attention."""
+    """Cost attention: temperature of the softmax rules."""
     layer_weight_entropy: float = 1.0
-    """Rule learned: price of leaving equal weights, per nat of divergence, as a share of the plan's cost."""
+    """With --layer_weight_rule learned: penalty for unequal weights, per nat of divergence, as a share of the
+    plan's cost."""
     layer_weight_learning_rate: float = 1e-2
-    """Rule learned: peak learning rate of the layer weights' logits."""
+    """With --layer_weight_rule learned: peak learning rate of the layer weights' logits."""
     separate_layer_weights: bool = False
-    """Keep the weights of attention and hidden layers apart instead of averaging them."""
+    """Keep separate weights for attention and hidden layers instead of averaging them."""
     show_mapping: SameResult[bool] = False
-    """Print the plans as pictures of characters, at every evaluation and every twentieth row of the log."""
+    """Print the plans as text graphics at every evaluation and every twentieth row of the log."""
     padding: Literal["mask", "include"] = "mask"
-    """Layer costs over real tokens only, or over padding too as the authors' code does."""
+    """Compute layer costs over real tokens only, or include padding as the authors' code does."""
     epsilon: SameResult[float] = 0.05
-    """Regularisation of the Sinkhorn plan from which the exact one is made, relative to the costs' scale."""
+    """Regularisation of the Sinkhorn plan from which the exact plan is made, relative to the scale of the
+    costs."""
     use_attention: bool = True
     """Learn from attention scores."""
     use_hidden: bool = True
     """Learn from hidden states."""
     use_relation: bool = False
-    """Learn from MiniLMv2's relations: how queries, keys and values of tokens resemble each other."""
+    """Learn from MiniLMv2's relations: similarities of the tokens' queries, keys and values."""
     relation_heads: int | None = None
-    """Heads that relations split both models' vectors into; not given: the largest number that divides both
-    models' heads."""
+    """Number of heads into which relations split both models' vectors; default: the largest number that
+    divides both models' heads."""
     hidden_cost: Literal[tuple(HIDDEN_FORMS)] = "mse"  # pyright: ignore[reportInvalidTypeForm]
-    """How hidden states of layers are compared: as they are, by the cosine, or with mean 0 and variance 1."""
+    """How hidden states are compared: as they are, by cosine, or with mean 0 and variance 1."""
     balance: Literal["none", "costs"] = "none"
-    """costs: each kind of loss between layers is divided by its value at the first step, so that all weigh
-    the same there."""
+    """costs: divide each kind of layer loss by its value at the first step, so that all weigh the same at
+    that step."""
     use_embedding: bool = True
     """Learn from the embedding output."""
     check_every: SameResult[int] = 100
     """Compare the transport plans with the exact network simplex on the host every N steps; 0: never."""
     check_tolerance: SameResult[float] = 1e-2
-    """Warn when a plan's cost exceeds the exact one by more than this share."""
+    """Warn if a plan's cost exceeds the exact one by more than this share."""
 
     def check(self) -> None:
         for name in ("theta", "layer_weight_entropy", "check_every", "check_tolerance"):
@@ -167,16 +169,16 @@ class MappingConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class PredictionConfig(Config):
-    """How much the teacher's predictions and its layers weigh."""
+    """Weights of the teacher's predictions and layers."""
 
     alpha: float = 1.0
-    """Prediction loss: weight of the teacher's soft labels; 1 - alpha is that of the true labels."""
+    """Weight of the teacher's soft labels in the prediction loss; the true labels get 1 - alpha."""
     beta: float = 0.01
     """Weight of everything learned from the teacher's layers."""
     temperature: float = 1.0
     """Temperature of the soft labels."""
     objective: Literal["joint", "intermediate", "prediction"] = "joint"
-    """Learn from layers and predictions together, or from one of them alone."""
+    """Learn from layers and predictions together, or from only one of them."""
 
     def check(self) -> None:
         self.require("alpha", 0 <= self.alpha <= 1, "in [0, 1]")
@@ -195,14 +197,16 @@ class PredictionConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class VectorConfig(Config):
-    """What the vectors of a sentence embedder learn, with --kind embedding."""
+    """Learning of text vectors, with --kind embedding."""
 
     embedding_loss: Literal["mse", "cosine"] = "mse"
-    """How a text's vector is compared with the teacher's: mean squared error, or 1 - cosine."""
+    """Loss between a text's vector and the teacher's: mean squared error, or 1 - cosine."""
     similarity_weight: float = 0.0
-    """Weight of the squared differences between the cosines of a batch's texts and the teacher's."""
+    """Weight of the squared differences between the student's and the teacher's cosines of a batch's
+    texts."""
     keep_projection: bool = False
-    """Where the student's vectors have another width, keep the trained projection to the teacher's in it."""
+    """Keep the trained projection to the teacher's width in the student, if its vectors have another
+    width."""
 
     def check(self) -> None:
         self.require("similarity_weight", self.similarity_weight >= 0, "at least 0")
@@ -210,22 +214,23 @@ class VectorConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class DistillConfig(TrainingConfig):
-    """What is distilled."""
+    """Distillation on a task."""
 
     pair: TeacherAndStudentConfig
     task: TaskConfig
     labels_in_order: bool = False
-    """The teacher's labels are the task's, in this order, although their names differ."""
+    """Treat the teacher's labels as the task's, in the same order, although their names differ."""
     aug_train: bool = False
-    """Train on train_aug.tsv (augmented rows in the columns of train.tsv) in place of train.tsv."""
+    """Train on train_aug.tsv (augmented rows with the columns of train.tsv) instead of train.tsv."""
     unlabelled: ReadAnywhere[Path | None] = None
-    """A file of further training rows without labels, on which the student learns from the teacher alone: a
-    .txt with a text a line, or one with the columns of the task's own files."""
+    """File of additional training rows without labels, on which the student learns only from the teacher: a
+    .txt with one text per line, or a file with the columns of the task's own files."""
     teacher_cache: SameResult[Literal["auto", "memory", "disk", "off"]] = "auto"
-    """Compute the teacher's outputs for the training rows once, and keep them in bfloat16: in memory, on disk
-    in --cache_dir for other runs too, or where there is room for as long as the run lasts (auto, on CPUs)."""
+    """Compute the teacher's outputs for the training rows once and keep them in bfloat16: in memory; on disk
+    in --cache_dir, also for other runs; auto: on CPUs, where there is room, for the duration of the run."""
     preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
-    """The authors' best alpha, beta, temperatures and learning rate of the task; flags given by hand win."""
+    """The authors' best alpha, beta, temperatures and learning rate for the task; explicit flags take
+    precedence."""
     prediction: PredictionConfig = PredictionConfig()
     label_loss: LabelLossConfig = LabelLossConfig()
     decision: DecisionConfig = DecisionConfig()
@@ -252,15 +257,15 @@ class DistillConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class GeneralDistillConfig(TrainingConfig):
-    """What general distillation reads, and what it measures itself on."""
+    """Data and evaluation of general distillation."""
 
     pair: TeacherAndStudentConfig
     pregenerated_data: ReadAnywhere[Path]
-    """Directory that bert-emd pretrain-data wrote; epoch k reads its file k, over and over."""
+    """Directory written by bert-emd pretrain-data; epoch k reads file k, starting over after the last."""
     masked_lm_weight: float = 0.0
-    """Weight of the student's own masked-LM loss beside the layers' losses; 0: it gets no such head."""
+    """Weight of the student's own masked-LM loss beside the layer losses; 0: no masked-LM head."""
     held_out_rows: int = 1000
-    """The last rows of the corpus that are not learned from, but measured on."""
+    """Number of rows at the end of the corpus to hold out for evaluation."""
     layers: MappingConfig = MappingConfig()
 
     def check(self) -> None:

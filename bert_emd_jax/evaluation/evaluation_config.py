@@ -11,18 +11,18 @@ from bert_emd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, init=False)
 class EvaluationConfig(Config):
-    """What is evaluated."""
+    """What to evaluate."""
 
     student_model: ReadAnywhere[Path]
-    """The model to evaluate: a model directory or a Hugging Face directory."""
+    """Model to evaluate: a model directory or a Hugging Face directory."""
     do_eval: bool = True
-    """Accepted for the original command line; this program does nothing else."""
+    """Accepted for compatibility with the original command line; this program only evaluates."""
     split: Literal["dev", "test", "train"] = "dev"
-    """The split to evaluate on."""
+    """Split to evaluate on."""
     labels_in_order: bool = False
-    """The model's labels are the task's, in this order, although their names differ."""
+    """Treat the model's labels as the task's, in the same order, although their names differ."""
     submission: bool = False
-    """With --split test: write the file that the GLUE benchmark takes, as SST-2.tsv."""
+    """With --split test: write the file to submit to the GLUE benchmark, e.g. SST-2.tsv."""
     eval_batch_size: SameResult[int] = 64
     """Examples per batch, over all devices."""
     task: TaskConfig

@@ -13,33 +13,34 @@ from bert_emd_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RunConfig(Config):
-    """What a run measures and keeps, and how it starts, continues and ends."""
+    """Evaluation, logging and checkpoints; start and end of a run."""
 
     dry_run: SameResult[bool] = False
-    """Print what would happen (rows, steps, memory, an estimate of the time), and write nothing."""
+    """Print what would happen (rows, steps, memory, estimated time) and write nothing."""
     run_name: SameResult[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
-    """What the report and Weights & Biases call the run; not given: the task, and its directory's name."""
+    """Name of the run in the report and in Weights & Biases; default: the task, and its directory's name."""
     eval_batch_size: SameResult[int] = 64
     """Examples per evaluation batch, over all devices."""
     eval_steps: int = 0
     """Evaluate every N steps; 0: after every epoch."""
     patience: int = 0
-    """End after so many evaluations in a row without a better score; 0: never. Until then the learning rate
-    falls as if the run went on."""
+    """Stop after this many evaluations in a row without a better score; 0: never. Until then the learning
+    rate follows the schedule of the full run."""
     save_steps: SameResult[int] = 0
-    """Checkpoint every N steps beside those of evaluations; 0: only those."""
+    """Save a checkpoint every N steps, besides those at evaluations; 0: only those."""
     log_steps: SameResult[int] = 10
     """Write a row of metrics.jsonl every N steps."""
     wandb: SameResult[Annotated[str | None, tyro.conf.arg(metavar="PROJECT")]] = None
-    """Log to this project of Weights & Biases too, with the key and mode of its own environment variables."""
+    """Also log to this Weights & Biases project, with the key and mode from its own environment variables."""
     mirror_dir: SameResult[Annotated[str | None, tyro.conf.arg(metavar="URL")]] = None
-    """Keep a copy of --output_dir there, as gs://bucket/run; --resume fetches it if --output_dir is gone."""
+    """Keep a copy of --output_dir at this URL, e.g. gs://bucket/run; --resume fetches it if --output_dir is
+    gone."""
     max_bad_steps: SameResult[int] = 20
-    """End the run after so many steps in a row whose loss or gradient is not finite (they are skipped)."""
+    """Stop after this many steps in a row with a non-finite loss or gradient (they are skipped)."""
     overwrite: SameResult[bool] = False
-    """Replace what an earlier run of this program wrote to --output_dir (and nothing else there)."""
+    """Replace what an earlier run of this program wrote to --output_dir, and nothing else there."""
     resume: SameResult[bool] = False
-    """Go on from the last checkpoint in --output_dir."""
+    """Continue from the last checkpoint in --output_dir."""
 
     def check(self) -> None:
         for name in ("eval_batch_size", "log_steps", "max_bad_steps"):

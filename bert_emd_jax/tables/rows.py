@@ -112,6 +112,19 @@ def column_names(path: Path) -> list[str]:
     return names
 
 
+def all_texts(path: Path) -> Iterator[str]:
+    """Yields every string of a file of rows, from all of its columns; of lists their items.
+
+    Raises:
+      UserError: a missing file or a bad row, with file and line.
+    """
+    for row in read_rows(path, column_names(path)):
+        for cell in row.cells:
+            yield from (
+                item for item in (cell if isinstance(cell, list) else [cell]) if isinstance(item, str)
+            )
+
+
 def _find_columns(
     path: Path, names: list[str], wanted: Sequence[Column], optional: Sequence[Column]
 ) -> list[int | None]:

@@ -312,6 +312,17 @@ class Tokenizer:
             tokens[index] = token
         return tokens
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `tokenizer.json` holds, as a copy."""
+        return json.loads(self._backend.to_str())
+
+    def with_backend(self, backend: tokenizers.Tokenizer, kept_ids: Sequence[int]) -> "Tokenizer":
+        """Returns this tokenizer with other tokens: `kept_ids` has the old id of every new one."""
+        lines = self._vocabulary_lines
+        kept = None if lines is None else [lines[index] for index in kept_ids]
+        return _restore(backend.to_str(), dict(self._settings), self._source, self.pairs, kept)
+
     @cached_property
     def word_start(self) -> str | None:
         """The prefix (▁ or Ġ) of tokens that begin a word; None if ## marks those that do not."""
@@ -323,7 +334,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 of the vocabulary and the splitting of texts: equal if texts get equal ids."""
-        description = json.loads(self._backend.to_str())
+        description = self.description
         normalizer = description["normalizer"]
         if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
             normalizer["strip_accents"] = normalizer["lowercase"]
@@ -344,13 +355,19 @@ class Tokenizer:
         return _restore, parts
 
     def save(
-        self, directory: str | Path, *, with_segments: bool = True, starts_in_sentence: bool = False
+        self,
+        directory: str | Path,
+        *,
+        with_segments: bool = True,
+        starts_in_sentence: bool = False,
+        for_pytorch: bool = False,
     ) -> None:
         """Writes the tokenizer's files into a model directory and removes those of another tokenizer.
 
         Args:
           with_segments: whether the model takes the segments of tokens.
           starts_in_sentence: whether a text's first word is spelled as the others are, see `in_sentence`.
+          for_pytorch: `tokenizer.json` beside `vocab.txt`, for programs that read it alone.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -379,6 +396,8 @@ class Tokenizer:
         else:
             write_text(directory / VOCABULARY_FILE, "".join(f"{token}\n" for token in self._vocabulary_lines))
             settings["tokenizer_class"] = "BertTokenizer"
+            if for_pytorch:
+                self._backend.save(str(directory / FAST_FILE))
             if not with_segments:
                 settings["model_input_names"] = ["input_ids", "attention_mask"]
         write_json(directory / CONFIG_FILE, settings)

@@ -14,30 +14,30 @@ from bert_emd_jax.runs.run_config import RunConfig
 
 @dataclasses.dataclass(frozen=True, init=False)
 class OptimizerConfig(Config):
-    """How long and how fast the model learns."""
+    """Optimizer and length of training."""
 
     train_batch_size: int = 32
     """Examples per optimizer step, over all devices and hosts."""
     num_train_epochs: float = 3
     """Passes over the training data; a fraction ends within one."""
     max_steps: int = 0
-    """End after this many optimizer steps; 0: when the epochs are done."""
+    """Stop after this many optimizer steps; 0: at the end of the epochs."""
     learning_rate: float = 3e-5
     """Peak learning rate of AdamW."""
     lr_schedule: Literal["linear", "constant"] = "linear"
-    """Warm up, then fall linearly to 0, or stay constant after the warmup."""
+    """Learning rate after the warmup: linear decay to 0, or constant."""
     warmup_proportion: float = 0.1
     """Share of all steps over which the learning rate rises from 0."""
     weight_decay: float = 0.01
-    """Decoupled weight decay of matrices; biases and LayerNorm have none."""
+    """Decoupled weight decay of matrices; biases and LayerNorm are not decayed."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
+    """Maximum global norm of the gradients; larger gradients are scaled down."""
     freeze_word_embeddings: bool = False
-    """Leave the word embeddings as they are: two thirds of a small model's parameters need no gradient."""
+    """Do not train the word embeddings: two thirds of a small model's parameters need no gradient."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step; each holds train_batch_size / N examples."""
     seed: int = 42
-    """Seed of the data order, dropout and new weights."""
+    """Random seed of the data order, dropout and new weights."""
 
     def check(self) -> None:
         self.require("train_batch_size", self.train_batch_size >= 1, "at least 1")
@@ -74,13 +74,13 @@ BALANCED = "balanced"
 
 @dataclasses.dataclass(frozen=True, init=False)
 class LabelLossConfig(Config):
-    """How true labels are learned from."""
+    """Loss on the true labels."""
 
     class_weights: Names = ()
-    """Weights of the classes in the loss against true labels, in the order of --labels, as 1,5; or balanced:
-    the rarer the heavier, so that all classes count alike."""
+    """Class weights in the loss on true labels, in the order of --labels, e.g. 1,5; or balanced: rarer
+    classes weigh more, so that all classes count alike."""
     label_smoothing: float = 0.0
-    """Share of the loss against true labels that is spread over all classes."""
+    """Share of the loss on true labels that is spread over all classes."""
 
     def check(self) -> None:
         self.require("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
@@ -102,12 +102,12 @@ CHOSEN_ON_DEV, CHOSEN_BY_LABEL = "dev", "dev_by_label"
 
 @dataclasses.dataclass(frozen=True, init=False)
 class DecisionConfig(Config):
-    """When a trained model gives a label."""
+    """Decision threshold of a trained model."""
 
     threshold: str | None = None
-    """From which probability on a label is given, of several labels or the second of two classes: a number;
-    dev: that with the best --metric on the dev set; dev_by_label: for each label that with its best F1. Kept
-    in config.json; not given: one half."""
+    """Probability above which a label is assigned (multi-label, or the second of two classes): a number; dev:
+    the one with the best --metric on the dev set; dev_by_label: for each label the one with its best F1.
+    Saved in config.json; default: one half."""
 
     def check(self) -> None:
         if self.threshold in (None, CHOSEN_ON_DEV, CHOSEN_BY_LABEL):
@@ -123,7 +123,7 @@ class DecisionConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class TrainingConfig(Config):
-    """What the training programs share."""
+    """Common to the training programs."""
 
     program: ProgramConfig
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -134,10 +134,10 @@ class TrainingConfig(Config):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class FinetuneConfig(TrainingConfig):
-    """What is fine-tuned."""
+    """The model to fine-tune."""
 
     bert_model: ReadAnywhere[Path]
-    """The model to fine-tune: a model directory or a Hugging Face directory."""
+    """Model to fine-tune: a model directory or a Hugging Face directory."""
     task: TaskConfig
     label_loss: LabelLossConfig = LabelLossConfig()
     decision: DecisionConfig = DecisionConfig()

@@ -1,0 +1,1 @@
+"""Handing a student on: its model card, and the Hugging Face hub."""
