@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -11,6 +11,7 @@ from bert_emd_jax.configs import Config, all_flags, path_in_full, spelled_flag, 
 from bert_emd_jax.errors import UserError, did_you_mean, one_line
 
 CONFIG_FLAG = "config"
+Part = TypeVar("Part", bound=Config)
 
 
 def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]:
@@ -38,6 +39,27 @@ def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]
         if value not in (None, []):  # which leave a flag open
             spelled.append("=".join(spelled_flag(name, value)))
     return [*spelled, *others]
+
+
+def part_of_file(part: type[Part], path: Path) -> Part:
+    """Returns a part of a program's config from a file's flags; flags of other parts are left out.
+
+    Raises:
+      UserError: the file cannot be read, or lacks a flag that the part needs.
+    """
+    values, directory = _read(path)
+    wanted = {flag.name: flag for flag in all_flags(part)}
+    given = {
+        name: path_in_full(value, directory)
+        if directory is not None and takes_paths(wanted[name].hint)
+        else value
+        for name, value in values.items()
+        if name in wanted and value is not None
+    }
+    try:
+        return part(**given)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def names_flag(args: Sequence[str], flag: str) -> bool:

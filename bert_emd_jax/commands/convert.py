@@ -28,6 +28,16 @@ class ConvertConfig(Config):
     """Write a Hugging Face directory (config.json, model.safetensors, tokenizer) instead."""
     to_stablehlo: bool = False
     """Write a classifier or an embedder as a jax.export artefact for cpu, cuda and tpu instead."""
+    to_onnx: bool = False
+    """Write model.onnx and the tokenizer instead, checked with onnxruntime (needs torch, transformers, onnx,
+    onnxscript, onnxruntime)."""
+    int8: bool = False
+    """With --to_onnx, also write model_int8.onnx, with weights of 8 bits."""
+    measure: ReadAnywhere[Path | None] = None
+    """With --to_onnx, score and time JAX, PyTorch and every file on the task whose flags this file has: the
+    run_config.json of a run, or YAML or JSON as for --config."""
+    split: Literal["dev", "test"] = "dev"
+    """Split for --measure."""
     head: Literal["auto", "classifier", "masked_lm", "none"] = "auto"
     """Head to keep; auto: the one present, preferring a classifier to a masked-LM head."""
     classifier_activation: Literal["auto", "none", "relu"] = "auto"
@@ -45,13 +55,18 @@ class ConvertConfig(Config):
     """Show the traceback of an error."""
 
     def check(self) -> None:
-        if self.to_pytorch and self.to_stablehlo:
-            raise UserError("--to_pytorch and --to_stablehlo: choose one")
+        forms = [name for name in ("to_pytorch", "to_stablehlo", "to_onnx") if getattr(self, name)]
+        if len(forms) > 1:
+            raise UserError(f"{' and '.join(f'--{name}' for name in forms)}: choose one")
+        if (self.int8 or self.measure is not None) and not self.to_onnx:
+            raise UserError(f"{'--int8' if self.int8 else '--measure'} goes with --to_onnx")
+        if self.to_onnx and self.verify:
+            raise UserError("--to_onnx checks its file by itself; leave --verify out")
         if self.half and not self.to_pytorch:
             raise UserError("--half goes with --to_pytorch: model directories hold float32")
         if self.inspect and self.verify:
             raise UserError("--inspect and --verify: choose one")
-        writes = self.to_pytorch or self.to_stablehlo or not self.verify
+        writes = bool(forms) or not self.verify
         if self.output_dir is None and writes and not self.inspect:
             raise UserError("--output_dir is needed, except for --inspect and --verify alone")
 
@@ -128,9 +143,46 @@ def _write(config: ConvertConfig, output_dir: Path, model: "LoadedModel") -> Non
 
         write_stablehlo(output_dir, model)
         print(f"for jax.export: {output_dir / ARTEFACT}")
+    elif config.to_onnx:
+        from bert_emd_jax.checkpoints.onnx_file import write_onnx
+
+        files = write_onnx(output_dir, model, int8=config.int8)
+        print("\n".join(f"for onnxruntime: {file}" for file in files))
+        if config.measure is not None:
+            print(_measured(config, config.measure, model, files))
     else:
         save_model(output_dir, model, with_pytorch=False)
         print(f"model directory: {output_dir}")
+
+
+def _measured(config: ConvertConfig, flags: Path, model: "LoadedModel", files: Sequence[Path]) -> str:
+    """Returns a table of score, size and milliseconds of the model by JAX, PyTorch and each exported file."""
+    from bert_emd_jax.buckets import local_copy
+    from bert_emd_jax.checkpoints.onnx_file import jax_model, onnx_model, torch_model
+    from bert_emd_jax.commands.config_file import part_of_file
+    from bert_emd_jax.data.task_config import TaskConfig
+    from bert_emd_jax.evaluation.model_cost import size_of
+    from bert_emd_jax.evaluation.runtimes import measure_runtimes
+    from bert_emd_jax.report.tables import aligned, bytes_text
+
+    texts = part_of_file(TaskConfig, local_copy(flags))
+    in_memory = {"JAX": jax_model(model), "PyTorch": torch_model(model)}
+    runtimes = in_memory | {file.name: onnx_model(file) for file in files}
+    found = measure_runtimes(model, runtimes, texts, config.split, f"--input {config.input}")
+    whole = size_of(model.config, model.params)["file_bytes"]
+    sizes = [*(whole for _ in in_memory), *(file.stat().st_size for file in files)]
+    head = ["", f"{found.metric}, {found.rows:,} {config.split} {found.unit}", "file"]
+    batches = list(next(iter(found.milliseconds.values())))
+    lines = [
+        [
+            name,
+            f"{found.scores[name]:.4f}",
+            bytes_text(size),
+            *(f"{found.milliseconds[name][rows]:.3g}" for rows in batches),
+        ]
+        for name, size in zip(runtimes, sizes, strict=True)
+    ]
+    return aligned([[*head, *(f"ms per sentence, batch {rows}" for rows in batches)], *lines])
 
 
 def _verify(config: ConvertConfig, path: Path, model: "LoadedModel") -> None:

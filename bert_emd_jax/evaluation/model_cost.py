@@ -92,7 +92,7 @@ def measure_latency(
       modules: name → (module, parameters on the host).
     """
     load_before = load_average()
-    batches = _latency_batches(dataset)
+    batches = latency_batches(dataset)
     models = {name: logits_on_device(module, params) for name, (module, params) in modules.items()}
     result: dict[str, dict[str, float]] = {name: {} for name in modules}
     for batch_size, batch in batches.items():
@@ -117,15 +117,15 @@ def compile_for_latency(module: nn.Module, params: Any, dataset: EncodedDataset,
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), params
     )
-    _jit_logits(module).lower(shapes, _latency_batches(dataset)[batch_size]).compile()
+    _jit_logits(module).lower(shapes, latency_batches(dataset)[batch_size]).compile()
 
 
 def _jit_logits(module: nn.Module) -> Callable[..., Any]:
     return jit_inference(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
 
 
-def _latency_batches(dataset: EncodedDataset) -> dict[int, Batch]:
-    """The batches that are timed, by their number of rows."""
+def latency_batches(dataset: EncodedDataset) -> dict[int, Batch]:
+    """Returns the batches that are timed, by their number of rows."""
     length = min(8 * math.ceil(np.median(dataset.lengths) / 8), int(dataset.lengths.max()))
     fitting = np.flatnonzero(dataset.lengths <= length)
     return {rows: dataset.collate(np.resize(fitting, rows), length) for rows in LATENCY_BATCH_SIZES}

@@ -67,9 +67,7 @@ def test_positions_that_hang_on_the_padding_id(tiny_model_dir):
     pad_id = model.tokenizer.pad_id
     assert trim_vocabulary(model, TEXTS).model.config.pad_token_id == pad_id == 0
     config = dataclasses.replace(model.config, model_type="roberta", pad_token_id=7)
-    with pytest.raises(
-        UserError, match=r"roberta counts positions .* padding, 7, which would be 0"
-    ):
+    with pytest.raises(UserError, match=r"roberta counts positions .* padding, 7, which would be 0"):
         trim_vocabulary(dataclasses.replace(model, config=config), TEXTS)
 
 
