@@ -148,7 +148,9 @@ def _export(directory: Path, config: EncoderConfig, head: Head) -> Path:
                 return outputs[0] if len(outputs) == 1 else outputs
 
         tokens = torch.full((2, 8), config.pad_token_id + 1)
-        inputs = (tokens, torch.ones_like(tokens), torch.zeros_like(tokens))[: len(names)]
+        mask = torch.ones_like(tokens)
+        mask[0, 5:] = 0  # without padding transformers may leave the mask out, and the exported file would, too
+        inputs = (tokens, mask, torch.zeros_like(tokens))[: len(names)]
         axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=config.longest_input)}
         torch.onnx.export(
             Exported().eval(),
