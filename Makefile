@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Without setuptools' advice on editable installations.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo demo-embeddings test test-lowest test-colab test-newest notebook bench kills docs wheel lint format clean
 
 $(VENV)/.installed: pyproject.toml setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade pip
-	$(PIP) -e .
-	touch $@
+	@echo "installing bert_emd_jax into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@$(PIP) -e .
+	@touch $@
 
 UV := .venv-uv/bin/uv
 $(UV):
@@ -29,10 +31,10 @@ TORCH ?= 2.13.0
 # SMOKE=1: a few hundred rows, under two minutes; FULL=1: all rows, twice as long. On Linux, large pages of memory spare a CPU time in every step.
 LARGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 demo: $(VENV)/.installed
-	$(LARGE_PAGES) $(BIN)/bert-emd demo $(if $(SMOKE),--smoke) $(if $(FULL),--full)
+	@$(LARGE_PAGES) $(BIN)/bert-emd demo $(if $(SMOKE),--smoke) $(if $(FULL),--full)
 
 demo-embeddings: $(VENV)/.installed
-	$(LARGE_PAGES) $(BIN)/bert-emd demo-embeddings $(if $(SMOKE),--smoke)
+	@$(LARGE_PAGES) $(BIN)/bert-emd demo-embeddings $(if $(SMOKE),--smoke)
 
 # The notebook is run where its readers run it: on Colab's stack, by `make test-colab`.
 test: $(VENV)/.installed-test

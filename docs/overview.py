@@ -38,11 +38,9 @@ def draw(plan: Float[np.ndarray, "S T"], results: Results) -> Figure:
 def _draw_ribbons(axes: Axes, plan: Float[np.ndarray, "S T"]) -> None:
     plan = plan / plan.sum()
     students, teachers = plan.shape
-    starts = {
-        "teacher": _starts(plan.sum(axis=0)),
-        "student": _starts(plan.sum(axis=1)),
-    }
-    colors = colormaps["viridis"](np.linspace(0.12, 0.8, students))
+    height = 1 + _GAP * (max(students, teachers) - 1)
+    starts = {"teacher": _starts(plan.sum(axis=0), height), "student": _starts(plan.sum(axis=1), height)}
+    colors = colormaps["viridis"](np.linspace(0.12, 0.62, students))
     for side, mass, x in (("teacher", plan.sum(axis=0), 0.0), ("student", plan.sum(axis=1), 1.0)):
         for layer, size in enumerate(mass):
             bottom = starts[side][layer]
@@ -60,16 +58,16 @@ def _draw_ribbons(axes: Axes, plan: Float[np.ndarray, "S T"]) -> None:
                 axes.add_patch(_ribbon(low, mass, colors[student]))
                 used["teacher"][teacher] += mass
                 used["student"][student] += mass
-    axes.set(xlim=(-0.12, 1.12), ylim=(-0.02, 1 + _GAP * teachers))
+    axes.set(xlim=(-0.12, 1.12), ylim=(-0.02, height + 0.18))
     axes.set_axis_off()
     for x, name in ((0, "teacher"), (1, "student")):
-        axes.text(x, 1 + _GAP * teachers, name, ha="center", va="bottom", fontsize=12, weight="bold")
-    axes.set_title("who learns from whom: the transport plan of the last step\n", fontsize=11)
+        axes.text(x, height + 0.03, name, ha="center", va="bottom", fontsize=12, weight="bold")
+    title = "who learns from whom: the transport plan of the last step"
+    axes.text(0.5, height + 0.13, title, ha="center", va="bottom", fontsize=11)
 
 
-def _starts(mass: Float[np.ndarray, " layers"]) -> Float[np.ndarray, " layers"]:
-    """Returns where each layer begins from below; both stacks are centred on the same height."""
-    height = 1 + _GAP * 5
+def _starts(mass: Float[np.ndarray, " layers"], height: float) -> Float[np.ndarray, " layers"]:
+    """Returns where each layer begins from below, in a stack that is centred on a height."""
     total = mass.sum() + _GAP * (len(mass) - 1)
     before = np.concatenate([[0.0], np.cumsum(mass)[:-1]])
     return (height - total) / 2 + before + _GAP * np.arange(len(mass))

@@ -41,7 +41,9 @@ class DemoConfig(Config):
 def run(config: DemoConfig) -> None:
     """Fetches, fine-tunes, distils, and prints a table and what to try next."""
     root = config.output_dir
-    body, data = root / "minilm", root / "data"
+    body = root / "minilm"
+    # A directory for each size: what was trained on other rows is then not taken for finished.
+    data = root / ("data_smoke" if config.smoke else "data_full" if config.full else "data")
     demo_assets.unpack_minilm(body)
     sizes = {"dev": DEV_ROWS, "test": TEST_ROWS} | ({} if config.full else {"train": TRAIN_ROWS})
     write_splits(data, {"dev": 100, "test": 200, "train": 400} if config.smoke else sizes)
