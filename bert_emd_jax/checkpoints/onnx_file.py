@@ -149,7 +149,7 @@ def _export(directory: Path, config: EncoderConfig, head: Head) -> Path:
 
         tokens = torch.full((2, 8), config.pad_token_id + 1)
         mask = torch.ones_like(tokens)
-        mask[0, 5:] = 0  # without padding transformers may leave the mask out, and the exported file would, too
+        mask[0, 5:] = 0  # without padding transformers may leave the mask out, and so would the exported file
         inputs = (tokens, mask, torch.zeros_like(tokens))[: len(names)]
         axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=config.longest_input)}
         torch.onnx.export(
