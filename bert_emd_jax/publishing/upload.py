@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.checkpoint_files import find_weights
 from bert_emd_jax.errors import UserError, one_line
-from bert_emd_jax.publishing.model_card import read_card
+from bert_emd_jax.publishing.model_card import CARD, read_card
 
 _LEFT_OUT = ("*.log", "*.tmp", ".*")
 
@@ -39,7 +39,7 @@ def planned_upload(path: Path, repository: str) -> Upload:
             f"{directory}: no model for PyTorch is there; name the output directory of a run, or convert a"
             " model with bert-emd convert --to_pytorch"
         )
-    if (directory / "README.md").is_file():
+    if (directory / CARD).is_file():
         read_card(directory)
     files = {
         str(file.relative_to(directory)): file.stat().st_size
@@ -53,13 +53,15 @@ def upload(planned: Upload, *, private: bool, message: str) -> str:
     """Creates the repository if it is not there, uploads the files in one commit; returns its address.
 
     Raises:
-      UserError: the hub refuses, or is not reachable.
+      UserError: the hub refuses the card or the upload, or is not reachable.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
     api = huggingface_hub.HfApi()
     try:
+        if CARD in planned.files:
+            _let_the_hub_check(planned.directory)
         created = api.create_repo(planned.repository, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=created.repo_id,
@@ -68,6 +70,8 @@ def upload(planned: Upload, *, private: bool, message: str) -> str:
             commit_message=message,
         )
         return str(created)
+    except UserError:
+        raise
     except errors.HfHubHTTPError as error:
         status = None if error.response is None else error.response.status_code
         reasons = {
@@ -80,3 +84,12 @@ def upload(planned: Upload, *, private: bool, message: str) -> str:
         raise UserError(
             f"{planned.repository}: the Hugging Face hub is not reachable ({one_line(error)})"
         ) from None
+
+
+def _let_the_hub_check(directory: Path) -> None:
+    """Raises UserError with what the hub finds wrong with a model card."""
+    card = read_card(directory)
+    try:
+        card.validate(repo_type="model")
+    except ValueError as error:
+        raise UserError(f"{directory / CARD}: {one_line(error)}") from None

@@ -28,7 +28,11 @@ class Hub:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if hub.refusal is not None:
+                if self.path == "/api/validate-yaml":
+                    text = json.loads(body)["content"]
+                    wrong = [{"message": "license: no such licence"}] if "license: none" in text else []
+                    self.answer(200 if not wrong else 400, {"errors": wrong, "warnings": []})
+                elif hub.refusal is not None:
                     self.answer(hub.refusal, {"error": "refused"})
                 elif self.path == "/api/repos/create":
                     hub.created.append(json.loads(body))
@@ -112,6 +116,15 @@ def test_nothing_happens_unasked(hub: Hub, tiny_model_dir, monkeypatch, capsys):
     monkeypatch.setattr("builtins.input", lambda question: "n")
     assert push.main([str(model), "me/small"]) == 0
     assert "nothing was uploaded" in capsys.readouterr().out
+    assert hub.created == []
+
+
+def test_the_hub_looks_at_the_card_first(hub: Hub, tiny_model_dir, capsys):
+    model = tiny_model_dir("small")
+    (model / "pytorch" / "README.md").write_text("---\nlicense: none\n---\n# Small\n")
+    assert push.main([str(model), "me/small", "--yes"]) == 2
+    assert "README.md: " in (error := capsys.readouterr().err)
+    assert "no such licence" in error
     assert hub.created == []
 
 
