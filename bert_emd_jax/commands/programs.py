@@ -5,8 +5,10 @@ import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from bert_emd_jax.configs import Config
+if TYPE_CHECKING:  # its imports would slow the list of programs down
+    from bert_emd_jax.configs import Config
 
 COMMAND = "bert-emd"
 
@@ -116,7 +118,7 @@ PROGRAMS = (
 )
 
 
-def config_class(path: str) -> type[Config]:
+def config_class(path: str) -> "type[Config]":
     """Imports what `Program.configs` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(f"bert_emd_jax.{module}"), name)

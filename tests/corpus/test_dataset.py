@@ -225,9 +225,9 @@ def copied(generated: Path, name: str, tmp_path: Path) -> Path:
 
 
 def test_damaged_data(generated, tokenizer, tmp_path):
-    with pytest.raises(UserError, match=r"no such directory; run_pretrain_data\.py makes it"):
+    with pytest.raises(UserError, match=r"no such directory; bert-emd pretrain-data makes it"):
         PregeneratedData.open(tmp_path / "none", tokenizer)
-    with pytest.raises(UserError, match=r"no pretraining data; run_pretrain_data\.py makes it"):
+    with pytest.raises(UserError, match=r"no pretraining data; bert-emd pretrain-data makes it"):
         PregeneratedData.open(tmp_path, tokenizer)
     jsonl = copied(generated, "jsonl", tmp_path)
     with (jsonl / "epoch_0.json").open("r+b") as file:

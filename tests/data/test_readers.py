@@ -189,7 +189,7 @@ def test_missing_places(tmp_path):
     refuse(r"train\.tsv: no such file; it holds the train split of SST-2", task, tmp_path)
     refuse("AX has no train split here, only test", get_task("AX"), tmp_path)
     write(tmp_path, "train.tsv", "sentence\tlabel\na\t1\n")
-    refuse(r"train_aug\.tsv: no such file; make it with run_augment.py", task, tmp_path, aug_train=True)
+    refuse(r"train_aug\.tsv: no such file; make it with bert-emd augment", task, tmp_path, aug_train=True)
 
 
 def test_the_mismatched_sets_go_with_the_matched_ones(tmp_path, said):
