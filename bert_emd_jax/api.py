@@ -46,8 +46,10 @@ def finetune(
     what it found: rows, steps, memory, an estimate of the time.
 
     Args:
-      train, dev, test: rows in place of `data_dir`: (texts, labels), where a text may be a pair, a list of
-        dictionaries, a pandas DataFrame or a `datasets.Dataset`.
+      train: rows in place of `data_dir`: (texts, labels), where a text may be a pair, a list of dictionaries,
+        a pandas DataFrame or a `datasets.Dataset`.
+      dev: the same for the dev set.
+      test: the same for a test set, which chooses nothing.
       on_log: called with the step and every row of `metrics.jsonl`, whose "kind" is train, eval or check.
       **flags: models may be paths or `Model` objects.
 
@@ -83,8 +85,11 @@ def distill(
     `dry_run=True` what `finetune` returns then.
 
     Args:
-      train, dev, test, on_log: see `finetune`. Texts of kind "embedding" have no labels: a list of them, as
-        `unlabelled` among the flags may be.
+      train: as for `finetune`. Texts of kind "embedding" have no labels: a list of them, as `unlabelled` among
+        the flags may be.
+      dev: as for `finetune`.
+      test: as for `finetune`.
+      on_log: as for `finetune`.
 
     Raises:
       UserError: a flag, file or row that the user can put right, or models that do not go together.
@@ -135,7 +140,8 @@ def evaluate(
     """Scores a model on a split, as `bert-emd eval` does; returns what `eval_results.json` holds.
 
     Args:
-      dev, test: rows in place of `data_dir`, see `finetune`.
+      dev: rows in place of `data_dir`, as for `finetune`.
+      test: the same for a test set.
 
     Raises:
       UserError: a flag, file or row that the user can put right.

@@ -262,7 +262,8 @@ class Model:
         """How similar each text is to each of `others`: cosines, unless the model's files say otherwise.
 
         Args:
-          texts, others: texts, or their vectors.
+          texts: texts, or their vectors.
+          others: the same.
         """
         from bert_emd_jax.evaluation.vector_scores import similarity
 

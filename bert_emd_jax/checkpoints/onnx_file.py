@@ -32,7 +32,7 @@ _OUTPUTS: dict[Head, tuple[str, ...]] = {
 LARGEST_DIFFERENCE = 1e-4
 """Between an exported model's outputs and ours, relative to the largest output."""
 
-OnnxModel = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+OnnxModel = Callable[[Any], np.ndarray]
 """A batch of `input_ids`, `attention_mask` and `token_type_ids` [batch, length] to logits or vectors."""
 
 

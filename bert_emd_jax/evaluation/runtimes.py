@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,10 +20,11 @@ from bert_emd_jax.evaluation.metrics import compute_metrics
 from bert_emd_jax.evaluation.model_cost import latency_batches, seconds_in_turn
 from bert_emd_jax.evaluation.scored_predictions import scored_predictions
 from bert_emd_jax.evaluation.vector_scores import metrics_of, scored_vectors
+from bert_emd_jax.models.params import flatten
 
 _BATCH, _LENGTHS, _ROUNDS = 32, 4, 10
 
-Runtime = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+Runtime = Callable[[Any], np.ndarray]
 """A batch of `input_ids`, `attention_mask` and `token_type_ids` [batch, length] to logits or vectors."""
 
 
@@ -88,8 +89,8 @@ def measure_runtimes(
 
 def _same_outputs(model: LoadedModel, other: LoadedModel) -> bool:
     """Whether the classifiers of two models have their labels in the same order."""
-    ours, theirs = model.params.get("classifier"), other.params.get("classifier")
-    return ours is theirs or bool(np.array_equal(ours["kernel"], theirs["kernel"]))
+    ours, theirs = (flatten(one.params).get("classifier/kernel") for one in (model, other))
+    return ours is theirs if ours is None or theirs is None else bool(np.array_equal(ours, theirs))
 
 
 def _outputs(
