@@ -85,8 +85,8 @@ def distill(
     `dry_run=True` what `finetune` returns then.
 
     Args:
-      train: as for `finetune`. Texts of kind "embedding" have no labels: a list of them, as `unlabelled` among
-        the flags may be.
+      train: as for `finetune`. Texts of kind "embedding" have no labels: a list of them, as `unlabelled`
+        among the flags may be.
       dev: as for `finetune`.
       test: as for `finetune`.
       on_log: as for `finetune`.
