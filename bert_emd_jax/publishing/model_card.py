@@ -78,10 +78,10 @@ def model_card(files: RunFiles, name: str) -> str:
 def _front_matter(files: RunFiles, title: str) -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    results = files.results
+    results, flags = files.results, files.config.get("flags") or {}
     assert results is not None
     is_embedder = results.kind is EMBEDDING
-    scores = _eval_results(results)
+    scores = _eval_results(results, _dataset_name(flags, results))
     return ModelCardData(
         license="unknown",
         library_name="sentence-transformers" if is_embedder else "transformers",
@@ -94,7 +94,12 @@ def _front_matter(files: RunFiles, title: str) -> "ModelCardData":
     )
 
 
-def _eval_results(results: Results) -> "list[EvalResult]":
+def _dataset_name(flags: Mapping[str, Any], results: Results) -> str:
+    """Returns the name of the task; of files of one's own that of their directory."""
+    return str(results.task) if _is_glue(results) else Path(str(flags.get("data_dir") or "custom")).name
+
+
+def _eval_results(results: Results, dataset: str) -> "list[EvalResult]":
     """Returns the deciding score on each split, with its rows and interval."""
     from huggingface_hub import EvalResult
 
@@ -107,12 +112,13 @@ def _eval_results(results: Results) -> "list[EvalResult]":
         if scored is None or scored.student is None or metric not in scored.student.metrics:
             continue
         interval = scored.student.interval
-        facts = {"rows": scored.rows, "interval_95": None if interval is None else list(interval)}
+        rounded = None if interval is None else [round(end, 4) for end in interval]
+        facts = {"rows": scored.rows, "interval_95": rounded}
         found.append(
             EvalResult(
                 task_type="fill-mask" if results.kind is None else results.kind.pipeline,
                 dataset_type="glue" if _is_glue(results) else "custom",
-                dataset_name=str(results.task),
+                dataset_name=dataset,
                 dataset_split="validation" if split == "dev" else split,
                 metric_type=str(metric),
                 metric_name=str(metric).replace("_", " "),
