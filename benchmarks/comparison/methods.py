@@ -107,9 +107,9 @@ STUDENTS = {
     "narrow3": Student(
         "general distillation by EMD, fixed weights", 3e-4, layers=3, pretraining=_EQUAL_WEIGHTS
     ),
-    # Whole layers of the teacher know much of a task already.
-    "cut2": Student("the teacher's layers 3 and 6", 1e-4, cut=(2, 5), epochs=0.5),
-    "cut2_lower": Student("the teacher's first 2 layers", 1e-4, cut=(0, 1), epochs=0.5, like="cut2"),
+    # Whole layers of the teacher know much of a task already. The rate is a pilot's (docs/protocol.md).
+    "cut2": Student("the teacher's layers 3 and 6", 4e-4, cut=(2, 5), epochs=0.5),
+    "cut2_lower": Student("the teacher's first 2 layers", 4e-4, cut=(0, 1), epochs=0.5, like="cut2"),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
     "cut4_narrow": Student(
