@@ -183,7 +183,7 @@ def _prepare(config: StudyConfig, study: Study) -> None:
     """Writes what the runs read: the body, the corpus, the configs of students, the tasks."""
     plan, root = study.plan, study.root
     if root.is_dir() and any(root.iterdir()) and not (root / PLAN).is_file():
-        raise UserError(f"--output_dir {root}: holds something that is no study; choose another directory")
+        raise UserError(f"--output_dir {root}: holds something that is not a study; choose another directory")
     root.mkdir(parents=True, exist_ok=True)
     write_plan(root / PLAN, plan)
     write_body(study.body, plan.tiny)

@@ -156,7 +156,7 @@ class Model:
         Long texts are read in windows, none is cut.
 
         Raises:
-          UserError: the model is no classifier of tokens, or a row is no text.
+          UserError: the model is not a classifier of tokens, or a row is not text.
         """
         self._require("tag")
         from bert_emd_jax.data.examples import Examples
@@ -192,7 +192,7 @@ class Model:
           may_be_none: the answer may be "", that there is none.
 
         Raises:
-          UserError: the model is no finder of answers, or a question or a text is none.
+          UserError: the model is not a finder of answers, or a question or a text is none.
         """
         self._require("answer")
         _checked(top_k)

@@ -115,7 +115,7 @@ def _is_header(text: str) -> bool:
 
 
 def _numbers(fields: Sequence[str]) -> np.ndarray | None:
-    """Returns the numbers as float32; None if one is no number or not finite."""
+    """Returns the numbers as float32; None if one is not a number or not finite."""
     try:
         vector = np.array(fields, np.float32)
     except ValueError:

@@ -190,12 +190,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{index}: not an index of shards ({one_line(error)}); fetch it again") from None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index}: not an index of shards (weight_map is no table); fetch it again")
+        raise UserError(f"{index}: not an index of shards (weight_map is not a table); fetch it again")
     for shard in weight_map.values():
         plain = isinstance(shard, str) and shard.isprintable() and Path(shard).name == shard[:255]
         if not plain or "\\" in shard or shard in ("", ".", ".."):
             raise UserError(
-                f"{index}: names {one_line(repr(shard))}, which is no plain file name; fetch it again"
+                f"{index}: names {one_line(repr(shard))}, which is not a plain file name; fetch it again"
             )
     return weight_map
 

@@ -130,7 +130,7 @@ def write_huggingface_weights(
         write_modules(directory, config.embedding, config.hidden_size, behind_pooling)
     if head == "classifier" and config.classifier_activation != "none":
         logger.warning(
-            "%s: the %s before the classifier is no part of transformers' model: logits will differ there",
+            "%s: the %s before the classifier is not part of transformers' model: logits will differ there",
             directory,
             config.classifier_activation,
         )

@@ -32,7 +32,7 @@ class StoredModel:
       ignored: harmless tensors without a Flax path.
       left_over: tensors that no model of this config has.
       untied_decoder: the tensor of a masked-LM decoder that differs from the one it should share.
-      relu_implied: the relu before the classifier is no key of the config, but concluded from the tensors.
+      relu_implied: the relu before the classifier is not a key of the config, but concluded from the tensors.
       projection: the trained map to a teacher's width.
     """
 

@@ -52,7 +52,7 @@ def write_onnx(directory: Path, model: LoadedModel, *, int8: bool = False) -> li
     head = _head(model)
     if head == "classifier" and model.config.classifier_activation != "none":
         raise UserError(
-            f"the {model.config.classifier_activation} before the classifier is no part of transformers'"
+            f"the {model.config.classifier_activation} before the classifier is not part of transformers'"
             " model, which --to_onnx exports; use --to_stablehlo"
         )
     save_huggingface(directory, model)

@@ -201,7 +201,7 @@ def _entries(source: Path) -> list[tuple[str, str]]:
             )
         folder = Path(path)
         if folder.is_absolute() or ".." in folder.parts:
-            raise UserError(f"{source}: module {index} names {path!r}, which is no folder below it")
+            raise UserError(f"{source}: module {index} names {path!r}, which is not a folder below it")
         found.append((name, path))
     if not found:
         raise UserError(f"{source}: names no module; fetch it again")

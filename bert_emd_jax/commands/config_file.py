@@ -18,7 +18,7 @@ def with_file_flags(config_type: type[Config], args: Sequence[str]) -> list[str]
     """Returns a command line whose `--config FILE` is spelled out in front, so that flags beside it win.
 
     Raises:
-      UserError: the file is missing, is no mapping, or has a flag that the program has not.
+      UserError: the file is missing, is not a mapping, or has a flag that the program has not.
     """
     path, others = _split(args)
     if path is None:
@@ -77,7 +77,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     """Reads flag → value; of a `run_config.json` its flags, and the directory that their paths start from.
 
     Raises:
-      UserError: the file cannot be read, or is no mapping of flags.
+      UserError: the file cannot be read, or is not a mapping of flags.
     """
     try:
         text = path.expanduser().read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ class _UnknownTokenError(Exception):
 def _parse(value: Any, ids: dict[str, int]) -> tuple[Sequence[int], ...]:
     """Returns the values of one example for each of the `ExampleArrays`.
 
-    Raises ValueError, TypeError or KeyError if a JSON value is no example.
+    Raises ValueError, TypeError or KeyError if a JSON value is not an example.
     """
     tokens, segments = value["tokens"], value["segment_ids"]
     positions, labels = value["masked_lm_positions"], value["masked_lm_labels"]

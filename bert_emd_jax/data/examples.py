@@ -40,7 +40,7 @@ class Examples:
         """Makes rows of lists, or of what else gives one text after the other: `texts[k]` and `pairs[k]`.
 
         Raises:
-          UserError: a text in place of a list, a row that is no text, or lists of different lengths.
+          UserError: a text in place of a list, a row that is not text, or lists of different lengths.
         """
         first = _texts("texts", texts)
         second = None if pairs is None else _texts("pairs", pairs)
@@ -62,5 +62,5 @@ def _texts(name: str, given: Iterable[str]) -> list[str]:
             hint = "; pairs go into two lists, texts and pairs" if isinstance(text, tuple | list) else ""
             raise UserError(f"{name}, row {row}: {str(text)[:40]!r} is {type(text).__name__}, no text{hint}")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise UserError(f"{name}, row {row}: holds half of a surrogate pair, which is no text")
+            raise UserError(f"{name}, row {row}: holds half of a surrogate pair, which is not text")
     return texts

@@ -99,7 +99,7 @@ def _label(task: Task, label: Any, path: Path, number: int) -> str:
         return f"{label:.3f}"
     index = task.label_index(str(label))
     if index is None:
-        raise UserError(f"{path}: row {number}: {label!r} is no label of {task.name}; {_ADVICE}")
+        raise UserError(f"{path}: row {number}: {label!r} is not a label of {task.name}; {_ADVICE}")
     return str(task.labels[index])
 
 

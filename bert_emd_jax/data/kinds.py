@@ -124,7 +124,7 @@ class _Number(Kind):
             value = math.nan
         if not abs(value) <= float(np.finfo(np.float32).max):  # true for nan as well
             raise UserError(
-                f"{cells.where}: the value {text[:80]!r} is no finite number; regression needs one"
+                f"{cells.where}: the value {text[:80]!r} is not a finite number; regression needs one"
             )
         return value
 

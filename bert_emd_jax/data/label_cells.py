@@ -53,7 +53,7 @@ class LabelCells(NamedTuple):
             except (ValueError, RecursionError):
                 if "'" in text:  # what Python prints, where a split would make labels such as "['a'"
                     raise UserError(
-                        f"{self.where}: {self.columns[0]!r} is {text[:80]}, which is no JSON;"
+                        f"{self.where}: {self.columns[0]!r} is {text[:80]}, which is not JSON;"
                         f' write the labels as a{separator}b or as ["a", "b"]'
                     ) from None
         return text.split(separator)

@@ -43,7 +43,7 @@ def read_retrieval(directory: Path, split: str) -> RetrievalRows:
             value = float(grade)
         except ValueError:
             raise UserError(
-                f"{path}:{line}: the grade {grade[:80]!r} is no number; correct the row"
+                f"{path}:{line}: the grade {grade[:80]!r} is not a number; correct the row"
             ) from None
         if value > 0:
             grades[query][rows[document]] = value

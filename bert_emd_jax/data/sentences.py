@@ -39,7 +39,7 @@ class Sentences:
 
     @classmethod
     def from_words(cls, words: Sequence[Sequence[str]]) -> "Sentences":
-        """Makes sentences without labels. Raises UserError for what is no list of words."""
+        """Makes sentences without labels. Raises UserError for what is not a list of words."""
         rows = [
             _words(Path("texts"), row, "words", sentence) if len(sentence) else []
             for row, sentence in enumerate(words)

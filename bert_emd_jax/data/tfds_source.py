@@ -173,7 +173,7 @@ def _labels(
         values = np.array([row["label"] for row in rows], np.float32)
         if not np.isfinite(values).all():
             raise UserError(
-                f"{path}: row {int(np.argmin(np.isfinite(values)))}: the label is no finite number;"
+                f"{path}: row {int(np.argmin(np.isfinite(values)))}: the label is not a finite number;"
                 " prepare the dataset anew"
             )
         return values

@@ -31,7 +31,7 @@ _FILES = {
 def check_can_submit(task: Task) -> None:
     """Raises UserError for a task that is none of the benchmark's."""
     if (task.name, "test") not in _FILES:
-        raise UserError(f"--submission: {task.name} is no task of the GLUE benchmark; leave it out")
+        raise UserError(f"--submission: {task.name} is not a task of the GLUE benchmark; leave it out")
 
 
 def write_submission(

@@ -97,7 +97,7 @@ class EncoderConfig:
                 raise UserError(f"{name} must lie between 0 and 1, not {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
-                f"hidden_size {self.hidden_size} is no multiple of"
+                f"hidden_size {self.hidden_size} is not a multiple of"
                 f" num_attention_heads {self.num_attention_heads}"
             )
         if self.hidden_act not in ACTIVATIONS:
@@ -290,7 +290,7 @@ def load_config(path: Path) -> EncoderConfig:
     """Reads the config in a file, or in `config.json` or `bert_config.json` of a directory.
 
     Raises:
-      UserError: there is no such file, it is no JSON object, or it describes no BERT.
+      UserError: there is no such file, it is not a JSON object, or it describes no BERT.
     """
     values, source = read_config_values(path)
     return EncoderConfig.from_dict(values, source)
@@ -300,7 +300,7 @@ def read_config_values(path: Path) -> tuple[dict[str, Any], str]:
     """Reads the keys of a config file, or of the one in a directory; returns also its name for messages.
 
     Raises:
-      UserError: there is no such file, or it is no JSON object.
+      UserError: there is no such file, or it is not a JSON object.
     """
     if path.is_dir():
         candidates = [path / name for name in (CONFIG, "bert_config.json") if (path / name).is_file()]

@@ -74,7 +74,7 @@ def read_similarities(path: Path) -> Similarities:
 
 def _number(value: Any) -> float:
     if not is_number(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     if not math.isfinite(value):
         raise ValueError("a cosine is not finite")
     return float(value)

@@ -120,7 +120,9 @@ def read_tagged_conll(path: Path, kind: Kind, labels: Sequence[str]) -> TaggedSe
             by_side[_TRUTH] += [index[label] for label in truth]
             by_side["student"] += [index[label] for label in said]
     except KeyError as error:
-        raise UserError(f"{path}: {error} is no label of the task: restore the file, or run again") from error
+        raise UserError(
+            f"{path}: {error} is not a label of the task: restore the file, or run again"
+        ) from error
     return _sentences(kind, labels, [str(row) for row in range(len(texts))], texts, by_side)
 
 

@@ -16,7 +16,7 @@ from bert_emd_jax.tables.parquet import parquet_columns, parquet_rows
 Column = str | int
 """The name of a column in the header, or its index in a file without one; -1 is the last one."""
 
-# Not of endless digits, which are no number for Python.
+# Not of endless digits, which are not a number for Python.
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
 _NAME_IT = (
     "a custom task's columns are named with --text_column, --text_pair_column and --label_column or"
@@ -245,7 +245,7 @@ def _read_parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Colum
 
 
 def text_cell(path: Path, line: int, column: Column, value: Any) -> str:
-    """Returns a cell as text. Raises UserError if a JSON value is no string or not valid Unicode."""
+    """Returns a cell as text. Raises UserError if a JSON value is not a string or not valid Unicode."""
     if not isinstance(value, str):
         raise UserError(f"{path}:{line}: {column!r} should be a string, it is {json_type(value)}")
     if not value.isascii():
@@ -264,7 +264,7 @@ def label_cell(path: Path, line: int, column: Column, value: Any) -> str:
     Whole numbers are one label however they are written (1, 1.0, "01", "+1"), and so are true and "true".
 
     Raises:
-      UserError: it is no text, number or boolean, or NaN or infinite.
+      UserError: it is not text, a number or a boolean, or NaN or infinite.
     """
     if isinstance(value, bool):
         return str(value).lower()

@@ -93,7 +93,9 @@ class LabelLossConfig(Config):
                 is_weight = False
             if not is_weight:
                 given = ",".join(self.class_weights)
-                raise UserError(f"--class_weights {given}: {weight!r} is no number from 0 on, nor {BALANCED}")
+                raise UserError(
+                    f"--class_weights {given}: {weight!r} is neither a number from 0 on nor {BALANCED}"
+                )
 
 
 CHOSEN_ON_DEV, CHOSEN_BY_LABEL = "dev", "dev_by_label"

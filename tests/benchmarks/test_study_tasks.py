@@ -80,7 +80,7 @@ def test_tasks_that_need_a_directory(tmp_path: Path):
         (["--betas", "small"], "--betas small: numbers, as 0.01,0.1,1"),
         (["--learning_rate_factors", "1,x"], "--learning_rate_factors 1,x: numbers, as 0.01,0.1,1"),
         (["report"], "runs.jsonl: no such file"),
-        ([], "holds something that is no study"),
+        ([], "holds something that is not a study"),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path: Path, monkeypatch, capsys, flags: list[str], message: str):

@@ -219,7 +219,7 @@ def test_shards_stay_inside_the_directory(tmp_path, shard):
     directory = tmp_path / "inner"
     directory.mkdir()
     sharded(directory, {"weight": shard})
-    assert "no plain file name" in refusal(read_checkpoint, directory)
+    assert "not a plain file name" in refusal(read_checkpoint, directory)
 
 
 @pytest.mark.parametrize(

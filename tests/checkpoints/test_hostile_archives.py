@@ -58,7 +58,7 @@ from bert_emd_jax.errors import UserError
             "beyond the end of its storage",
         ),
         "no storage": (tensor(b"N"), "without a storage"),
-        "a module": (tensor(tuple_of(text("module"), b"N", b"N", b"N", b"N") + b"Q"), "no storage"),
+        "a module": (tensor(tuple_of(text("module"), b"N", b"N", b"N", b"N") + b"Q"), "not a storage"),
         "negated view": (tensor(metadata=dict_of({"neg": b"\x88"})), "negated"),
         "two types": (
             b"(" + tensor() + tensor(storage(kind="IntStorage")) + b"1" + tensor(),

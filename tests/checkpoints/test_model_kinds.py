@@ -186,7 +186,7 @@ def test_tinybert_task_model_has_its_relu(tmp_path, caplog):
 
     with caplog.at_level("INFO", "bert_emd_jax"):
         save_huggingface(tmp_path / "back", model)
-    assert "the relu before the classifier is no part of transformers' model" in caplog.text
+    assert "the relu before the classifier is not part of transformers' model" in caplog.text
     back = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "back").state_dict()
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())

@@ -353,7 +353,7 @@ REFUSED = {
         lambda directory: (directory / "modules.json").write_text(
             json.dumps([{"path": "../x", "type": T}, {"path": "1_Pooling", "type": P}])
         ),
-        "names '../x', which is no folder below it",
+        "names '../x', which is not a folder below it",
     ),
     "no list": (
         change("modules.json") if False else lambda d: (d / "modules.json").write_text("{}"),

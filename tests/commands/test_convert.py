@@ -71,7 +71,7 @@ def test_the_relu_before_the_classifier(tmp_path, torch_form, capsys):
     assert "a relu stands" not in capsys.readouterr().out
     assert load_model(tmp_path / "none").config.classifier_activation == "none"
     assert run("--input", tmp_path / "relu", "--output_dir", tmp_path / "back", "--to_pytorch") == 0
-    assert "no part of transformers' model" in capsys.readouterr().out
+    assert "not part of transformers' model" in capsys.readouterr().out
 
 
 def test_inspect_shows_every_tensor_and_writes_nothing(tmp_path, torch_form, capsys):

@@ -90,7 +90,7 @@ def test_numbers_are_labels_in_their_order(tmp_path):
 
 @pytest.mark.parametrize(("test", "known"), [("text\na\n", False), ("text,label\na,\nb,joy\n", True)])
 def test_a_test_split_has_labels_or_no_column(tmp_path, test, known):
-    """An empty cell is no label, where a row of another kind would have none that is known."""
+    """An empty cell is not a label, where a row of another kind would have none that is known."""
     write_sets(tmp_path, "csv")
     (tmp_path / "test.csv").write_text(test)
     labels = read_split(get_task("custom", data_dir=tmp_path, kind="multi_label"), tmp_path, "test").labels
@@ -105,7 +105,7 @@ BAD = {
         "train.csv",
         "text,label\na,\"['b', 'c']\"\n",
         {},
-        r"is no JSON; write the labels as a,b or as",
+        r"is not JSON; write the labels as a,b or as",
     ),
     "no label": (
         "train.csv",
@@ -178,7 +178,7 @@ def test_flags_and_tasks_that_disagree(tmp_path):
 
 
 def test_a_regressor_whose_output_has_a_name(tmp_path):
-    """Its name is no label of the task."""
+    """Its name is not a label of the task."""
     (tmp_path / "dev.csv").write_text("text,label\na,0.5\n")
     config = TaskConfig(data_dir=tmp_path, task_name="custom")
     task = task_of(config, model_kind=KINDS["regression"], model_labels=("score",))
@@ -270,5 +270,5 @@ def test_losses_are_those_of_torch(temperature):
 
 def test_a_label_cell_says_where_it_stands(tmp_path):
     cells = LabelCells(tmp_path / "x.csv", 3, ("label",), ("nan",))
-    with pytest.raises(UserError, match=r"x\.csv:3: the value 'nan' is no finite number"):
+    with pytest.raises(UserError, match=r"x\.csv:3: the value 'nan' is not a finite number"):
         KINDS["regression"].truth(cells, get_task("sts-b"))

@@ -180,7 +180,7 @@ def test_qqp_skips_its_broken_rows_and_counts_them(tmp_path):
 def test_scores_must_be_numbers(tmp_path, score):
     header = "\t".join("abcdefg") + "\tsentence1\tsentence2\tscore\n"
     write(tmp_path, "train.tsv", header + "\t".join("abcdefg") + f"\tA\tB\t{score}\n")
-    refuse(r"train\.tsv:2: the value .* is no finite number", get_task("STS-B"), tmp_path)
+    refuse(r"train\.tsv:2: the value .* is not a finite number", get_task("STS-B"), tmp_path)
 
 
 def test_missing_places(tmp_path):

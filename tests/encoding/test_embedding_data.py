@@ -178,7 +178,7 @@ def test_bad_flags_and_files(tmp_path, tokenizer):
     with pytest.raises(UserError, match="--labels: the labels of kind embedding have no names"):
         loaded(tmp_path, tokenizer, labels=("a", "b"))
     write(tmp_path, {"dev.tsv": PAIRS + "a\tb\tsimilar\n"})
-    with pytest.raises(UserError, match=r"dev.tsv:4: the value 'similar' is no finite number"):
+    with pytest.raises(UserError, match=r"dev.tsv:4: the value 'similar' is not a finite number"):
         loaded(tmp_path, tokenizer, **FLAGS)
     (tmp_path / "train.txt").write_bytes(b"fine\n\xff\n")
     with pytest.raises(UserError, match=r"train.txt:2: .* not valid UTF-8"):

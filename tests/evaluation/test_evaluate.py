@@ -140,7 +140,7 @@ def test_wrong_flags_are_one_line(tmp_path, task_dir, tiny_model_dir, capsys):
         assert not output.exists()
 
     refused("add --split test", "--task_name", "custom", "--submission")
-    refused("custom is no task of the GLUE", "--task_name", "custom", "--submission", "--split", "test")
+    refused("custom is not a task of the GLUE", "--task_name", "custom", "--submission", "--split", "test")
     three = tiny_model_dir("three", num_labels=3, id2label=LABELS)
     refused("AX has no dev split here, only test", "--task_name", "ax", model=three)
     refused("it has 2 labels, task MNLI has 3", "--task_name", "mnli")

@@ -65,8 +65,8 @@ def test_tokens_without_a_label_are_read_as_any_other_and_weigh_nothing():
     ("kind", "flags", "message"),
     [
         ("classification", {"class_weights": "1,2"}, r"--class_weights 1,2: 2 weights for 3 labels, a, b, c"),
-        ("classification", {"class_weights": "1,-2,3"}, r"'-2' is no number from 0 on, nor balanced"),
-        ("classification", {"class_weights": "fair"}, r"'fair' is no number from 0 on"),
+        ("classification", {"class_weights": "1,-2,3"}, r"'-2' is neither a number from 0 on nor balanced"),
+        ("classification", {"class_weights": "fair"}, r"'fair' is neither a number from 0 on"),
         ("classification", {"label_smoothing": 1.0}, r"--label_smoothing 1.0: must be in \[0, 1\)"),
         ("multi_label", {"class_weights": "balanced"}, r"--class_weights: not for kind multi_label"),
         ("regression", {"label_smoothing": 0.1}, r"--label_smoothing: not for kind regression"),

@@ -34,7 +34,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """Reads the state dict in a file of `torch.save`, under the names in the file.
 
     The state dict may be the file's object or lie in it under `state_dict`, `model_state_dict`, `model` or
-    `module`. What is no tensor is left out. Arrays are read-only views of the mapped file if its bytes
+    `module`. What is not a tensor is left out. Arrays are read-only views of the mapped file if its bytes
     are as NumPy needs them; tensors that share a storage share memory.
 
     Raises:

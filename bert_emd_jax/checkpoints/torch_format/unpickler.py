@@ -161,7 +161,7 @@ class TorchUnpickler:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Inert):
-            raise PickleError("items for something that is no list")
+            raise PickleError("items for something that is not a list")
 
     def _set_items(self, values: list[Any]) -> None:
         target = self._top()
@@ -174,17 +174,17 @@ class TorchUnpickler:
                 if isinstance(key, str):
                     target[key] = value
         elif not isinstance(target, Inert):
-            raise PickleError("items for something that is no dict")
+            raise PickleError("items for something that is not a dict")
 
     # Names, calls and storages.
 
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise PickleError("a name that is no string")
+            raise PickleError("a name that is not a string")
         known = KNOWN_NAMES.get(f"{module} {name}")
         if known is None:
             raise PickleError(
-                f"a pickled {quoted(f'{module}.{name}')}, which is no part of a weights file and was not"
+                f"a pickled {quoted(f'{module}.{name}')}, which is not part of a weights file and was not"
                 " executed; save only the model's state_dict()"
             )
         self._push(known)
@@ -200,7 +200,7 @@ class TorchUnpickler:
             self._count(sum(len(value) for value in arguments if isinstance(value, list)))
             self._push(function.call(arguments))
         else:
-            raise PickleError("a call of something that is no function")
+            raise PickleError("a call of something that is not a function")
 
     def _new_object(self) -> None:
         arguments, kind = self._pop(), self._pop()
@@ -219,7 +219,7 @@ class TorchUnpickler:
         saved = self._pop()
         if not isinstance(saved, tuple) or not 5 <= len(saved) <= 6 or saved[0] != "storage":
             raise PickleError(
-                "a reference to something that is no storage; save only the model's state_dict()"
+                "a reference to something that is not a storage; save only the model's state_dict()"
             )
         kind, key, size = saved[1], saved[2], saved[4]
         if not isinstance(kind, StorageType) or not isinstance(key, str) or not _is_count(size):
