@@ -157,7 +157,7 @@ def test_what_does_not_go_together(tmp_path, sets, tiny_model_dir, capsys):
             assert f"--kind {other}: the model is of kind {kind}" in error
     multi = of_kind["multi_label"]
     submission = ("--submission", "--split", "test")
-    assert "no task of the GLUE benchmark" in said(evaluate, "--student_model", multi, *submission)
+    assert "not a task of the GLUE benchmark" in said(evaluate, "--student_model", multi, *submission)
     flags = ["--pregenerated_data", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     assert "--kind: no such flag" in said(distill, "--kind", "multi_label", "--teacher_model", multi)
 
