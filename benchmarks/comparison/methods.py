@@ -113,6 +113,6 @@ STUDENTS = {
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
     "cut4_narrow": Student(
-        "the teacher's layers 2, 3, 5 and 6, half as wide", 3e-4, cut=(1, 2, 4, 5), width=192
+        "the teacher's layers 2, 3, 5 and 6, half as wide", 6e-4, cut=(1, 2, 4, 5), width=192
     ),
 }
