@@ -32,7 +32,7 @@ _OUTPUTS: dict[Head, tuple[str, ...]] = {
 LARGEST_DIFFERENCE = 1e-4
 """Between an exported model's outputs and ours, relative to the largest output."""
 
-OnnxModel = Callable[[Any], np.ndarray]
+Runtime = Callable[[Any], np.ndarray]
 """A batch of `input_ids`, `attention_mask` and `token_type_ids` [batch, length] to logits or vectors."""
 
 
@@ -67,7 +67,7 @@ def write_onnx(directory: Path, model: LoadedModel, *, int8: bool = False) -> li
     return written
 
 
-def onnx_model(path: Path) -> OnnxModel:
+def onnx_model(path: Path) -> Runtime:
     """Returns an ONNX file as a function, run by onnxruntime on this machine's processor."""
     import onnxruntime
 
@@ -84,7 +84,7 @@ def onnx_model(path: Path) -> OnnxModel:
     return run
 
 
-def jax_model(model: LoadedModel) -> OnnxModel:
+def jax_model(model: LoadedModel) -> Runtime:
     """Returns a model as such a function, run by JAX in float32."""
     module = MODULES[_head(model)](model.config)
     compiled = jax.jit(lambda params, batch: forward(module, params, batch, logits_only=True).logits)
@@ -92,7 +92,7 @@ def jax_model(model: LoadedModel) -> OnnxModel:
     return lambda batch: np.asarray(compiled(params, dict(batch)))
 
 
-def torch_model(model: LoadedModel) -> OnnxModel:
+def torch_model(model: LoadedModel) -> Runtime:
     """Returns a model as such a function, run by PyTorch in float32."""
     import torch
 

@@ -1,13 +1,14 @@
 """One model by several runtimes, on a task: scores, and milliseconds per sentence, measured in turn."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.checkpoints.onnx_file import Runtime
 from bert_emd_jax.data.kinds import EMBEDDING, kind_of
 from bert_emd_jax.data.label_matching import match_labels
 from bert_emd_jax.data.task_config import TaskConfig
@@ -23,9 +24,6 @@ from bert_emd_jax.evaluation.vector_scores import metrics_of, scored_vectors
 from bert_emd_jax.models.params import flatten
 
 _BATCH, _LENGTHS, _ROUNDS = 32, 4, 10
-
-Runtime = Callable[[Any], np.ndarray]
-"""A batch of `input_ids`, `attention_mask` and `token_type_ids` [batch, length] to logits or vectors."""
 
 
 class RuntimeResults(NamedTuple):

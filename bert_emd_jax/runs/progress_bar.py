@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import TqdmWarning, tqdm
 
+_SHOWN_PARTS = ("soft", "attention", "hidden")  # of the loss, as a narrow terminal has room for
+
 
 def progress_bar(total: int, initial: int, *, shown: bool) -> tqdm:
     """The bar of a run, in a terminal or a notebook: steps, time left, and what `progress_fields` adds."""
@@ -28,9 +30,11 @@ def in_notebook() -> bool:
 
 
 def progress_fields(row: Mapping[str, Any]) -> dict[str, str]:
-    """What the progress bar shows of a row of `metrics.jsonl`: loss, throughput, the plans' certified gap."""
-    fields = {"examples/s": f"{row['examples_per_second']:.0f}"}
-    if row["loss"] is not None:
-        fields = {"loss": f"{row['loss']:.4f}"} | fields
+    """Returns what the bar shows of a row of `metrics.jsonl`: losses, throughput, the certified gap."""
+    fields = {} if row["loss"] is None else {"loss": f"{row['loss']:.4f}"}
+    for part in _SHOWN_PARTS:
+        if row.get(f"{part}_loss") is not None:
+            fields[part] = f"{row[f'{part}_loss']:.3g}"
+    fields["examples/s"] = f"{row['examples_per_second']:.0f}"
     gaps = [value for name, value in row.items() if name.endswith("_gap")]
     return fields | ({"gap": f"{max(gaps):.0e}"} if gaps else {})

@@ -47,8 +47,13 @@ def test_scores_by_split_with_rows_and_intervals(tmp_path: Path):
     assert scores["test"].metric_args == {"rows": 1000, "interval_95": [0.81, 0.86]}
     assert scores["validation"].metric_args == {"rows": 500, "interval_95": [0.77, 0.84]}
     assert card.data.base_model == ["someone/bert-reviews"]
-    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
-    assert card.data.license == "unknown"
+    head = card.data.to_dict()
+    found = {name: head[name] for name in ("library_name", "pipeline_tag", "license")}
+    assert found == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "license": "unknown",
+    }
     assert "accuracy, 1,000 test rows" in card.text
     assert "timed on" in card.text
     assert "set `license` at the head" in card.text

@@ -131,10 +131,14 @@ def test_a_refusal_of_wandb_is_one_line(tmp_path, monkeypatch):
         MetricsLog(tmp_path, 0, finetune_config(tmp_path, wandb="a").run.wandb)
 
 
-def test_the_bar_shows_loss_throughput_and_gap():
+def test_the_bar_shows_losses_throughput_and_gap():
     row = {"loss": 0.12345, "examples_per_second": 61.4, "attention_gap": 1e-6, "hidden_gap": 2.34e-5}
     assert progress_fields(row) == {"loss": "0.1235", "examples/s": "61", "gap": "2e-05"}
     assert progress_fields({"loss": None, "examples_per_second": 7.0}) == {"examples/s": "7"}
+    parts = {"soft_loss": 0.34306, "attention_loss": 4.176, "hidden_loss": None, "hard_loss": 1.0}
+    assert list(progress_fields(row | parts).items())[:3] == [
+        *(("loss", "0.1235"), ("soft", "0.343"), ("attention", "4.18"))
+    ]
 
 
 def test_the_bar_in_a_notebook(monkeypatch):
