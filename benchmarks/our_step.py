@@ -51,7 +51,7 @@ class Ours:
         padded_rows = self.trainer.config.optimizer.train_batch_size
         rows = self.trainer.rows.arrays(0, batch, padded_rows)
         if self.kept is not None:
-            rows = {**rows, "teacher": self.kept.collate(batch, padded_rows)}
+            rows = {**rows, **self.kept.collate(batch, padded_rows)}
         return split_for_training(rows)
 
     def train(self, batches: list[BatchRows]) -> None:
@@ -70,7 +70,7 @@ class KeptOutputs:
         self._outputs = TeacherOutputs(teacher.config, rows_of(dataset, rows))
         self._outputs.fill_files(directory, SequenceClassifier(teacher.config), teacher.params)
 
-    def collate(self, batch: BatchRows, padded_rows: int) -> dict[str, np.ndarray]:
+    def collate(self, batch: BatchRows, padded_rows: int) -> dict[str, Any]:
         return self._outputs.collate(self._places[batch.rows], batch.length, padded_rows)
 
 

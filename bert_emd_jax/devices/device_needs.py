@@ -53,3 +53,8 @@ _NEEDS = {"cpu": _CPU, "gpu": _GPU}
 def device_needs() -> DeviceNeeds:
     """Those of JAX's default device."""
     return _NEEDS.get(jax.default_backend(), _ACCELERATOR)
+
+
+def device_memory() -> int | None:
+    """Bytes that JAX may use on each of its devices; None where the backend does not say, as CPUs."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.typing import DTypeLike
 
 from bert_emd_jax.devices.device_needs import KEEPS_OLD_WEIGHTS, QUICK_COMPILATION, WITHOUT_OLD_WEIGHTS
 
@@ -34,6 +36,11 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 
+def replicated_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Makes zeros on every local device, without any on the host."""
+    return jnp.zeros(shape, dtype, device=NamedSharding(_local_mesh(), PartitionSpec()))
+
+
 def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """`step(state, constants, batch) -> (state, metrics)` over all devices of all hosts.
 
@@ -47,7 +54,7 @@ def pmap_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any
         axis_name=DEVICES,
         in_axes=(None, None, 0),  # pyright: ignore[reportArgumentType]
         out_axes=None,  # pyright: ignore[reportArgumentType]
-        donate_argnums=() if KEEPS_OLD_WEIGHTS and jax.default_backend() == "cpu" else 0,
+        donate_argnums=_donated(),
     )
 
 
@@ -89,9 +96,36 @@ def _shapes(tree: Any, sharding: Sharding) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def jit_inference(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` with what makes a forward pass fast where it runs."""
-    return jax.jit(function, compiler_options=_inference_options(jax.default_backend()))
+def replicated_update(update: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """`update(kept, constants, batch) -> kept` over the local devices, each of which keeps everything.
+
+    The batch alone has a device axis; `update` gathers over `DEVICES` what every device must get of it. The
+    `kept` that is given is used up: its memory becomes that of the result, where this works.
+    """
+
+    def on_one_device(kept: Any, constants: Any, batch: Any) -> Any:
+        return update(kept, constants, jax.tree.map(lambda values: values[0], batch))
+
+    everywhere, split = PartitionSpec(), PartitionSpec(DEVICES)
+    specs = {"in_specs": (everywhere, everywhere, split), "out_specs": everywhere, "check_vma": False}
+    return jit_inference(jax.shard_map(on_one_device, mesh=_local_mesh(), **specs), donate_first=True)
+
+
+def jit_inference(function: Callable[..., Any], *, donate_first: bool = False) -> Callable[..., Any]:
+    """`jax.jit` with what makes a forward pass fast where it runs.
+
+    Args:
+      donate_first: the memory of the first argument may become that of the result.
+    """
+    donated = _donated() if donate_first else ()
+    return jax.jit(
+        function, donate_argnums=donated, compiler_options=_inference_options(jax.default_backend())
+    )
+
+
+def _donated() -> tuple[int, ...]:
+    """The first argument, where its memory can be given away."""
+    return () if KEEPS_OLD_WEIGHTS and jax.default_backend() == "cpu" else (0,)
 
 
 @functools.cache

@@ -225,9 +225,10 @@ class DistillConfig(TrainingConfig):
     unlabelled: ReadAnywhere[Path | None] = None
     """File of additional training rows without labels, on which the student learns only from the teacher: a
     .txt with one text per line, or a file with the columns of the task's own files."""
-    teacher_cache: SameResult[Literal["auto", "memory", "disk", "off"]] = "auto"
-    """Compute the teacher's outputs for the training rows once and keep them in bfloat16: in memory; on disk
-    in --cache_dir, also for other runs; auto: on CPUs, where there is room, for the duration of the run."""
+    teacher_cache: SameResult[Literal["auto", "memory", "device", "disk", "off"]] = "auto"
+    """Compute the teacher's outputs for the training rows once and keep them in bfloat16: in memory; in the
+    memory of every GPU or TPU (device); on disk in --cache_dir, also for other runs; auto: where it saves
+    time and there is room, for the duration of the run."""
     preset: Literal["bert_emd_4", "bert_emd_6"] | None = None
     """The authors' best alpha, beta, temperatures and learning rate for the task; explicit flags take
     precedence."""

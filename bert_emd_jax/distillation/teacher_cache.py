@@ -1,11 +1,12 @@
-"""Whether a run keeps its teacher's outputs, and where: in memory, in files, or not at all."""
+"""Whether a run keeps its teacher's outputs, and where: in memory, on its devices or in files."""
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ from jaxtyping import Int
 
 from bert_emd_jax import layout
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
+from bert_emd_jax.devices.device_needs import device_memory
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.layer_losses import reads
-from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
+from bert_emd_jax.distillation.outputs_on_devices import OutputsOnDevices, Tables, outputs_from_tables
+from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs, given_output
 from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
@@ -26,36 +29,43 @@ from bert_emd_jax.evaluation.model_cost import flops_per_sentence
 from bert_emd_jax.files import cache_directory, content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.ensemble import Ensemble
+from bert_emd_jax.models.heads import ModelOutput
 from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training.classifiers import members_of
 from bert_emd_jax.training.row_source import RowSource
 
 logger = logging.getLogger(__name__)
 
-# What "auto" takes at most of the machine's memory, and of the room left on the disk.
+# What "auto" takes at most of the machine's memory, of a device's, and of the room left on the disk.
 _SHARE_OF_MEMORY = 1 / 8
+_SHARE_OF_DEVICE = 1 / 2
 _SHARE_OF_DISK = 1 / 4
-# The cache brings programs of its own: their compilation takes as long as a CPU needs for so many operations.
+# The cache brings programs of its own: their compilation takes as long as so many operations, on a CPU and on
+# an accelerator.
 _LEAST_FLOPS_SAVED = 2e12
+_LEAST_FLOPS_SAVED_ON_ACCELERATORS = 1e15
 _KEPT_FREE_BYTES = 10**9
 _VERSION = 1
 
-Place = Literal["memory", "disk", "off"]
+Place = Literal["memory", "device", "disk", "off"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RowsWithTeacher:
     """Training rows that bring the teacher's outputs along (`RowSource`).
 
-    directory: of the files; None keeps the outputs in memory. temporary: the files go when the run is done.
+    fill: makes the outputs. files: the directory that is deleted once the run is done.
     """
 
     rows: RowSource
-    outputs: TeacherOutputs
-    module: nn.Module
-    params: Any
-    directory: Path | None
-    temporary: bool
+    outputs: TeacherOutputs | OutputsOnDevices
+    fill: Callable[[], None]
+    files: Path | None = None
+
+    @property
+    def tables(self) -> Tables | None:
+        """The outputs that are on the devices, once `prepared` was entered."""
+        return self.outputs.tables if isinstance(self.outputs, OutputsOnDevices) else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,22 +77,19 @@ class RowsWithTeacher:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        if self.directory is None:
-            self.outputs.fill_memory(self.module, self.params)
-        else:
-            self.outputs.fill_files(self.directory, self.module, self.params)
+        self.fill()
         with self.rows.prepared():
             yield
         # A run that was interrupted finds them when it is resumed.
-        if self.directory is not None and self.temporary:
-            shutil.rmtree(self.directory.parent, ignore_errors=True)
+        if self.files is not None:
+            shutil.rmtree(self.files, ignore_errors=True)
 
     def batch(self, step: int) -> BatchRows:
         return self.rows.batch(step)
 
     def arrays(self, step: int, batch: BatchRows, padded_rows: int) -> Batch:
         kept = self.outputs.collate(batch.rows, batch.length, padded_rows)
-        return {**self.rows.arrays(step, batch, padded_rows), "teacher": kept}
+        return {**self.rows.arrays(step, batch, padded_rows), **kept}  # pyright: ignore[reportReturnType]
 
 
 def rows_with_teacher(
@@ -111,32 +118,53 @@ def rows_with_teacher(
         if config.teacher_cache != "auto":
             raise UserError(f"--teacher_cache {config.teacher_cache}: {obstacle}; use off")
         return rows, "off"
-    outputs = TeacherOutputs(teacher.config, dataset, _kinds(config))
-    temporary = config.teacher_cache == "auto"
-    parent = config.task.cache_dir or cache_directory()
+    kinds = _kinds(config)
+    on_host = TeacherOutputs(teacher.config, dataset, kinds)
+    on_devices = OutputsOnDevices(teacher.config, dataset, kinds)
+    if config.teacher_cache != "auto":
+        place: Place = config.teacher_cache
+        _check_resumed(place_before, place)
+    else:
+        place = place_before or _automatic_place(config, on_host.bytes, on_devices.bytes, teacher, dataset)
+    parts = module, teacher.params
+    if place == "off":
+        return rows, place
+    if place == "device":
+        _check_devices(on_devices.bytes)
+        _announce(on_devices.bytes, "in the memory of every device")
+        return RowsWithTeacher(rows, on_devices, functools.partial(on_devices.fill, *parts)), place
+    if place == "memory":
+        _check_memory(on_host.bytes)
+        _announce(on_host.bytes, "in memory")
+        return RowsWithTeacher(rows, on_host, functools.partial(on_host.fill_memory, *parts)), place
+    parent, temporary = config.task.cache_dir or cache_directory(), config.teacher_cache == "auto"
     if temporary:
         parent = config.program.output_dir / layout.TEACHER_OUTPUTS
     directory = parent / f"teacher-{_content_hash(module, teacher, dataset)}"
-    place: Place
-    if config.teacher_cache != "auto":
-        place = config.teacher_cache
-        _check_resumed(place_before, place)
-    else:
-        place = place_before or _automatic_place(config, outputs, teacher, dataset)
-    size = f"{outputs.bytes / 1e9:.2f} GB"
-    if place == "memory" and outputs.bytes > _memory_bytes():
-        raise UserError(
-            f"--teacher_cache memory: the teacher's outputs are {size}, this machine has"
-            f" {_memory_bytes() / 1e9:.0f} GB; use disk or off"
-        )
-    if place == "disk":
-        _check_room(outputs.bytes, directory)
-    if place == "off":
-        return rows, place
-    where = "in memory" if place == "memory" else f"in {directory}{' until the run is done' * temporary}"
-    logger.info("the teacher's outputs for all training rows, %s, are computed once and kept %s", size, where)
-    kept_in = directory if place == "disk" else None
-    return RowsWithTeacher(rows, outputs, module, teacher.params, kept_in, temporary), place
+    _check_room(on_host.bytes, directory)
+    _announce(on_host.bytes, f"in {directory}{' until the run is done' * temporary}")
+    fill = functools.partial(on_host.fill_files, directory, *parts)
+    return RowsWithTeacher(rows, on_host, fill, parent if temporary else None), place
+
+
+def _announce(size: int, where: str) -> None:
+    logger.info(
+        "the teacher's outputs for all training rows, %.2f GB, are computed once and kept %s",
+        size / 1e9,
+        where,
+    )
+
+
+def kept_output(batch: Batch, tables: Tables | None) -> ModelOutput | None:
+    """The teacher's output for a batch, if it is kept; kinds that are not kept are None.
+
+    Args:
+      tables: outputs that are on the devices; else a batch brings its own along.
+    """
+    if tables is None:
+        return given_output(batch)
+    assert "kept_rows" in batch
+    return outputs_from_tables(tables, batch["kept_rows"], batch["input_ids"].shape[1])
 
 
 def _obstacle(config: DistillConfig) -> str | None:
@@ -168,29 +196,48 @@ def _check_resumed(before: Place | None, place: Place) -> None:
 
 def _automatic_place(
     config: DistillConfig,
-    outputs: TeacherOutputs,
+    bytes_on_host: int,
+    bytes_on_device: int,
     teacher: LoadedModel,
     dataset: EncodedDataset,
 ) -> Place:
-    """Where it pays: a CPU computes more slowly than it reads, an accelerator does not."""
-    if jax.default_backend() != "cpu":
-        return "off"
+    """Where it pays: a CPU reads faster than it computes, an accelerator its own memory alone."""
     visits = int(config.optimizer.num_train_epochs * len(dataset))
     if config.optimizer.max_steps:
         visits = min(visits, config.optimizer.max_steps * config.optimizer.train_batch_size)
     saved = (visits - len(dataset)) * flops_per_sentence(teacher.config, dataset.lengths)
+    if jax.default_backend() != "cpu":
+        pays = saved >= _LEAST_FLOPS_SAVED_ON_ACCELERATORS
+        return "device" if pays and bytes_on_device <= _SHARE_OF_DEVICE * (device_memory() or 0) else "off"
     if saved < _LEAST_FLOPS_SAVED:
         return "off"
-    if outputs.bytes <= _SHARE_OF_MEMORY * _memory_bytes():
+    if bytes_on_host <= _SHARE_OF_MEMORY * _memory_bytes():
         return "memory"
-    if outputs.bytes <= _SHARE_OF_DISK * _free_bytes(config.program.output_dir):
+    if bytes_on_host <= _SHARE_OF_DISK * _free_bytes(config.program.output_dir):
         return "disk"
     logger.info(
         "the teacher runs in every step: its outputs, %.0f GB, would take too much of the memory or the disk"
         " (--teacher_cache disk with a roomy --cache_dir keeps them)",
-        outputs.bytes / 1e9,
+        bytes_on_host / 1e9,
     )
     return "off"
+
+
+def _check_memory(needed: int) -> None:
+    if needed > _memory_bytes():
+        raise UserError(
+            f"--teacher_cache memory: the teacher's outputs are {needed / 1e9:.2f} GB, this machine has"
+            f" {_memory_bytes() / 1e9:.0f} GB; use disk or off"
+        )
+
+
+def _check_devices(needed: int) -> None:
+    room = device_memory()
+    if room is not None and needed > room:
+        raise UserError(
+            f"--teacher_cache device: the teacher's outputs are {needed / 1e9:.2f} GB, and a device has"
+            f" {room / 1e9:.0f} GB for everything; use auto"
+        )
 
 
 def _check_room(needed: int, directory: Path) -> None:

@@ -38,7 +38,12 @@ logger = logging.getLogger(__name__)
 
 KINDS = ("hidden_states", "attention_scores", "logits")
 """Of outputs that can be kept: fields of `ModelOutput`."""
-_DTYPES = {"hidden_states": ml_dtypes.bfloat16, "attention_scores": ml_dtypes.bfloat16, "logits": np.float32}
+KEPT_TYPES = {
+    "hidden_states": ml_dtypes.bfloat16,
+    "attention_scores": ml_dtypes.bfloat16,
+    "logits": np.float32,
+}
+"""In which they are kept."""
 _ROWS_AT_ONCE = 32
 _MOST_BUCKETS = 8
 _BATCHES_PER_COMPILATION = 30
@@ -76,7 +81,7 @@ class TeacherOutputs:
     def bytes(self) -> int:
         """How much there is to keep."""
         return sum(
-            int(ends[-1]) * np.dtype(_DTYPES[kind]).itemsize for kind, ends in self._batch_ends.items()
+            int(ends[-1]) * np.dtype(KEPT_TYPES[kind]).itemsize for kind, ends in self._batch_ends.items()
         )
 
     def fill_memory(self, module: nn.Module, params: Any) -> None:
@@ -86,7 +91,7 @@ class TeacherOutputs:
           module, params: the teacher, whose parameters are on the host.
         """
         for kind in self._kinds:
-            self._values[kind] = np.empty(int(self._batch_ends[kind][-1]), _DTYPES[kind])
+            self._values[kind] = np.empty(int(self._batch_ends[kind][-1]), KEPT_TYPES[kind])
         for number, outputs in self._computed(module, params, 0):
             for kind, values in outputs.items():
                 end = int(self._batch_ends[kind][number])
@@ -108,10 +113,10 @@ class TeacherOutputs:
                 f" ({error.strerror or error}); choose another --cache_dir, or --teacher_cache off"
             ) from error
         for kind in self._kinds:
-            self._values[kind] = np.memmap(directory / f"{kind}.bin", _DTYPES[kind], "r").view(np.ndarray)
+            self._values[kind] = np.memmap(directory / f"{kind}.bin", KEPT_TYPES[kind], "r").view(np.ndarray)
 
-    def collate(self, rows: np.ndarray, length: int, rows_padded_to: int) -> dict[str, np.ndarray]:
-        """The outputs of some rows, zeros where there is padding.
+    def collate(self, rows: np.ndarray, length: int, rows_padded_to: int) -> dict[str, Any]:
+        """What a batch brings along: under "teacher" the outputs of its rows, zeros where there is padding.
 
         `hidden_states` [R, layers+1, length, dim], `attention_scores` [R, layers, heads, length, length],
         `logits` [R, labels], as far as these kinds are kept.
@@ -119,13 +124,13 @@ class TeacherOutputs:
         batch = {}
         for kind in self._kinds:
             values, starts = self._values[kind], self._starts[kind]
-            padded = np.zeros((rows_padded_to, *self._shape(kind, length)), _DTYPES[kind])
+            padded = np.zeros((rows_padded_to, *self._shape(kind, length)), KEPT_TYPES[kind])
             for position, row in enumerate(rows.tolist()):
                 shape = self._shape(kind, int(self._lengths[row]))
                 one = values[starts[row] : starts[row] + math.prod(shape)].reshape(shape)
                 padded[position][tuple(map(slice, shape))] = one
             batch[kind] = padded
-        return batch
+        return {"teacher": batch}
 
     def _shape(self, kind: str, length: int) -> tuple[int, ...]:
         """Of the values of a row of so many tokens."""
@@ -134,15 +139,14 @@ class TeacherOutputs:
             return teacher.num_hidden_layers + 1, length, teacher.hidden_size
         if kind == "attention_scores":
             return teacher.num_hidden_layers, teacher.num_attention_heads, length, length
-        is_of_tokens = teacher.head in ("token", "answer")
-        return (length, teacher.num_labels) if is_of_tokens else (teacher.output_size,)
+        return (length, teacher.num_labels) if predicts_tokens(teacher) else (teacher.output_size,)
 
     def _complete_files(self, directory: Path, module: nn.Module, params: Any) -> None:
         with contextlib.ExitStack() as stack:
             files, batches_in = {}, {}
             for kind in self._kinds:
                 files[kind] = stack.enter_context((directory / f"{kind}.bin").open("ab"))
-                ends = self._batch_ends[kind] * np.dtype(_DTYPES[kind]).itemsize
+                ends = self._batch_ends[kind] * np.dtype(KEPT_TYPES[kind]).itemsize
                 batches_in[kind] = int(np.searchsorted(ends, files[kind].tell(), side="right"))
                 files[kind].truncate(int(ends[batches_in[kind] - 1]) if batches_in[kind] else 0)
             for number, outputs in self._computed(module, params, min(batches_in.values())):
@@ -189,6 +193,11 @@ class TeacherOutputs:
             yield under_way[0], without_padding(*under_way[1:])
 
 
+def predicts_tokens(teacher: EncoderConfig) -> bool:
+    """Whether a teacher has logits for every token."""
+    return teacher.head in ("token", "answer")
+
+
 def kept_outputs(output: ModelOutput, kinds: tuple[str, ...]) -> dict[str, jax.Array]:
     """A model's outputs by kind, rows first, in the types in which they are kept."""
     rows_first: dict[str, Callable[[], jax.Array]] = {
@@ -196,7 +205,7 @@ def kept_outputs(output: ModelOutput, kinds: tuple[str, ...]) -> dict[str, jax.A
         "attention_scores": lambda: jnp.moveaxis(output.attention_scores, 1, 0),
         "logits": lambda: output.logits,
     }
-    return {kind: rows_first[kind]().astype(_DTYPES[kind]) for kind in kinds}
+    return {kind: rows_first[kind]().astype(KEPT_TYPES[kind]) for kind in kinds}
 
 
 def given_output(batch: Batch) -> ModelOutput | None:

@@ -28,10 +28,10 @@ from bert_emd_jax.distillation.layer_losses import (
     updated_weights,
     weights_that_move,
 )
+from bert_emd_jax.distillation.outputs_on_devices import Tables
 from bert_emd_jax.distillation.plan_log import check_plans, log_plans
 from bert_emd_jax.distillation.students import check_pair, initial_student
-from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
-from bert_emd_jax.distillation.teacher_outputs import given_output
+from bert_emd_jax.distillation.teacher_cache import RowsWithTeacher, kept_output, rows_with_teacher
 from bert_emd_jax.distillation.width_cut import with_width
 from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data
@@ -69,11 +69,13 @@ LAYER_WEIGHT_LOGITS = "layer_weight_logits"
 class Constants(NamedTuple):
     """What a step needs and nobody differentiates.
 
-    teacher: its parameters; None if batches bring its outputs along. flow: the plan of a fixed mapping.
+    teacher: its parameters; None if its outputs are kept. flow: the plan of a fixed mapping. outputs: of the
+    teacher for all rows, if the devices keep them.
     """
 
     teacher: Any
     flow: Float[Array, "S T"] | None
+    outputs: Tables | None = None
 
 
 class LayerTrainer(Trainer):
@@ -108,7 +110,7 @@ class LayerTrainer(Trainer):
         self.layers = layers
         self.teacher = teacher
         self.student_module, self.teacher_module = modules
-        self.teacher_runs = True  # in every step; else batches bring its outputs along
+        self.teacher_runs = True  # in every step; else its outputs are kept
         self.waits_for_step = layers.how.calls_host  # host callbacks of several steps in flight can deadlock
         self.check_every = layers.check_every if layers.transports else 0
         self._layer_factor = layer_factor
@@ -144,9 +146,9 @@ class LayerTrainer(Trainer):
     ) -> tuple[Float[Array, ""], tuple[Measurements, LayerPlans | None]]:
         """β (θ (A + H) + E) + the student's own loss: a share, weighed by the rows of the micro-batch."""
         layers, logits_only = self.layers, not self.layers.costs
-        teacher = given_output(batch) or forward(
-            self.teacher_module, step.constants.teacher, batch, logits_only=logits_only
-        )
+        teacher = kept_output(batch, step.constants.outputs)
+        if teacher is None:
+            teacher = forward(self.teacher_module, step.constants.teacher, batch, logits_only=logits_only)
         key = step.dropout_key()
         student = forward(self.student_module, params, batch, key, logits_only=logits_only)
         loss, terms, plans = jnp.zeros(()), {}, None
@@ -282,6 +284,10 @@ class TaskTrainer(LayerTrainer):
         if not self.config.run.dry_run:  # its few steps run the teacher themselves
             self.rows, self.teacher_runs = rows, place == "off"
         return {"teacher_cache": place}
+
+    def constants(self, epoch: int) -> Constants:
+        outputs = self.rows.tables if isinstance(self.rows, RowsWithTeacher) else None
+        return super().constants(epoch)._replace(outputs=outputs)
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)

@@ -13,7 +13,8 @@ class Batch(TypedDict):
     `weights` is 1 for rows and 0 for the fillers that make batches of one size; `labelled` is 1 for rows that
     have labels, in batches where others have none. `masked_positions` and `masked_labels` are those of the
     masked tokens, -1 among the labels where a row has fewer. `teacher` holds outputs of a teacher that were
-    computed before, by their names in `ModelOutput`, rows first.
+    computed before, by their names in `ModelOutput`, rows first; `kept_rows` are the numbers of the rows, -1
+    for fillers, where the devices keep these outputs themselves.
     """
 
     input_ids: Int[Any, "batch seq"]
@@ -25,3 +26,4 @@ class Batch(TypedDict):
     masked_positions: NotRequired[Int[Any, "batch masked"]]
     masked_labels: NotRequired[Int[Any, "batch masked"]]
     teacher: NotRequired[Mapping[str, Any]]
+    kept_rows: NotRequired[Int[Any, " batch"]]

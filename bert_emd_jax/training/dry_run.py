@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from bert_emd_jax.devices.device_needs import device_memory
 from bert_emd_jax.devices.parallel import replicate, rows_for_devices
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import size_of
@@ -49,7 +50,7 @@ def describe_run(trainer: Trainer) -> dict[str, Any]:
         **{name: size_of(model.config, model.params) for name, model in trainer.models.items()},
         "mapping": trainer.mapping_facts(),
         "devices": [device.device_kind] * jax.device_count(),
-        "device_memory": (device.memory_stats() or {}).get("bytes_limit"),
+        "device_memory": device_memory(),
         **measured,
         "seconds": _seconds(
             measured["seconds_per_step"], batches, trainer.total_steps / rows.steps_per_epoch

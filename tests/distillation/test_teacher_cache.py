@@ -1,6 +1,7 @@
-"""The teacher's outputs, computed once: as computed in the step, in memory and in files, after faults."""
+"""The teacher's outputs, computed once: as computed in the step, in memory, on devices, in files, after faults."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ import pytest
 
 from bert_emd_jax.checkpoints.model_directory import load_model
 from bert_emd_jax.commands import distill
-from bert_emd_jax.distillation import teacher_cache, teacher_outputs
+from bert_emd_jax.devices.device_needs import DeviceNeeds
+from bert_emd_jax.distillation import outputs_on_devices, teacher_cache, teacher_outputs
 from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.outputs_on_devices import OutputsOnDevices, outputs_from_tables
 from bert_emd_jax.distillation.teacher_cache import rows_with_teacher
 from bert_emd_jax.distillation.teacher_outputs import KINDS, TeacherOutputs
 from bert_emd_jax.encoding.batching import BatchSchedule
@@ -64,7 +67,7 @@ def test_rows_come_back_as_the_teacher_gives_them(tmp_path, teacher, dataset, mo
     outputs = TeacherOutputs(teacher.config, dataset)
     outputs.fill_memory(module_of(teacher), teacher.params)
     rows, length = np.array([30, 2, 17]), 24
-    kept = outputs.collate(rows, length, 8)
+    kept = outputs.collate(rows, length, 8)["teacher"]
     batch = dataset.collate(rows, length, 8)
     expected = forward(module_of(teacher), teacher.params, batch)
     real = batch["attention_mask"].astype(bool)
@@ -83,6 +86,68 @@ def test_rows_come_back_as_the_teacher_gives_them(tmp_path, teacher, dataset, mo
 
     by_kind = (dataset.lengths.astype(int) * 5 * 16 * 2, dataset.lengths.astype(int) ** 2 * 4 * 2 * 2)
     assert outputs.bytes == sum(map(np.sum, by_kind)) + 37 * 2 * 4
+
+
+@pytest.fixture
+def on_devices(monkeypatch):
+    """Makes filled tables: in several batches of three lengths, rows of each on several devices."""
+    monkeypatch.setattr(outputs_on_devices, "_ROWS_AT_ONCE", 8)
+    monkeypatch.setattr(outputs_on_devices, "device_needs", lambda: DeviceNeeds(False, (2, 3)))
+
+    def make(teacher, dataset, kinds=KINDS):
+        outputs = OutputsOnDevices(teacher.config, dataset, kinds)
+        assert len({batch.length for batch in outputs._batches}) == 3
+        outputs.fill(module_of(teacher), teacher.params)
+        return outputs
+
+    return make
+
+
+def read_tables(outputs, rows, length, padded_rows):
+    numbers = outputs.collate(rows, length, padded_rows)["kept_rows"]
+    assert numbers.tolist() == [*rows, *[-1] * (padded_rows - len(rows))]
+    read = jax.jit(functools.partial(outputs_from_tables, length=length))
+    return jax.device_get(read(outputs.tables, numbers))
+
+
+def test_rows_come_back_from_the_tables_of_every_device(teacher, dataset, on_devices):
+    outputs = on_devices(teacher, dataset)
+    for array in jax.tree.leaves(outputs.tables):
+        copies = [np.asarray(shard.data) for shard in array.addressable_shards]
+        assert len(copies) == jax.local_device_count()
+        assert all(np.array_equal(copies[0], copy) for copy in copies)
+    for rows in np.split(np.random.default_rng(0).permutation(len(dataset)), [8, 13, 21]):
+        length = int(dataset.lengths[rows].max()) + 3
+        kept = read_tables(outputs, rows, length, 17)
+        batch = dataset.collate(rows, length, 17)
+        expected = forward(module_of(teacher), teacher.params, batch)
+        tokens = batch["attention_mask"].astype(bool)
+        pairs = tokens[None, :, None, :, None] & tokens[None, :, None, None, :]
+        for ours, theirs, mask in (
+            (kept.embeddings, expected.embeddings, tokens[:, :, None]),
+            (kept.layer_outputs, expected.layer_outputs, tokens[None, :, :, None]),
+            (kept.attention_scores, expected.attention_scores, pairs),
+        ):
+            assert ours.dtype == jnp.bfloat16
+            masked = np.where(mask, theirs, 0)
+            np.testing.assert_allclose(ours.astype(np.float32), masked, rtol=2**-8, atol=1e-6)
+        logits = np.where(batch["attention_mask"][:, :1], expected.logits, 0)
+        np.testing.assert_allclose(kept.logits, logits, rtol=1e-5, atol=1e-6)
+
+
+def test_tables_are_as_large_as_said_and_hardly_larger_than_on_the_host(teacher, dataset, on_devices):
+    outputs = on_devices(teacher, dataset)
+    assert outputs.bytes == sum(table.nbytes for table in outputs.tables.values.values())
+    on_host = TeacherOutputs(teacher.config, dataset).bytes
+    assert on_host <= outputs.bytes < 1.25 * on_host  # room behind the last batch
+
+
+def test_tables_hold_only_the_kinds_that_are_asked_for(teacher, dataset, on_devices):
+    fields = {"hidden_states": "layer_outputs"}
+    for kinds in (("logits",), ("attention_scores", "logits"), ("hidden_states",)):
+        kept = read_tables(on_devices(teacher, dataset, kinds), np.array([3, 1]), 24, 2)
+        found = {kind for kind in KINDS if getattr(kept, fields.get(kind, kind)) is not None}
+        assert found == set(kinds)
 
 
 def test_files_hold_the_same_and_are_completed_after_a_kill(tmp_path, teacher, dataset, monkeypatch):
@@ -116,7 +181,7 @@ def test_files_hold_the_same_and_are_completed_after_a_kill(tmp_path, teacher, d
     again.fill_files(tmp_path / "kept", module_of(teacher), teacher.params)
     assert 0 < forwards < 5  # of five batches
     assert {name: (tmp_path / "kept" / name).read_bytes() for name in FILES} == whole
-    ours, theirs = again.collate(every, 24, 40), in_memory.collate(every, 24, 40)
+    ours, theirs = (kept.collate(every, 24, 40)["teacher"] for kept in (again, in_memory))
     for name, values in theirs.items():
         np.testing.assert_array_equal(ours[name], values)
 
@@ -147,6 +212,19 @@ def test_auto_decides_by_what_it_saves_and_by_room(config, teacher, dataset, mon
     monkeypatch.setattr(teacher_cache, "_memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match="--teacher_cache memory: the teacher's outputs are"):
         place(teacher_cache="memory")
+    monkeypatch.setattr(teacher_cache, "device_memory", lambda: 1000)
+    with pytest.raises(UserError, match="--teacher_cache device: the teacher's outputs are"):
+        place(teacher_cache="device")
+
+    # An accelerator keeps them itself or not at all.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(teacher_cache, "device_memory", lambda: 10**9)
+    assert place() == "off"
+    monkeypatch.setattr(teacher_cache, "_LEAST_FLOPS_SAVED_ON_ACCELERATORS", 1.0)
+    assert place() == "device"
+    assert place(num_train_epochs=1) == "off"
+    monkeypatch.setattr(teacher_cache, "device_memory", lambda: 1000)
+    assert place() == "off"
 
 
 def test_an_unwritable_cache_is_one_line(config, teacher, dataset, tmp_path):
@@ -175,22 +253,36 @@ def test_the_key_follows_everything_that_the_outputs_follow_from(teacher, datase
     assert key(dtype=np.float32) == key()
 
 
+def make_run(config, name: str, *more: str, exit_code: int = 0) -> Path:
+    output = config.program.output_dir.with_name(name)
+    flags = ["--teacher_model", str(config.pair.teacher_model[0]), "--student_init_layers", "1,3"]
+    flags += ["--data_dir", str(config.task.data_dir), "--task_name", "custom", "--max_seq_length", "24"]
+    flags += ["--train_batch_size", "8", "--num_train_epochs", "2", "--output_dir", str(output)]
+    flags += ["--learning_rate", "1e-3", "--beta", "1", "--log_steps", "1"]
+    assert distill.main([*flags, "--cache_dir", str(config.task.cache_dir), *more]) == exit_code
+    return output
+
+
+def losses(output: Path) -> np.ndarray:
+    rows = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    names = ("loss", "attention_loss", "hidden_loss", "prediction_loss")
+    return np.array([[row[name] for name in names] for row in rows if row["kind"] == "train"])
+
+
+def test_a_run_that_keeps_them_on_its_devices_is_one_that_keeps_them_in_memory(config, teacher, capsys):
+    micro_batches = "--gradient_accumulation_steps", "2"
+    in_memory = make_run(config, "memory", "--teacher_cache", "memory", *micro_batches)
+    capsys.readouterr()
+    on_devices = make_run(config, "device", "--teacher_cache", "device", *micro_batches)
+    assert "are computed once and kept in the memory of every device" in capsys.readouterr().out
+    assert json.loads((on_devices / "run_config.json").read_text())["teacher_cache"] == "device"
+    np.testing.assert_allclose(losses(on_devices), losses(in_memory), rtol=2e-5)
+
+
 def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
     tmp_path, config, teacher, dataset, monkeypatch, capsys
 ):
-    def run(name: str, *more: str, exit_code: int = 0) -> Path:
-        output = tmp_path / name
-        flags = ["--teacher_model", str(config.pair.teacher_model[0]), "--student_init_layers", "1,3"]
-        flags += ["--data_dir", str(config.task.data_dir), "--task_name", "custom", "--max_seq_length", "24"]
-        flags += ["--train_batch_size", "8", "--num_train_epochs", "2", "--output_dir", str(output)]
-        flags += ["--learning_rate", "1e-3", "--beta", "1", "--log_steps", "1"]
-        assert distill.main([*flags, "--cache_dir", str(tmp_path / "cache"), *more]) == exit_code
-        return output
-
-    def losses(output: Path) -> np.ndarray:
-        rows = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
-        names = ("loss", "attention_loss", "hidden_loss", "prediction_loss")
-        return np.array([[row[name] for name in names] for row in rows if row["kind"] == "train"])
+    run = functools.partial(make_run, config)
 
     def leaves(output: Path) -> list:
         return jax.tree.leaves(load_model(output).params)

@@ -18,6 +18,7 @@ from bert_emd_jax.data.sentences import Sentences
 from bert_emd_jax.data.task import Task
 from bert_emd_jax.devices.parallel import DEVICES
 from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.outputs_on_devices import OutputsOnDevices, outputs_from_tables
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs, kept_outputs
 from bert_emd_jax.distillation.trainer import DistillTrainer
 from bert_emd_jax.encoding.task_data import TaskData
@@ -173,10 +174,16 @@ def test_a_teachers_logits_are_kept_token_by_token():
     kept.fill_memory(module, teacher.params)
     batch = dataset.collate(np.array([2, 0]), 10, 3)
     expected = kept_outputs(forward(module, teacher.params, batch), ("logits",))["logits"]
-    found = kept.collate(np.array([2, 0]), 10, 3)["logits"]
+    on_devices = OutputsOnDevices(teacher.config, dataset, ("logits",))
+    on_devices.fill(module, teacher.params)
+    numbers = on_devices.collate(np.array([2, 0]), 10, 3)["kept_rows"]
     mask = batch["attention_mask"].astype(bool)
-    np.testing.assert_allclose(found[mask], np.asarray(expected)[mask], atol=1e-5)
-    assert not found[~mask].any()
+    for found in (
+        kept.collate(np.array([2, 0]), 10, 3)["teacher"]["logits"],
+        np.asarray(outputs_from_tables(on_devices.tables, numbers, 10).logits),
+    ):
+        np.testing.assert_allclose(found[mask], np.asarray(expected)[mask], atol=1e-5)
+        assert not found[~mask].any()
 
 
 def test_a_student_cut_from_a_tagger_has_a_new_classifier_and_no_pooler():
