@@ -1,4 +1,4 @@
-"""The teacher's outputs, computed once: as computed in the step, in memory, on devices, in files, after faults."""
+"""The teacher's outputs, computed once: as in the step, in memory, on devices, in files, after faults."""
 
 import dataclasses
 import functools
