@@ -3,10 +3,11 @@
     python benchmarks/accelerator.py --data_dir glue/MRPC --vocab vocab.txt [--output results.json] [--smoke]
 
 Models of bert-base's and TinyBERT-4's size with random weights, bfloat16, every row padded to 128 tokens: 256
-and 32 rows a step. Beside them, in turn, the published loop in torch with bfloat16 autocast, where torch is
-installed. The whole job is `run_distill.py` with its default flags for three epochs, twice: without and with
-what the first run has compiled. Needs no network. At most 8 minutes on an H100; --output has what is known so
-far if it is stopped before. --smoke: tiny models and few rows, for a CPU.
+and 32 rows a step (`--rows 64 --length 512`: long ones); also with fused attention, and with the teacher's
+outputs in the device's memory. Beside them, in turn, the published loop in torch with bfloat16 autocast,
+where torch is installed. The whole job is `run_distill.py` with its default flags for three epochs, twice:
+without and with what the first run has compiled. Needs no network. At most 8 minutes on an H100; --output has
+what is known so far if it is stopped before. --smoke: tiny models and few rows, for a CPU.
 """
 
 import argparse
@@ -38,7 +39,6 @@ from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data, task_of
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
-LENGTH = 128
 KERNELS = 30
 STEPS_IN_TRACE = 3
 SECTIONS = ("steps", "parts", "kernels", "job")
@@ -59,17 +59,23 @@ class Report:
 
 
 class Steps:
-    """Our step, that of `--mapping uniform`, and torch's, for one number of rows."""
+    """Our step, that of `--mapping uniform`, other forms of it, and torch's, for one number of rows."""
 
     def __init__(self, args: argparse.Namespace, rows: int, tokenizer: Tokenizer) -> None:
         config = _config(args, rows)
-        data = _one_length(load_task_data(config.task, task_of(config.task), tokenizer, lambda rows: 1, ()))
+        data = load_task_data(config.task, task_of(config.task), tokenizer, lambda rows: 1, ())
+        data = dataclasses.replace(data, bucket_lengths=(args.length,))
         student, teacher = random_models(tokenizer, data.task.num_labels, args.smoke)
         self.rows, self.config, self.data = rows, config, data
         self.sizes = student.config, teacher.config
-        self.batches = _batches(data, rows)
+        self.length, self.batches = args.length, _batches(data, rows, args.length)
         self.ours = Ours(config, data, student, teacher)
-        self._uniform = Ours(config.replace(mapping="uniform"), data, student, teacher)
+        self._others = {
+            "uniform": Ours(config.replace(mapping="uniform"), data, student, teacher),
+            "fused": Ours(config.replace(attention="fused"), data, student, teacher),
+            "kept": Ours(config, data, student, teacher),
+        }
+        self._others["kept"].keep_on_devices()
         self.group = 2 if args.smoke else max(3, 1024 // rows)  # several, so that the host can be ahead
 
     def first_call(self) -> float:
@@ -81,13 +87,13 @@ class Steps:
         batches = (self.batches * self.group)[: self.group]
         calls: dict[str, Callable[[], object]] = {
             "ours": lambda: self.ours.train(batches),
-            "uniform": lambda: self._uniform.train(batches),
+            **{name: lambda step=step: step.train(batches) for name, step in self._others.items()},
         }
         if with_torch:
             from torch_baseline import Baseline
 
             baseline = Baseline(*self.sizes, autocast=True)
-            padded = [self.data.train.collate(batch.rows, LENGTH) for batch in batches]
+            padded = [self.data.train.collate(batch.rows, self.length) for batch in batches]
             calls["torch"] = lambda: [baseline.step(arrays) for arrays in padded]
         for call in calls.values():
             call()
@@ -104,29 +110,25 @@ def _config(args: argparse.Namespace, rows: int) -> DistillConfig:
         teacher_model=Path(),
         student_config=Path("tinybert-4"),
         train_batch_size=rows,
-        max_seq_length=LENGTH,
+        max_seq_length=args.length,
         token_cache=False,
         dtype="bfloat16",
     )
 
 
-def _one_length(data: TaskData) -> TaskData:
-    return dataclasses.replace(data, bucket_lengths=(LENGTH,))
-
-
-def _batches(data: TaskData, rows: int) -> list[BatchRows]:
+def _batches(data: TaskData, rows: int, length: int) -> list[BatchRows]:
     order = np.random.default_rng(0).permutation(len(data.train))
-    return [BatchRows(part, LENGTH) for part in order[: len(order) // rows * rows].reshape(-1, rows)[:8]]
+    return [BatchRows(part, length) for part in order[: len(order) // rows * rows].reshape(-1, rows)[:8]]
 
 
 def measure_steps(args: argparse.Namespace, report: Report, steps: Steps, with_torch: bool) -> None:
-    rows = steps.rows
+    rows, length = steps.rows, steps.length
     compiled = steps.first_call()
-    report.add(f"{rows}_compilation_s", compiled, f"{rows} x {LENGTH}: first step after {compiled:.1f} s")
+    report.add(f"{rows}_compilation_s", compiled, f"{rows} x {length}: first step after {compiled:.1f} s")
     taken = steps.milliseconds(2 if args.smoke else 7, with_torch)
     multiply, flops = matmul_call("bfloat16")
     peak = flops / min(seconds(multiply) for _ in range(5))
-    share = step_flops(*steps.sizes, rows, LENGTH) / (1e-3 * taken["ours"]) / peak
+    share = step_flops(*steps.sizes, rows, length) / (1e-3 * taken["ours"]) / peak
     torch = (
         f"torch {taken['torch']:.2f} ms ({taken['torch'] / taken['ours']:.2f} times), " if with_torch else ""
     )
@@ -134,7 +136,8 @@ def measure_steps(args: argparse.Namespace, report: Report, steps: Steps, with_t
         f"{rows}_step_ms",
         taken,
         f"  a step {taken['ours']:.2f} ms, {torch}emd / uniform {taken['ours'] / taken['uniform']:.3f};"
-        f" {100 * share:.0f} % of the peak of {peak / 1e12:.0f} TFLOP/s",
+        f" {100 * share:.0f} % of the peak of {peak / 1e12:.0f} TFLOP/s\n  with fused attention"
+        f" {taken['fused']:.2f} ms, with the teacher's outputs kept by the device {taken['kept']:.2f} ms",
     )
 
 
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=Path, help="a vocab.txt; default: BERT's uncased one, downloaded")
     parser.add_argument("--output", type=Path, help="a JSON file")
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 32])
+    parser.add_argument("--length", type=int, default=128, help="tokens that every row is padded to")
     parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
     parser.add_argument("--torch", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--job_flags", default="", help="more flags for run_distill.py, in quotation marks")

@@ -15,6 +15,8 @@ from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.devices.parallel import DEVICES, replicate, split_for_training
 from bert_emd_jax.distillation.distill_config import DistillConfig
 from bert_emd_jax.distillation.layer_losses import layer_losses
+from bert_emd_jax.distillation.outputs_on_devices import OutputsOnDevices
+from bert_emd_jax.distillation.teacher_cache import RowsWithTeacher
 from bert_emd_jax.distillation.teacher_outputs import TeacherOutputs
 from bert_emd_jax.distillation.trainer import DistillTrainer
 from bert_emd_jax.encoding.batching import BatchRows
@@ -45,6 +47,14 @@ class Ours:
         self.trainer.teacher_runs = kept is None
         self.kept = kept
         self.measurements: Measurements = {}
+
+    def keep_on_devices(self) -> None:
+        """Lets the devices keep the teacher's outputs for all training rows (`--teacher_cache device`)."""
+        trainer = self.trainer
+        kinds = ("hidden_states", "attention_scores", "logits")
+        outputs = OutputsOnDevices(trainer.teacher.config, trainer.data.train, kinds)
+        outputs.fill(trainer.teacher_module, trainer.teacher.params)
+        trainer.rows, trainer.teacher_runs = RowsWithTeacher(trainer.rows, outputs, lambda: None), False
 
     def arrays(self, batch: BatchRows) -> Batch:
         """A batch as a run hands it to the step."""

@@ -93,6 +93,10 @@ class MappingConfig(Config):
     epsilon: SameResult[float] = 0.05
     """Regularisation of the Sinkhorn plan from which the exact plan is made, relative to the scale of the
     costs."""
+    attention: SameResult[Literal["auto", "direct", "fused"]] = "auto"
+    """How models compute attention while training. fused, with --dtype bfloat16 or float16: by one kernel
+    where nothing is dropped (on NVIDIA GPUs cuDNN's); costs come from queries and keys, and no attention
+    map of the teacher is ever stored. auto: direct."""
     use_attention: bool = True
     """Learn from attention scores."""
     use_hidden: bool = True

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class LayerFeatures(NamedTuple):
     """What costs compare of one side. A student's hidden states are in the teacher's width.
 
-    attention_scores: [layers, batch, heads, seq, seq]. hidden_states: [batch, seq, dim] of the embeddings and
-    [layers, batch, seq, dim] of the layers. projections: functions that give queries, keys and values
-    [layers, batch, seq, dim], and into how many heads relations split them. What no cost reads may be None.
+    attention_scores: [layers, batch, heads, seq, seq], or their factors. hidden_states: [batch, seq, dim] of
+    the embeddings and [layers, batch, seq, dim] of the layers. projections: functions that give queries, keys
+    and values [layers, batch, seq, dim], and into how many heads relations split them. What no cost reads may
+    be None.
     """
 
     attention_scores: Any
@@ -56,8 +57,12 @@ class LayerCost:
 
 
 def _attention(student: LayerFeatures, teacher: LayerFeatures, *masks: Any) -> "tuple[Array, Array]":
+    from bert_emd_jax.models.fused_attention import ScoreFactors
     from bert_emd_jax.transport.costs import attention_cost_sums
+    from bert_emd_jax.transport.factored_costs import factored_attention_cost_sums
 
+    if isinstance(student.attention_scores, ScoreFactors):
+        return factored_attention_cost_sums(student.attention_scores, teacher.attention_scores, *masks)
     return attention_cost_sums(student.attention_scores, teacher.attention_scores, *masks)
 
 

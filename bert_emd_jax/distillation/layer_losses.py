@@ -16,6 +16,7 @@ from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
 from bert_emd_jax.models.attention_projections import PROJECTIONS, attention_projection
 from bert_emd_jax.models.batch import Batch
+from bert_emd_jax.models.fused_attention import ScoreFactors
 from bert_emd_jax.models.heads import ModelOutput
 from bert_emd_jax.models.params import Params
 from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
@@ -125,7 +126,7 @@ def cost_sums(
     sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
     if reads(config.costs, "projections"):
         assert encoders is not None
-        heads = config.relation_heads or math.gcd(*(side.attention_scores.shape[2] for side in sides))
+        heads = config.relation_heads or math.gcd(*(_heads(side.attention_scores) for side in sides))
         outputs = zip(sides, encoders, (student, teacher), strict=True)
         ours, theirs = (
             side._replace(projections=_projections(params, output), relation_heads=heads)
@@ -133,6 +134,10 @@ def cost_sums(
         )
         sides = ours, theirs
     return {cost: cost.sums(*sides, *masks) for cost in config.costs}
+
+
+def _heads(scores: Any) -> int:
+    return scores.key.shape[3] if isinstance(scores, ScoreFactors) else scores.shape[2]
 
 
 def _projections(bert: Params, output: ModelOutput) -> list[Callable[[], Array]]:

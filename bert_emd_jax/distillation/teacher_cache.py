@@ -173,6 +173,8 @@ def _obstacle(config: DistillConfig) -> str | None:
         return "with --padding include costs depend on the padding of each batch, which is not kept"
     if reads(config.learned_layers.costs, "projections"):
         return "queries, keys and values, which --use_relation compares, are not kept"
+    if config.layers.attention == "fused" and reads(config.learned_layers.costs, "attention_scores"):
+        return "with --attention fused there are no attention scores to keep"
     if jax.process_count() > 1:
         return "it works in one process"
     return None

@@ -17,6 +17,7 @@ from bert_emd_jax.devices import hosts
 from bert_emd_jax.devices.compile_ahead import Task as CompileTask
 from bert_emd_jax.devices.device_needs import device_needs
 from bert_emd_jax.devices.parallel import replicate
+from bert_emd_jax.distillation.attention_form import attention_form, with_attention
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
 from bert_emd_jax.distillation.layer_losses import (
     LayerPlans,
@@ -37,6 +38,7 @@ from bert_emd_jax.encoding.embedding_data import EmbeddingData
 from bert_emd_jax.encoding.task_data import TaskData, load_task_data
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.ensemble import encoder_params, inference_params
+from bert_emd_jax.models.fused_attention import AttentionForm
 from bert_emd_jax.models.heads import ModelOutput, forward
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
@@ -81,6 +83,8 @@ class Constants(NamedTuple):
 class LayerTrainer(Trainer):
     """Distillation from a teacher's layers, with a loss of the student's own beside it.
 
+    attention: how both encoders compute attention in a step, but for outputs that are kept.
+
     Measurements of a step beside the losses: "plans" (`LayerPlans`, with an axis of micro-batches), and the
     "layer_weights" that they were solved with.
     """
@@ -115,6 +119,8 @@ class LayerTrainer(Trainer):
         self.check_every = layers.check_every if layers.transports else 0
         self._layer_factor = layer_factor
         self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
+        dtype = compute_dtype(config, self.program)
+        self.attention: AttentionForm = attention_form(layers, dtype, student.config, teacher.config)
         self._history = LayerMappingWriter(config.program.output_dir)
         extra_params, learning_rates = dict(extra_params or {}), {}
         if layers.trains_layer_weights:
@@ -147,10 +153,13 @@ class LayerTrainer(Trainer):
         """β (θ (A + H) + E) + the student's own loss: a share, weighed by the rows of the micro-batch."""
         layers, logits_only = self.layers, not self.layers.costs
         teacher = kept_output(batch, step.constants.outputs)
+        # Of outputs that are kept, scores are, and not their factors.
+        form: AttentionForm = self.attention if teacher is None else "direct"
         if teacher is None:
-            teacher = forward(self.teacher_module, step.constants.teacher, batch, logits_only=logits_only)
-        key = step.dropout_key()
-        student = forward(self.student_module, params, batch, key, logits_only=logits_only)
+            module = with_attention(self.teacher_module, form)
+            teacher = forward(module, step.constants.teacher, batch, logits_only=logits_only)
+        module, key = with_attention(self.student_module, form), step.dropout_key()
+        student = forward(module, params, batch, key, logits_only=logits_only)
         loss, terms, plans = jnp.zeros(()), {}, None
         if layers.costs:
             start = self._transport_state(params, step.state.method)

@@ -18,6 +18,7 @@ from bert_emd_jax.models.activations import activation
 from bert_emd_jax.models.dropout import Draw, draw_bits, dropout
 from bert_emd_jax.models.embedding_lookup import take_rows
 from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.fused_attention import AttentionForm, ScoreFactors, fused_attention
 from bert_emd_jax.models.params import STACKED_LAYERS
 
 
@@ -27,13 +28,14 @@ class EncoderOutput(NamedTuple):
     Attributes:
       embeddings: the embedding output.
       layer_outputs: the output of each layer.
-      attention_scores: QKᵀ/√head_dim of each layer, before the padding mask and the softmax.
+      attention_scores: QKᵀ/√head_dim of each layer, before the padding mask and the softmax. Of an encoder
+        with fused attention: their factors, and None where positions were chosen.
       pooled: tanh of a dense layer on the first position; None without a pooler.
     """
 
     embeddings: Float[Array, "batch positions dim"]
     layer_outputs: Float[Array, "layers batch positions dim"]
-    attention_scores: Float[Array, "layers batch heads positions seq"]
+    attention_scores: Any  # Float[Array, "layers batch heads positions seq"] | ScoreFactors | None
     pooled: Float[Array, "batch dim"] | None
 
     @property
@@ -132,10 +134,15 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention of `queries`, all or some of `hidden`, to `hidden`; and its raw scores."""
+    """Multi-head self-attention of `queries`, all or some of `hidden`, to `hidden`; and its raw scores.
+
+    Another `form` than "direct" fuses attention without dropout, takes the real tokens to be the first of a
+    row, and returns the scores' factors, or None where `queries` are not all.
+    """
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
+    form: AttentionForm = "direct"
 
     @nn.compact
     def __call__(
@@ -144,7 +151,7 @@ class SelfAttention(nn.Module):
         hidden: Float[Array, "batch seq dim"],
         mask_bias: Float[Array, "batch 1 1 seq"],
         dropout_bits: Array | None = None,
-    ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
+    ) -> tuple[Float[Array, "batch positions dim"], Any]:
         config = self.config
         heads, head_dim = config.num_attention_heads, config.head_dim
 
@@ -154,13 +161,19 @@ class SelfAttention(nn.Module):
 
         query = project(queries, "query")
         key, value = project(hidden, "key"), project(hidden, "value")
+        factors = ScoreFactors(query, key) if query.shape == key.shape else None
+        if self.form != "direct" and dropout_bits is None:
+            lengths = jnp.sum(mask_bias[:, 0, 0] == 0, axis=1)
+            context = fused_attention(query, key, value, lengths, self.form).reshape(queries.shape)
+            return dense(config.hidden_size, config, self.dtype, "output")(context), factors
         scores = jnp.einsum("bqhk,bvhk->bhqv", query, key) / head_dim**0.5
         # The softmax runs in float32 at least: bfloat16 sums over keys lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         probabilities = jax.nn.softmax(scores.astype(wide) + mask_bias, axis=-1).astype(self.dtype)
         probabilities = dropout(probabilities, config.attention_probs_dropout_prob, dropout_bits)
         context = jnp.einsum("bhqv,bvhk->bqhk", probabilities, value).reshape(queries.shape)
-        return dense(config.hidden_size, config, self.dtype, "output")(context), scores
+        attended = dense(config.hidden_size, config, self.dtype, "output")(context)
+        return attended, scores if self.form == "direct" else factors
 
 
 class Layer(nn.Module):
@@ -172,6 +185,7 @@ class Layer(nn.Module):
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
+    attention: AttentionForm = "direct"
 
     @nn.compact
     def __call__(
@@ -180,7 +194,7 @@ class Layer(nn.Module):
         mask_bias: Float[Array, "batch 1 1 seq"],
         dropout_bits: DropoutBits = (None, None, None),
         positions: Int[Array, "batch positions"] | None = None,
-    ) -> tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]:
+    ) -> tuple[Float[Array, "batch positions dim"], Any]:
         config = self.config
 
         def add_and_norm(update: Array, residual: Array, name: str, bits: Array | None) -> Array:
@@ -188,7 +202,7 @@ class Layer(nn.Module):
             return layer_norm(config, self.dtype, name)(update + residual)
 
         queries = take_positions(hidden, positions)
-        attended, scores = SelfAttention(config, self.dtype, name="attention")(
+        attended, scores = SelfAttention(config, self.dtype, self.attention, name="attention")(
             queries, hidden, mask_bias, dropout_bits[0]
         )
         attended = add_and_norm(attended, queries, "attention_layer_norm", dropout_bits[1])
@@ -206,6 +220,7 @@ class Encoder(nn.Module):
       remat: keeps of a layer only what it returns, and computes the rest again in the backward pass.
       scan: compiles one layer and loops over them, rather than every layer anew; outputs and dropout masks
         are the same. None: as it is best on JAX's default device.
+      attention: see `SelfAttention`.
     """
 
     config: EncoderConfig
@@ -213,6 +228,7 @@ class Encoder(nn.Module):
     with_pooler: bool = True
     remat: bool = False
     scan: bool | None = None
+    attention: AttentionForm = "direct"
 
     @nn.compact
     def __call__(
@@ -245,7 +261,7 @@ class Encoder(nn.Module):
                 Layer(config, self.dtype, name=f"layer_{layer}")(embedded, mask_bias)
 
         def run_layer(layer: tuple[Any, DropoutBits], hidden: Array, during: Array | None) -> LayerOutput:
-            module, (params, bits) = Layer(config, self.dtype, parent=None), layer
+            module, (params, bits) = Layer(config, self.dtype, self.attention, parent=None), layer
             return module.apply({"params": params}, hidden, mask_bias, bits, during)  # pyright: ignore[reportReturnType]
 
         stacked, singles = self.variables["params"].get(STACKED_LAYERS), []
@@ -271,10 +287,17 @@ class Encoder(nn.Module):
         return EncoderOutput(take_positions(embedded, positions), *outputs, pooled)
 
 
-LayerOutput = tuple[Float[Array, "batch positions dim"], Float[Array, "batch heads positions seq"]]
+LayerOutput = tuple[Float[Array, "batch positions dim"], Any]
 """Hidden states and raw scores of a layer; of all of them with an axis of layers in front."""
 RunLayer = Callable[[tuple[Any, DropoutBits], Array, Array | None], LayerOutput]
 """((parameters, dropout bits) of a layer, hidden states, positions where it runs or None) to its output."""
+
+
+def _scores_at(scores: Any, positions: Array | None) -> Any:
+    """Scores at some positions; None in place of their factors, which all tokens' keys would belong to."""
+    if positions is not None and not isinstance(scores, jax.Array):
+        return None
+    return scores if positions is None else take_positions(scores, positions)
 
 
 def _loop_over_layers(
@@ -286,8 +309,8 @@ def _loop_over_layers(
         during, after = (positions, None) if number == len(layers) - 1 else (None, positions)
         hidden, raw = run_layer(layer, hidden, during)
         states.append(take_positions(hidden, after))
-        scores.append(take_positions(raw, after))
-    return hidden, (jnp.stack(states), jnp.stack(scores))
+        scores.append(_scores_at(raw, after))
+    return hidden, (jnp.stack(states), jax.tree.map(lambda *layers: jnp.stack(layers), *scores))
 
 
 def _scan_layers(
@@ -297,7 +320,7 @@ def _scan_layers(
 
     def body(hidden: Array, layer: Any) -> tuple[Array, LayerOutput]:
         hidden, raw = run_layer(layer, hidden, None)
-        return hidden, (take_positions(hidden, positions), take_positions(raw, positions))
+        return hidden, (take_positions(hidden, positions), _scores_at(raw, positions))
 
     if positions is None:
         return jax.lax.scan(body, hidden, layers)

@@ -23,6 +23,7 @@ from bert_emd_jax.models.encoder import (
 )
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.families import Head
+from bert_emd_jax.models.fused_attention import AttentionForm
 from bert_emd_jax.models.pooling import normalize, pool
 
 
@@ -31,7 +32,7 @@ class ModelOutput(NamedTuple):
 
     embeddings: Float[Array, "batch positions dim"]
     layer_outputs: Float[Array, "layers batch positions dim"]
-    attention_scores: Float[Array, "layers batch heads positions seq"]
+    attention_scores: Any  # see `EncoderOutput`
     pooled: Float[Array, "batch dim"] | None
     logits: Any  # Float[Array, "..."]; None without a head
 
@@ -72,12 +73,19 @@ def forward(
 
 
 class Model(nn.Module):
-    """An encoder and perhaps a head, computing in `dtype`; see `Encoder` for `remat` and `scan`."""
+    """An encoder and perhaps a head, computing in `dtype`; see `Encoder` for the other attributes."""
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     scan: bool | None = None
+    attention: AttentionForm = "direct"
+
+    def encoder(self, *, with_pooler: bool = False) -> Encoder:
+        """The encoder of this model, in whose `__call__` it is made."""
+        return Encoder(
+            self.config, self.dtype, with_pooler, self.remat, self.scan, self.attention, name="bert"
+        )
 
 
 class SequenceClassifier(Model):
@@ -102,14 +110,7 @@ class SequenceClassifier(Model):
         head_dense = config.family.classifier_dense
         draws = [head_draw] * (2 if head_dense and head_dense.drops_before else 1)
         encoder_bits, (bits, *before) = draw_encoder_bits(config, input_ids.shape, dropout_key, *draws)
-        encoder = Encoder(
-            config,
-            self.dtype,
-            with_pooler=head_dense is None,
-            remat=self.remat,
-            scan=self.scan,
-            name="bert",
-        )
+        encoder = self.encoder(with_pooler=head_dense is None)
         encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits, first_token)
         if head_dense is None:
             features = encoded.pooled
@@ -142,9 +143,7 @@ class TokenClassifier(Model):
         rate = config.hidden_dropout_prob if config.family.drops_texts_alone else _classifier_dropout(config)
         head_draw = Draw(rate, (*input_ids.shape, config.hidden_size))
         encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
-        encoder = Encoder(
-            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
-        )
+        encoder = self.encoder()
         encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits)
         states = dropout(encoded.layer_outputs[-1], rate, bits)
         return ModelOutput(*encoded, _logits(config, self.dtype, states))
@@ -173,9 +172,7 @@ class AnswerFinder(Model):
         rate = config.answer_dropout or 0.0
         head_draw = Draw(rate, (*input_ids.shape, config.hidden_size))
         encoder_bits, (bits,) = draw_encoder_bits(config, input_ids.shape, dropout_key, head_draw)
-        encoder = Encoder(
-            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
-        )
+        encoder = self.encoder()
         encoded = encoder(input_ids, attention_mask, token_type_ids, encoder_bits)
         wide = jnp.promote_types(self.dtype, jnp.float32)
         states = dropout(encoded.layer_outputs[-1], rate, bits)
@@ -201,9 +198,7 @@ class MaskedLanguageModel(Model):
         logits_only: bool = False,
     ) -> ModelOutput:
         config = self.config
-        encoder = Encoder(
-            config, self.dtype, with_pooler=False, remat=self.remat, scan=self.scan, name="bert"
-        )
+        encoder = self.encoder()
         in_encoder, after = (masked_positions, None) if logits_only else (None, masked_positions)
         bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
         encoded = encoder(input_ids, attention_mask, token_type_ids, bits, in_encoder)
@@ -236,14 +231,7 @@ class SentenceEmbedder(Model):
         is_first_alone = logits_only and embedding.pooling == ("cls",)
         positions = jnp.zeros((input_ids.shape[0], 1), jnp.int32) if is_first_alone else None
         bits, _ = draw_encoder_bits(config, input_ids.shape, dropout_key)
-        encoder = Encoder(
-            config,
-            self.dtype,
-            with_pooler=self.is_initializing(),
-            remat=self.remat,
-            scan=self.scan,
-            name="bert",
-        )
+        encoder = self.encoder(with_pooler=self.is_initializing())
         encoded = encoder(input_ids, attention_mask, token_type_ids, bits, positions)
         mask = attention_mask[:, :1] if is_first_alone else attention_mask
         vectors = pool(encoded.layer_outputs[-1], mask, embedding.pooling)
@@ -273,7 +261,7 @@ class EncoderWithoutHead(Model):
         token_type_ids: Int[Array, "batch seq"] | None = None,
         dropout_key: Array | None = None,
     ) -> ModelOutput:
-        encoder = Encoder(self.config, self.dtype, remat=self.remat, scan=self.scan, name="bert")
+        encoder = self.encoder(with_pooler=True)
         bits, _ = draw_encoder_bits(self.config, input_ids.shape, dropout_key)
         return ModelOutput(*encoder(input_ids, attention_mask, token_type_ids, bits), None)
 

@@ -76,17 +76,9 @@ def attention_cost_sums(
     """Sums of squared differences of attention scores, and the number of differences in each sum."""
     student, teacher = match_heads(*_comparable(student_scores, teacher_scores))
     _same("attention", student.shape[1:], teacher.shape[1:])
-    mask, examples = _masks(attention_mask, example_weights, padding)
-    keys = mask & examples[:, None]
-    if padding == "mask":
-        pairs = keys[:, :, None] & keys[:, None, :]
-        count = _count(pairs)
-    else:
-        # A masked key is 0 on both sides: its difference is 0 but it is counted.
-        pairs = jnp.broadcast_to(keys[:, None, :], (*keys.shape, keys.shape[1]))
-        count = jnp.sum(examples, dtype=jnp.float32) * keys.shape[1] ** 2
-    heads = student.shape[2]
-    return _squared_differences(student, teacher, pairs[:, None, :, :]), count * heads
+    (queries, keys), count = kept_pairs(attention_mask, padding, example_weights)
+    pairs = queries[:, :, None] & keys[:, None, :]
+    return _squared_differences(student, teacher, pairs[:, None, :, :]), count * student.shape[2]
 
 
 def embedding_cost(
@@ -225,6 +217,19 @@ def _kept_tokens(
 ) -> Bool[Array, "B L"]:
     mask, examples = _masks(attention_mask, example_weights, padding)
     return mask & examples[:, None] if padding == "mask" else jnp.broadcast_to(examples[:, None], mask.shape)
+
+
+def kept_pairs(
+    attention_mask: ArrayLike, padding: str, example_weights: ArrayLike | None
+) -> tuple[tuple[Bool[Array, "B L"], Bool[Array, "B L"]], Float[Array, ""]]:
+    """Which queries and keys make up the pairs that attention costs compare, and how many pairs count."""
+    mask, examples = _masks(attention_mask, example_weights, padding)
+    keys = mask & examples[:, None]
+    if padding == "mask":
+        return (keys, keys), jnp.sum(jnp.square(jnp.sum(keys, axis=1, dtype=jnp.float32)))
+    # A masked key is 0 on both sides: its difference is 0 but it is counted.
+    queries = jnp.broadcast_to(examples[:, None], mask.shape)
+    return (queries, keys), _count(examples) * mask.shape[1] ** 2
 
 
 def _count(keep: Bool[Array, "..."]) -> Float[Array, ""]:

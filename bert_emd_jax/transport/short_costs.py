@@ -16,7 +16,7 @@ _PIECE = 512
 # Stays above 0 as a mean over a billion elements, and is nothing beside any real difference.
 _LEAST_DIFFERENCE = 1e-28
 # Fingerprints of unequal layers may agree once in 2³² times: such layers differ by more than this share.
-_NEARLY_EQUAL = 1e-4
+NEARLY_EQUAL = 1e-4
 
 
 @jax.custom_vjp
@@ -31,8 +31,8 @@ def short_squared_differences(
     kept = jnp.where(keep, student, 0)
     ours, theirs = _square_sums(kept), _square_sums(jnp.where(keep, teacher, 0))
     sums = ours[:, None] + theirs - 2 * _products(kept, teacher)
-    prints = _fingerprints(kept)[:, None] == _fingerprints(jnp.where(keep, teacher, 0))
-    equal = prints & (sums <= _NEARLY_EQUAL * (ours[:, None] + theirs))
+    prints = fingerprints(kept)[:, None] == fingerprints(jnp.where(keep, teacher, 0))
+    equal = prints & (sums <= NEARLY_EQUAL * (ours[:, None] + theirs))
     return above_zero_unless_equal(sums, equal)
 
 
@@ -81,7 +81,7 @@ def _in_pieces(values: Float[Array, "layers ..."]) -> Float[Array, "layers piece
     return jnp.pad(flat, ((0, 0), (0, filler))).reshape(len(values), -1, _PIECE)
 
 
-def _fingerprints(values: Float[Array, "layers ..."]) -> UInt32[Array, " layers"]:
+def fingerprints(values: Float[Array, "layers ..."]) -> UInt32[Array, " layers"]:
     """A number for each layer that depends on every bit, equal for equal layers and hardly for others."""
     bits = jax.lax.bitcast_convert_type(values, jnp.uint16).astype(jnp.uint32).reshape(len(values), -1)
     places = jnp.arange(bits.shape[1], dtype=jnp.uint32)

@@ -24,11 +24,13 @@ from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.encoding.task_data import TaskData
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.ensemble import inference_params
+from bert_emd_jax.models.fused_attention import AttentionForm
 from bert_emd_jax.models.heads import SequenceClassifier
 from bert_emd_jax.models.initialization import initial_params, initial_projection
 
 ROWS, LENGTH, VOCABULARY = 6, 10, 70
 PLATFORMS = ("cuda", "tpu")
+CUDNN = "__cudnn$fmhaSoftmax"
 
 
 def bert(layers: int, width: int) -> EncoderConfig:
@@ -44,7 +46,12 @@ def bert(layers: int, width: int) -> EncoderConfig:
 
 
 def step_on(
-    devices: int, student_layers: int = 3, teacher_layers: int = 5, dtype: str = "bfloat16", scan: bool = True
+    devices: int,
+    student_layers: int = 3,
+    teacher_layers: int = 5,
+    dtype: str = "bfloat16",
+    scan: bool = True,
+    attention: AttentionForm = "direct",
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """A step with dropout over so many devices, ROWS rows on each, and its arguments."""
     student, teacher = bert(student_layers, 8), bert(teacher_layers, 12)
@@ -67,6 +74,7 @@ def step_on(
     trainer = DistillTrainer(config, *models, TaskData(task, rows, rows, (LENGTH,), examples))
     modules = [SequenceClassifier(model.config, jax.numpy.dtype(dtype), scan=scan) for model in models]
     trainer.student_module, trainer.teacher_module = modules
+    trainer.attention = attention
     constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
     ids = np.ones((1, devices * ROWS, LENGTH), np.int32)
     batch = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
@@ -86,11 +94,12 @@ def step_on(
 def lowered(platform: str, **options: Any) -> str:
     """The module of a step on one device, before the compiler sees it."""
     step, arguments = step_on(1, **options)
-    return jax.export.export(step, platforms=[platform])(*arguments).mlir_module()
+    checks = [jax.export.DisabledSafetyCheck.custom_call(CUDNN)]
+    return jax.export.export(step, platforms=[platform], disabled_checks=checks)(*arguments).mlir_module()
 
 
-def operations(platform: str, name: str, **layers: int) -> list[str]:
-    return [line for line in lowered(platform, **layers).splitlines() if f"stablehlo.{name}" in line]
+def operations(platform: str, name: str, **options: Any) -> list[str]:
+    return [line for line in lowered(platform, **options).splitlines() if f"stablehlo.{name}" in line]
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -138,6 +147,24 @@ def test_states_and_scores_stay_in_bfloat16(platform):
     ]
     # Each for the sum of squares alone, into which the compiler takes the conversion.
     assert len(converted) <= 2
+
+
+def test_fused_attention_leaves_no_map_of_the_teacher(monkeypatch):
+    """One call of cuDNN's for all of its layers; the student's scores are there for its dropout."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    teacher, student = (rf"tensor<{layers}x{ROWS}x2x{LENGTH}x{LENGTH}x" for layers in (5, 3))
+    assert re.search(teacher, lowered("cuda"))
+    module = lowered("cuda", attention="cudnn")
+    assert module.count(f"custom_call @{CUDNN}(") == 1
+    assert not re.search(teacher, module)
+    assert re.search(student, module)
+    # Of single layers, too, only the student's are formed.
+    scores = rf"stablehlo.dot_general.*-> tensor<{ROWS}x2x{LENGTH}x{LENGTH}x"
+    assert len(re.findall(scores, lowered("cuda"))) - len(re.findall(scores, module)) == 1
+    # A loop over heads for the costs and one for their gradient; their lengths are known.
+    assert len(operations("cuda", "while", attention="cudnn")) == len(operations("cuda", "while")) + 2
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
