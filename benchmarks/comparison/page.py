@@ -1,402 +1,99 @@
-"""docs/results.md: tables of the results of a study; a discussion written by hand is kept."""
+"""The page of a study's results, docs/results.md: what a reader takes in, before the tables of all runs.
+
+Its title, a summary and a discussion are written by hand, and kept.
+"""
 
 import math
 import re
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from bert_emd_jax.files import write_text
-from bert_emd_jax.runs.layer_mapping import COST_KINDS
-from comparison.findings import Findings, Pair, mean_and_deviation
-from comparison.intervals import Interval, holm
-from comparison.methods import BASELINE, DEFAULT, METHODS, STUDENTS, WITHOUT_LAYERS
+from comparison.appendix import appendix_sections
+from comparison.cells import ABSENT, count_text, interval_text, markdown_table
+from comparison.findings import Findings
+from comparison.intervals import holm
+from comparison.methods import BASELINE, METHODS
 from comparison.plots import draw
 from comparison.primary import primary_tests
-from comparison.records import LOG, Record, write_log
-from comparison.tasks import TASKS
+from comparison.records import LOG, write_log
 
-_ABSENT = "–"
-_METRICS = {
-    "accuracy": "accuracy",
-    "accuracy_and_f1": "mean of accuracy and F1",
-    "matthews_correlation": "Matthews correlation",
-}
-_WORDS = re.compile(r"<!-- words -->\n(.*?)<!-- end of words -->", re.S)
+_BY_HAND = ("summary", "discussion")
 
 
 def write_page(findings: Findings, page: Path) -> None:
-    """Writes the page, and beside it a directory of its name with the pictures and the raw log.
+    """Writes the page; beside it its tables, as a page, and a directory with the pictures and the raw log.
 
-    The text between the two comments about words is taken from the page that is there.
+    The title, and what the comments about summary and discussion enclose, stay as they are there.
     """
-    parts = page.with_suffix("")
-    pictures = draw(findings, parts)
-    write_log(parts / LOG, findings.plan, findings.records)
-    words = _WORDS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
-    sections = _sections(findings, pictures, parts.name, words[1] if words else "")
-    write_text(page, "\n\n".join(filter(None, sections)) + "\n")
+    folder, tables = page.with_suffix(""), page.with_stem(f"{page.stem}_tables")
+    pictures = draw(findings, folder)
+    write_log(folder / LOG, findings.plan, findings.records)
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    known = re.match(r"# (.*)\n", before)
+    title = known[1] if known else f"Results: {count_text(findings.plan.epochs, 'epoch')}"
+    _write(page, [f"# {title}", *_sections(findings, pictures, folder.name, before)])
+    back = f"The tables behind [{title}]({page.name}), made by `python benchmarks/study.py`."
+    _write(tables, [f"# {title}, all tables", back, *appendix_sections(findings, pictures, folder.name)])
 
 
-def _sections(findings: Findings, pictures: dict[str, str], folder: str, words: str) -> Iterable[str]:
-    def picture(name: str) -> str:
-        return f"![{pictures[name]}]({folder}/{name}.svg)" if name in pictures else ""
+def _write(path: Path, sections: Iterable[str]) -> None:
+    write_text(path, "\n\n".join(filter(None, sections)) + "\n")
 
-    yield f"# Results: {_count(findings.plan.epochs, 'epoch')}"
-    yield f"<!-- words -->\n{words}<!-- end of words -->"
-    yield _introduction(findings, folder)
-    if primary := _primary(findings):
-        yield "## Primary comparisons"
-        yield primary
-    yield "## Methods, over all pairs"
-    yield _pooled(findings)
-    yield picture("differences")
-    yield _single_changes(findings)
-    yield "## Tasks, teachers and students"
-    yield _tasks(findings)
-    yield _students(findings)
-    yield _augmented_rows(findings)
-    yield "## Scores"
+
+def _sections(findings: Findings, pictures: dict[str, str], folder: str, before: str) -> Iterable[str]:
+    summary, discussion = (_by_hand(name, before) for name in _BY_HAND)
+    if findings.plan.tiny:
+        yield "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**"
+    yield summary
+    figure = "primary" if "primary" in pictures else "differences"
+    if figure in pictures:
+        yield f"![{pictures[figure]}]({folder}/{figure}.svg)"
+    yield _primary(findings) if findings.plan.dev_halves else _above_baseline(findings)
+    yield discussion
+    yield "## The numbers behind it"
     yield (
-        "Mean ± standard deviation over seeds, in points. Differences are paired by seed, with their 95 %"
-        f" interval over new seeds (t), and above {METHODS[BASELINE].title} over other dev sets of the same"
-        " size (bootstrap over rows, the seeds as they are)."
+        f"[All tables]({folder}_tables.md), and the raw log [{folder}/{LOG}]({folder}/{LOG}): a line for each"
+        " run, with its command, seconds, scores and predictions. From it alone, `python benchmarks/study.py"
+        f" report --output_dir docs/{folder} --page docs/{folder}.md` writes these pages again."
     )
-    yield picture("scores")
-    for pair in findings.finals:
-        yield f"### {pair.title}"
-        yield _scores(findings, pair)
-    if "curves" in pictures:
-        yield "## Learning from the teacher's predictions"
-        yield "The loss on the teacher's predictions over training, the mean over seeds."
-        yield picture("curves")
-    yield "## Tuning"
-    yield _tuning(findings)
-    if costs := _transported_costs(findings):
-        yield "## Layer weights and plans"
-        yield (
-            "Of the first seed and the first task that has a run: the weights of the teacher's layers over"
-            " training, under the rules that move them, and the last plans of EMD, in percent of the mass."
-        )
-        yield from (picture("layer_weights"), picture("plans"), costs)
-    yield "## Time and machine"
-    yield _time(findings)
-    if missing := _missing(findings):
-        yield "## Not run yet"
-        yield missing
 
 
-def _missing(findings: Findings) -> str:
-    """Lists what the plan has and the records do not: methods, single seeds of methods, whole pairs."""
-    lines, whole_pairs = [], []
-    for pair, methods in findings.missing().items():
-        if pair not in findings.finals:
-            whole_pairs.append(pair.title)
-            continue
-        names = [
-            name if len(seeds) == len(findings.plan.seeds) else f"{name} (seed {', '.join(map(str, seeds))})"
-            for name, seeds in methods.items()
-        ]
-        lines.append(f"- {pair.title}: {', '.join(names)}")
-    if whole_pairs:
-        lines.append(f"- no method at all: {'; '.join(whole_pairs)}")
-    return "\n".join(lines)
-
-
-def _introduction(findings: Findings, folder: str) -> str:
-    plan = findings.plan
-    steps = (
-        "Every run is a command line of `run_finetune.py` or `run_distill.py`. Its score is that of the last"
-        " step on the dev set: no step and no seed is chosen by it. Within a pair of task and student the"
-        " method is all that differs: as many epochs in batches of 32, one teacher, one"
-        " learning rate. All methods that have trials have as many, on a seed that is used for nothing"
-        " else: of β, or of the learning rate where there is no β."
-    )
-    if plan.dev_halves:
-        steps += (
-            " One half of the dev rows, drawn once, chooses teachers and trials; all scores below are of the"
-            " other half."
-        )
-    tiny = "**A trial run on a tiny random teacher: it shows that the study works, and nothing else.**\n\n"
-    return (
-        f"{tiny if plan.tiny else ''}Made by `python benchmarks/study.py`. The raw log"
-        f" [{folder}/{LOG}]({folder}/{LOG}) has a line for every run: its command, seconds, scores and"
-        f" predictions. From it alone, `python benchmarks/study.py report --output_dir docs/{folder} --page"
-        f" docs/{folder}.md` writes this page again.\n\n{steps}"
-    )
+def _by_hand(name: str, before: str) -> str:
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    found = re.search(rf"{begin}\n(.*?){end}", before, re.S)
+    return f"{begin}\n{found[1] if found else ''}{end}"
 
 
 def _primary(findings: Findings) -> str:
-    """Returns the table of the comparisons that were decided before the runs; empty for a study without them.
-
-    The protocol's runs choose by one half of the dev rows.
-    """
-    if not findings.plan.dev_halves:
-        return ""
+    """Returns the table of the comparisons that were decided before the runs."""
     rows = []
     tests = primary_tests(findings)
     for test, corrected in zip(tests, holm([test.result.p_value for test in tests]), strict=True):
         result = test.result
         signs = f"{result.above} above, {result.below} below"
-        p_value = _ABSENT if math.isnan(corrected) else f"{corrected:.3f}"
-        rows.append([test.title, _interval(result.interval), str(result.interval.count), signs, p_value])
+        p_value = ABSENT if math.isnan(corrected) else f"{corrected:.3f}"
+        units = str(result.interval.count)
+        rows.append([test.title, interval_text(result.interval), units, signs, p_value])
     return (
         "Decided before the runs, in [Protocol](protocol.md). A unit is a pair of task and student, with the"
         " mean of its differences by seed; the interval (95 %, t) is over units, p-values are corrected by"
-        f" Holm for {len(tests)} tests.\n\n" + _table(["difference", "points", "units", "signs", "p"], rows)
+        f" Holm for {len(tests)} tests.\n\n"
+        + markdown_table(["difference", "points", "units", "signs", "p"], rows)
     )
 
 
-def _pooled(findings: Findings) -> str:
-    """Returns a table of differences for each method that the others are compared with."""
-    students, tables = findings.students, []
-    for above in (BASELINE, WITHOUT_LAYERS, DEFAULT):
-        rows = []
-        for method in findings.methods:
-            everywhere = findings.pooled(method, above=above)
-            if method != above and everywhere.count:
-                by_student = [_interval(findings.pooled(method, student, above)) for student in students]
-                cells = [_interval(everywhere), str(everywhere.count), *by_student]
-                rows.append([METHODS[method].title, *cells])
-        if rows:
-            header = [f"points above {METHODS[above].title}", "all pairs", "paired runs", *students]
-            tables.append(_table(header, rows))
-    if not tables:
+def _above_baseline(findings: Findings) -> str:
+    """Returns the table of the picture: every method against the one that all are compared with."""
+    rows = []
+    for method in findings.methods:
+        difference = findings.pooled(method)
+        if method != BASELINE and difference.count:
+            rows.append([METHODS[method].title, interval_text(difference), str(difference.count)])
+    if not rows:
         return f"No method has a seed in common with {METHODS[BASELINE].title} yet."
     return (
-        "Differences paired by seed, every pair of task and student weighing the same, and their 95 %"
-        " interval over new seeds.\n\n" + "\n\n".join(tables)
+        f"Points above {METHODS[BASELINE].title}, paired by seed, every pair of task and student weighing the"
+        " same, and their 95 % interval over new seeds.\n\n"
+        + markdown_table(["method", "points", "paired runs"], rows)
     )
-
-
-def _single_changes(findings: Findings) -> str:
-    """Compares the methods that differ from another in one thing with that one; empty if there are none."""
-    rows = []
-    for method in findings.methods:
-        like = METHODS[method].like
-        if like is None or not (difference := findings.pooled(method, above=like)).count:
-            continue
-        changed = findings.rows_predicted_differently(method, like)
-        share = _ABSENT if changed is None else f"{100 * changed:.1f} %"
-        titles = [METHODS[name].title for name in (method, like)]
-        rows.append([*titles, _interval(difference), str(difference.count), share])
-    if not rows:
-        return ""
-    header = ["method", "is like", "points above it", "paired runs", "dev rows predicted otherwise"]
-    return "What differs from another method in one thing, at the same β:\n\n" + _table(header, rows)
-
-
-def _tasks(findings: Findings) -> str:
-    rows = []
-    for name, task in TASKS.items():
-        candidates = findings.teachers(name)
-        if not candidates:
-            continue
-        teacher = candidates[0]
-        dev_rows = str(len(teacher.labels)) if teacher.labels else _ABSENT
-        others = ", ".join(f"{_candidate(run)}: {_points(run.score)}" for run in candidates[1:])
-        metric = _METRICS.get(teacher.metric or "", str(teacher.metric))
-        chosen = f"{_points(teacher.score)} ({_candidate(teacher)})"
-        train_rows = f"{teacher.rows:,}" if teacher.rows else _ABSENT
-        rows.append([task.title, metric, train_rows, dev_rows, task.rows, chosen, others or _ABSENT])
-    plan = findings.plan
-    body = "A tiny body of random weights" if plan.tiny else "all-MiniLM-L6-v2 (6 layers, hidden size 384)"
-    header = ["task", "metric", "training rows", "dev rows", "which", "teacher", "other candidates"]
-    return (
-        f"{body}, fine-tuned for {_count(plan.teacher_epochs, 'epoch')}, is the teacher: the best on the dev"
-        f" set of the seeds and learning rates tried.\n\n{_table(header, rows)}"
-    )
-
-
-def _candidate(run: Record) -> str:
-    rate = f"{run.setting[1]:g}, " if run.setting else ""
-    return f"{rate}seed {run.seed}"
-
-
-def _students(findings: Findings) -> str:
-    rows = []
-    for name in findings.students:
-        pair = next(pair for pair in findings.finals if pair.student == name)
-        model = next(iter(next(iter(findings.finals[pair].values())).values())).model
-        origin = next((run for run in findings.of_kind("student") if run.student == name), None)
-        loss = _ABSENT if origin is None else _held_out(origin)
-        size = f"{model.get('layers')} × {model.get('hidden_size')}"
-        student = STUDENTS[name]
-        parameters = f"{model.get('parameters', 0) / 1e6:.1f} M"
-        epochs = f"{findings.plan.epochs * student.epochs:g}"
-        rows.append([name, student.title, size, parameters, f"{student.learning_rate:g}", epochs, loss])
-    plan = findings.plan
-    header = ["student", "start", "layers × width", "parameters", "learning rate", "epochs", "held-out loss"]
-    table = _table(header, rows)
-    if not any(STUDENTS[name].pretraining for name in findings.students):
-        return table
-    return table + (
-        f"\n\nGeneral distillation: {plan.general_steps:,} steps of 32 rows, up to 64 tokens each, of"
-        f" {plan.reviews:,} IMDB reviews. The held-out loss is the one of its own mapping."
-    )
-
-
-def _held_out(run: Record) -> str:
-    return f"{run.scores['held_out_loss_at_start']:.3g} → {run.scores['held_out_loss']:.3g}"
-
-
-def _augmented_rows(findings: Findings) -> str:
-    """Says how many augmented rows there are and which model proposed their words; empty without any."""
-    made = findings.of_kind("augmentation")
-    if not made:
-        return ""
-    counts = ", ".join(f"{run.rows:,} of {TASKS[run.task or ''].title}" for run in made)
-    source = "Another masked-language model"
-    for model in findings.of_kind("masked_lm"):
-        source = (
-            f"The body, taught to predict masked words of the reviews (held-out loss {_held_out(model)}),"
-        )
-    return f"Augmented rows: {counts}, learned from in as many steps. {source} proposed their words."
-
-
-def _scores(findings: Findings, pair: Pair) -> str:
-    rows = []
-    for method, by_seed in findings.finals[pair].items():
-        over_rows = None if method == BASELINE else findings.difference_over_rows(pair, method)
-        rows.append(
-            [
-                METHODS[method].title,
-                _setting(findings.first_run(pair, method)),
-                _mean(findings.scores(pair, method)),
-                str(len(by_seed)),
-                _above(findings, pair, method, BASELINE),
-                _ABSENT if over_rows is None else _bounds(over_rows),
-                _above(findings, pair, method, WITHOUT_LAYERS),
-                f"{statistics.median(run.seconds for run in by_seed.values()):.0f}",
-            ]
-        )
-    above = [f"above {METHODS[name].title}" for name in (BASELINE, WITHOUT_LAYERS)]
-    header = ["method", "chosen", "score", "seeds", above[0], "over dev rows", above[1], "seconds a run"]
-    return _table(header, rows)
-
-
-def _above(findings: Findings, pair: Pair, method: str, other: str) -> str:
-    return _ABSENT if method == other else _interval(findings.difference(pair, method, other))
-
-
-def _tuning(findings: Findings) -> str:
-    rows = []
-    for pair in findings.tuned_pairs:
-        for method in METHODS:
-            if trials := findings.trials(pair, method):
-                best = max(trials, key=lambda run: run.standing)
-                texts = {run.name: f"{_setting(run)}: {_points(run.standing)}" for run in trials}
-                texts[best.name] = f"**{texts[best.name]}**"
-                tried = ", ".join(texts.values())
-                rows.append([TASKS[pair.task].title, pair.student, METHODS[method].title, tried])
-    if not rows:
-        return "Nothing was tuned."
-    where = "on one task for all" if findings.plan.tuning_task else "on each task"
-    return (
-        f"The trials of every method, {where}; the best is taken for all seeds. What differs from a method in"
-        " one thing takes its choice: ablations, other solvers, a second softmax, other choices of teacher"
-        " layers (that of uniform).\n\n" + _table(["task", "student", "method", "tried"], rows)
-    )
-
-
-def _transported_costs(findings: Findings) -> str:
-    """Returns the transported costs, methods down, pairs across; empty if no run has plans."""
-    rows = []
-    for method in findings.methods:
-        cells = [_transported(findings.first_run(pair, method)) for pair in findings.finals]
-        if set(cells) != {_ABSENT}:
-            rows.append([METHODS[method].title, *cells])
-    if not rows:
-        return ""
-    header = ["ΣF·C", *(pair.title for pair in findings.finals)]
-    return (
-        "What these plans leave of the costs at the last step of the first seed: of attention scores and of"
-        " hidden states.\n\n" + _table(header, rows)
-    )
-
-
-def _transported(run: Record | None) -> str:
-    if run is None or run.mapping is None:
-        return _ABSENT
-    flow, cost = run.mapping["flow"], run.mapping["cost"]
-    return ", ".join(
-        f"{np.sum(np.multiply(flow[kind], cost[kind])):.2f}" if kind in flow else _ABSENT
-        for kind in COST_KINDS
-    )
-
-
-def _time(findings: Findings) -> str:
-    kinds = {
-        "teacher": "a teacher",
-        "student": "general distillation",
-        "masked_lm": "a masked-language model",
-        "tuning": "a trial",
-        "final": "a run of the comparison",
-    }
-    rows = []
-    for kind, title in kinds.items():
-        if runs := findings.of_kind(kind):
-            seconds = [run.seconds for run in runs]
-            speeds = [run.examples_per_second or 0.0 for run in runs]
-            cells = [str(len(runs)), f"{statistics.median(seconds):.0f}", f"{sum(seconds) / 3600:.2f}"]
-            rows.append([title, *cells, f"{statistics.median(speeds):.0f}"])
-    table = _table(["what", "runs", "median seconds", "hours", "examples per second"], rows)
-    revisions: dict[str, Counter[str]] = {}
-    for record in findings.records:
-        if record.environment:
-            revision = record.environment.get("git_revision") or "unknown"
-            revisions.setdefault(_machine(record.environment), Counter())[revision[:8]] += 1
-    dates = sorted(record.started[:10] for record in findings.records)
-    machines = "\n".join(
-        f"- {machine}: {counts.total()} runs, by git revision"
-        f" {', '.join(f'{revision} ({count})' for revision, count in sorted(counts.items()))}"
-        for machine, counts in sorted(revisions.items())
-    )
-    days = f"\n\nRun from {dates[0]} to {dates[-1]}." if dates else ""
-    return f"{table}\n\n{machines}{days}"
-
-
-def _machine(environment: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    return f"{environment.get('machine', '')}; {', '.join(environment['devices'])}; {versions}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _setting(run: Record | None) -> str:
-    if run is None or run.setting is None:
-        return _ABSENT
-    flag, value = run.setting
-    return f"{flag.replace('beta', 'β').replace('_', ' ')} {value:g}"
-
-
-def _points(score: float | None) -> str:
-    return _ABSENT if score is None else f"{100 * score:.1f}"
-
-
-def _mean(scores: Sequence[float]) -> str:
-    mean, deviation = mean_and_deviation(100 * score for score in scores)
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
-
-
-def _interval(interval: Interval) -> str:
-    if math.isnan(interval.mean):
-        return _ABSENT
-    return f"{100 * interval.mean:+.1f} {_bounds(interval)}".strip()
-
-
-def _bounds(interval: Interval) -> str:
-    if not math.isfinite(interval.high - interval.low):
-        return ""
-    return f"({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,9 +1,9 @@
-"""The pictures of docs/results.md, as SVG on white."""
+"""The pictures of a study's pages, as SVG on white."""
 
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from bert_emd_jax.files import write_text
 from bert_emd_jax.runs.layer_mapping import COST_KINDS
 from comparison.findings import Findings, Pair, mean_and_deviation
+from comparison.intervals import Interval
 from comparison.methods import BASELINE, DEFAULT, METHODS
+from comparison.primary import primary_tests
 from comparison.records import Record
 from comparison.tasks import TASKS
 
@@ -36,6 +38,7 @@ def draw(findings: Findings, directory: Path) -> dict[str, str]:
     """Writes the pictures for which there are records, removes the others; returns name → what it shows."""
     directory.mkdir(parents=True, exist_ok=True)
     pictures = {
+        "primary": (_primary(findings), "the primary comparisons, 95 % intervals"),
         "differences": (_differences(findings), "pooled difference from uniform by method, 95 % intervals"),
         "scores": (_scores(findings), "scores by task and student, every seed a dot"),
         "curves": (_curves(findings), "loss on the teacher's predictions over training, mean over seeds"),
@@ -84,8 +87,11 @@ def _subplots(
 
 
 def _list_methods(axes: Axes, methods: Iterable[str]) -> None:
+    _label_rows(axes, [METHODS[method].title for method in methods])
+
+
+def _label_rows(axes: Axes, titles: Sequence[str]) -> None:
     """Labels the rows of a plot, from the top."""
-    titles = [METHODS[method].title for method in methods]
     axes.set_yticks(range(len(titles)), titles)
     axes.set_ylim(len(titles) - 0.5, -0.5)
 
@@ -94,20 +100,34 @@ def _viridis(count: int) -> np.ndarray:
     return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
-def _differences(findings: Findings) -> Figure | None:
-    intervals = {method: findings.pooled(method) for method in findings.methods if method != BASELINE}
-    intervals = {method: interval for method, interval in intervals.items() if interval.count}
-    if not intervals:
+def _primary(findings: Findings) -> Figure | None:
+    if not findings.plan.dev_halves:
         return None
-    figure, axes = _subplots(7, 0.8 + 0.28 * len(intervals), grid="x")
+    tests = [(test.title, test.result.interval) for test in primary_tests(findings)]
+    return _intervals([(title, interval) for title, interval in tests if interval.count], "points")
+
+
+def _differences(findings: Findings) -> Figure | None:
+    pooled = [
+        (METHODS[method].title, findings.pooled(method)) for method in findings.methods if method != BASELINE
+    ]
+    known = [(title, interval) for title, interval in pooled if interval.count]
+    return _intervals(known, f"points above {METHODS[BASELINE].title}")
+
+
+def _intervals(rows: Sequence[tuple[str, Interval]], label: str) -> Figure | None:
+    """Draws a dot and an interval for each row, in points; None without rows."""
+    if not rows:
+        return None
+    figure, axes = _subplots(7, 0.8 + 0.28 * len(rows), grid="x")
     one = axes[0, 0]
     one.axvline(0, color=_MUTED, linewidth=1)
-    for row, interval in enumerate(intervals.values()):
+    for row, (_, interval) in enumerate(rows):
         if math.isfinite(interval.high - interval.low):
             one.plot([100 * interval.low, 100 * interval.high], [row, row], color=_BLUE, linewidth=2)
         one.plot(100 * interval.mean, row, "o", color=_BLUE, markersize=6)
-    _list_methods(one, intervals)
-    one.set_xlabel(f"points above {METHODS[BASELINE].title}")
+    _label_rows(one, [title for title, _ in rows])
+    one.set_xlabel(label)
     return figure
 
 

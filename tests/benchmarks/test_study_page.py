@@ -47,16 +47,22 @@ def row(text: str, section: str, first: str) -> list[str]:
     return [cell.strip() for cell in body[body.index(f"| {first} |") :].split("\n")[0].strip("| ").split("|")]
 
 
+def written(findings: Findings, directory: Path) -> str:
+    """What the page of the results and that of the tables say."""
+    write_page(findings, directory / "results.md")
+    return "\n".join((directory / name).read_text() for name in ("results.md", "results_tables.md"))
+
+
 def texts_of(picture: Path) -> list[str]:
     elements = ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")
     return ["".join(element.itertext()).strip() for element in elements]
 
 
 def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
-    write_page(findings, tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    text = written(findings, tmp_path)
     low, high = stats.ttest_rel(SCORES["emd"], SCORES["uniform"]).confidence_interval(0.95)
     difference = f"+6.7 ({100 * low:+.1f} to {100 * high:+.1f})"
+    assert row(text, "Results", "EMD, normalize")[1:] == [difference, "3"]
     assert row(text, "Methods, over all pairs", "EMD, normalize")[1:3] == [difference, "3"]
     emd = row(text, "Rotten Tomatoes, cut3", "EMD, normalize")
     assert emd[1:5] == ["β 0.001", "81.7 ± 7.6", "3", difference]
@@ -79,8 +85,7 @@ def test_the_numbers_are_those_of_the_runs(findings: Findings, tmp_path: Path):
 
 
 def test_augmented_rows_are_named(findings: Findings, tmp_path: Path):
-    write_page(findings, tmp_path / "results.md")
-    assert "Augmented rows" not in (tmp_path / "results.md").read_text()
+    assert "Augmented rows" not in written(findings, tmp_path)
     made = {"command": "", "started": "2026-11-23T19:56:38+00:00", "seconds": 60}
     rows = Record("augmentation/sst-2", "augmentation", task="sst-2", rows=17_000, **made)
     losses = {"held_out_loss_at_start": 10.82, "held_out_loss": 3.914}
@@ -89,8 +94,7 @@ def test_augmented_rows_are_named(findings: Findings, tmp_path: Path):
         ([], "Another masked-language model"),
         ([model], "The body, taught to predict masked words"),
     ):
-        write_page(Findings(PLAN, [*findings.records, rows, *others]), tmp_path / "results.md")
-        text = (tmp_path / "results.md").read_text()
+        text = written(Findings(PLAN, [*findings.records, rows, *others]), tmp_path)
         assert f"17,000 of SST-2, learned from in as many steps. {source}" in text
     assert "(held-out loss 10.8 → 3.91), proposed their words" in text
 
@@ -101,14 +105,18 @@ def test_the_page_is_written_again_from_its_own_log_and_keeps_its_words(findings
     files = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     pictures = {"differences.svg", "scores.svg", "curves.svg", "layer_weights.svg", "plans.svg"}
     assert files.keys() == {LOG, *pictures}
-    words = "EMD wins, \\1 here.\n"
-    text = page.read_text()
-    page.write_text(text.replace("<!-- words -->\n", f"<!-- words -->\n{words}"))
+    text, tables = page.read_text(), (tmp_path / "results_tables.md").read_text()
+    edited = text
+    for name in ("summary", "discussion"):
+        words = f"EMD wins, \\1 in the {name}.\n"
+        edited = edited.replace(f"<!-- {name} -->\n", f"<!-- {name} -->\n{words}")
+        assert words in edited
+    page.write_text(edited)
     write_page(Findings(*read_log(tmp_path / "results" / LOG)), page)
-    assert words in page.read_text()
-    assert page.read_text().replace(words, "") == text
+    assert page.read_text() == edited
+    assert (tmp_path / "results_tables.md").read_text() == tables
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == files
-    for target in re.findall(r"\]\((.+?)\)", text):
+    for target in re.findall(r"\]\((.+?)\)", text + tables):
         assert (tmp_path / target).is_file(), target
 
 
@@ -146,8 +154,7 @@ def test_an_ablation_is_compared_with_its_method(findings: Findings, tmp_path: P
         )
 
     ablations = [without_attention(record) for record in findings.of_kind("final") if record.method == "emd"]
-    write_page(Findings(PLAN, [*findings.records, *ablations]), tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    text = written(Findings(PLAN, [*findings.records, *ablations]), tmp_path)
     low, high = stats.t.interval(0.95, 2, -2.2, 0.1 / 3**0.5)
     assert row(text, "Methods, over all pairs", "EMD without attention | EMD, normalize")[2:] == [
         f"-2.2 ({low:+.1f} to {high:+.1f})",
@@ -195,16 +202,14 @@ def test_many_pairs_have_a_panel_of_curves_each(findings: Findings, tmp_path: Pa
 
 
 def test_a_study_of_nothing_yet_has_a_page(tmp_path: Path):
-    write_page(Findings(PLAN, []), tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    text = written(Findings(PLAN, []), tmp_path)
     assert "- no method at all: Rotten Tomatoes, cut3\n" in text
     assert ".svg" not in text
 
 
 def test_single_seeds_that_were_not_run_are_named(findings: Findings, tmp_path: Path):
     records = [record for record in findings.records if not (record.method == "emd" and record.seed == 2)]
-    write_page(Findings(PLAN, records), tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    text = written(Findings(PLAN, records), tmp_path)
     assert text.endswith("## Not run yet\n\n- Rotten Tomatoes, cut3: emd (seed 2), top\n")
 
 
@@ -221,12 +226,14 @@ def test_one_half_of_the_dev_rows_chooses_and_the_other_is_reported(tmp_path: Pa
         assert record.standing == record.choice
         if record.predictions is not None:
             assert len(record.predictions) == 20
-    write_page(Findings(study.plan, list(records.values())), tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    text = written(Findings(study.plan, list(records.values())), tmp_path)
     assert "One half of the dev rows, drawn once, chooses" in text
     assert row(text, "Tasks", "Rotten Tomatoes")[3] == "20"
-    primary = row(text, "Primary comparisons", "uniform (TinyBERT) − logits only")
+    primary = row(text, "Results", "uniform (TinyBERT) − logits only")
     assert primary[2:] == ["1", "1 above, 0 below", "–"]
+    assert "uniform (TinyBERT) − logits only" in texts_of(tmp_path / "results" / "primary.svg")
+    assert "(results/primary.svg)" in text
+    assert "(results/differences.svg)" not in text
 
 
 def finals(student: str, task: str, **scores: tuple[float, ...]) -> list[Record]:
