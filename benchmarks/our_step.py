@@ -118,7 +118,7 @@ def parts_of_a_step(ours: Ours, batch: BatchRows) -> dict[str, Callable[[], obje
 
     @functools.partial(jax.jit, donate_argnums=0)
     def optimize(state: Any, gradients: Any) -> Any:
-        after = apply_gradients(state, gradients, trainer.optimizer)
+        after = apply_gradients(state, gradients, trainer.optimizer(trainer.numbers))
         return unless_nonfinite(state, after, jnp.zeros(()), optax.tree.norm(gradients))
 
     @jax.jit

@@ -26,7 +26,7 @@ from bert_emd_jax.models.pooling import project
 from bert_emd_jax.training.embedding_evaluation import EmbeddingEvaluation
 from bert_emd_jax.training.run import compute_dtype
 from bert_emd_jax.training.state import TrainState
-from bert_emd_jax.training.trainer import Measurements
+from bert_emd_jax.training.trainer import Measurements, MicroStep
 
 
 class EmbeddingTrainer(TaskTrainer):
@@ -82,7 +82,7 @@ class EmbeddingTrainer(TaskTrainer):
         return cls(config, student, teacher, data)
 
     def own_loss(
-        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], Measurements]:
         """The vectors against the teacher's, and with `similarity_weight` their cosines against its."""
         config, weights = self.config, batch["weights"]
@@ -92,7 +92,7 @@ class EmbeddingTrainer(TaskTrainer):
         normalized = self.teacher.config.embedding.normalizes
         vectors = project(student.logits, params.get(VECTOR_PROJECTION), normalized=normalized)
         each = VECTOR_LOSSES[config.vectors.embedding_loss](vectors, teacher.logits)
-        loss = jnp.sum(each * weights) / rows
+        loss = jnp.sum(each * weights) / step.weight
         terms = {"vector_loss": loss}
         if config.vectors.similarity_weight:
             terms["similarity_loss"] = similarity_loss(student.logits, teacher.logits, weights)

@@ -29,7 +29,7 @@ from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.losses import masked_lm_sums
 from bert_emd_jax.training.row_source import CorpusRows
 from bert_emd_jax.training.run import compute_dtype, directory_of
-from bert_emd_jax.training.trainer import Measurements
+from bert_emd_jax.training.trainer import Measurements, MicroStep
 
 _MOST_BUCKETS = 3
 
@@ -108,7 +108,7 @@ class GeneralDistillTrainer(LayerTrainer):
         return cls(config, student, teacher, data)
 
     def own_loss(
-        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], Measurements]:
         """The student's own masked-LM loss: the mean over all masked tokens of a micro-batch."""
         weight = self.config.masked_lm_weight

@@ -44,6 +44,7 @@ from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.runs.layer_mapping import LayerMappingWriter
 from bert_emd_jax.training.classifiers import classifier, members_of, module_of
 from bert_emd_jax.training.label_loss import LabelLoss
+from bert_emd_jax.training.optimizer import Numbers
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import compute_dtype, directory_of
 from bert_emd_jax.training.state import TrainState
@@ -69,12 +70,13 @@ LAYER_WEIGHT_LOGITS = "layer_weight_logits"
 
 
 class Constants(NamedTuple):
-    """What a step needs and nobody differentiates.
+    """What a step needs and nobody differentiates, see `training.trainer.Constants`.
 
     teacher: its parameters; None if its outputs are kept. flow: the plan of a fixed mapping. outputs: of the
     teacher for all rows, if the devices keep them.
     """
 
+    numbers: Numbers
     teacher: Any
     flow: Float[Array, "S T"] | None
     outputs: Tables | None = None
@@ -117,7 +119,6 @@ class LayerTrainer(Trainer):
         self.teacher_runs = True  # in every step; else its outputs are kept
         self.waits_for_step = layers.how.calls_host  # host callbacks of several steps in flight can deadlock
         self.check_every = layers.check_every if layers.transports else 0
-        self._layer_factor = layer_factor
         self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         dtype = compute_dtype(config, self.program)
         self.attention: AttentionForm = attention_form(layers, dtype, student.config, teacher.config)
@@ -136,16 +137,13 @@ class LayerTrainer(Trainer):
             learning_rates=learning_rates,
             method=initial_transport_state(layers, *self._layer_counts) if layers.mapped_costs else None,
         )
+        self.numbers["beta"] = layer_factor
 
     @abc.abstractmethod
     def own_loss(
-        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], Measurements]:
-        """This device's share of what is learned beside layers, and its terms.
-
-        Args:
-          rows: what the micro-batch weighs over all devices, see `Trainer.weighs`.
-        """
+        """This device's share of what is learned beside layers, and its terms."""
 
     def loss(
         self, params: Any, batch: Batch, step: MicroStep
@@ -168,8 +166,8 @@ class LayerTrainer(Trainer):
             if reads(layers.costs, "projections"):  # of a teacher that runs in the step
                 encoders = params["bert"], encoder_params(self.teacher_module, step.constants.teacher)
             loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers, encoders)
-        own, own_terms = self.own_loss(params, student, teacher, batch, jnp.maximum(step.rows[step.index], 1))
-        loss = self._layer_factor * loss + own
+        own, own_terms = self.own_loss(params, student, teacher, batch, step)
+        loss = step.numbers["beta"] * loss + own
         shares = {"loss": loss, **terms, **own_terms}
         share = step.rows[step.index] / jnp.maximum(step.rows.sum(), 1)
         loss, shares = jax.tree.map(lambda value: value * share, (loss, shares))
@@ -201,7 +199,8 @@ class LayerTrainer(Trainer):
             seed = self.config.optimizer.seed
             pairs = *self._layer_counts, seed, epoch, self.layers.mapping_layer
             flow = replicate(fixed_plan(self.layers.mapping, *pairs))
-        return Constants(self._replicated_teacher if self.teacher_runs else None, flow)
+        numbers = super().constants(epoch).numbers
+        return Constants(numbers, self._replicated_teacher if self.teacher_runs else None, flow)
 
     @property
     def models(self) -> dict[str, LoadedModel]:
@@ -330,6 +329,8 @@ class DistillTrainer(TaskTrainer):
         check_threshold(config.decision.threshold, data.task)
         self._label_loss = LabelLoss(config.label_loss, data)
         super().__init__(config, student, teacher, modules, data, evaluation)
+        prediction = config.prediction
+        self.numbers |= {"alpha": prediction.alpha, "temperature": prediction.temperature}
 
     @classmethod
     def from_models(cls, config: DistillConfig, task: Task, teacher: LoadedModel, source: str) -> Self:
@@ -361,7 +362,7 @@ class DistillTrainer(TaskTrainer):
         return labelled(self.data.task, batch)
 
     def own_loss(
-        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, rows: Float[Array, ""]
+        self, params: Any, student: ModelOutput, teacher: ModelOutput, batch: Batch, step: MicroStep
     ) -> tuple[Float[Array, ""], Measurements]:
         """α soft + (1 - α) hard: the teacher's predictions and the true labels; soft alone without labels."""
         prediction, kind = self.config.prediction, self.data.task.kind
@@ -372,17 +373,17 @@ class DistillTrainer(TaskTrainer):
         weights = kind.loss_weights(batch["labels"], batch["weights"])
 
         def share(losses: Array) -> Array:
-            return jnp.sum(losses * weights) / rows
+            return jnp.sum(losses * weights) / step.weight
 
-        soft = kind.soft_loss(student.logits, teacher.logits, prediction.temperature)
+        soft = kind.soft_loss(student.logits, teacher.logits, step.numbers["temperature"])
         if self.data.labelled_train is None:
             loss = share(soft)  # α is 1
             return loss, {"soft_loss": loss, "prediction_loss": loss}
-        hard, alpha = self._label_loss(student.logits, batch["labels"]), prediction.alpha
+        hard, alpha = self._label_loss(student.logits, batch["labels"]), step.numbers["alpha"]
         if "labelled" in batch:
             # A row without a label counts as with α = 1.
             known = batch["labelled"].reshape(-1, *(1,) * (hard.ndim - 1))
             hard, alpha = hard * known, 1 - (1 - alpha) * known
-        losses = alpha * soft + (1 - prediction.alpha) * hard
+        losses = alpha * soft + (1 - step.numbers["alpha"]) * hard
         terms = {"soft_loss": share(soft), "hard_loss": share(hard), "prediction_loss": share(losses)}
         return terms["prediction_loss"], terms

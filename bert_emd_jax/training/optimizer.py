@@ -14,33 +14,49 @@ from bert_emd_jax.training.training_config import OptimizerConfig
 _LARGE = 2**21
 
 
-def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Learning rate by optimizer step: a linear warmup, then linear to 0 or constant."""
-    warmup_steps = round(config.warmup_proportion * total_steps)
-    if config.lr_schedule == "constant":
-        after = optax.constant_schedule(config.learning_rate)
-    else:
-        after = optax.linear_schedule(config.learning_rate, 0.0, max(1, total_steps - warmup_steps))
-    if warmup_steps == 0:
-        return after
-    # The first step already moves: a rate of 0 would waste its batch.
-    warmup = optax.linear_schedule(
-        config.learning_rate / warmup_steps, config.learning_rate, max(1, warmup_steps - 1)
-    )
-    return optax.join_schedules([warmup, after], [warmup_steps])
+Numbers = Mapping[str, Any]
+"""What a compiled step takes as arguments, by name: runs that differ in nothing else share their program."""
+
+
+def schedule_numbers(config: OptimizerConfig, total_steps: int) -> dict[str, float]:
+    """Returns the numbers of a schedule of the learning rate, with its peak as "learning_rate"."""
+    return {
+        "learning_rate": config.learning_rate,
+        "warmup_steps": round(config.warmup_proportion * total_steps),
+        "total_steps": total_steps,
+    }
+
+
+def learning_rate_schedule(shape: str, numbers: Numbers) -> optax.Schedule:
+    """Learning rate by optimizer step, from 0: a linear warmup, then linear to 0 or constant.
+
+    The first step already moves: a rate of 0 would waste its batch.
+
+    Args:
+      shape: `--lr_schedule`.
+      numbers: those of `schedule_numbers`.
+    """
+
+    def rate(step: Any) -> Float[Array, ""]:
+        peak, warmup, total = (numbers[name] for name in ("learning_rate", "warmup_steps", "total_steps"))
+        rising = (step + 1) / jnp.maximum(warmup, 1)
+        falling = 1 - (step - warmup) / jnp.maximum(total - warmup, 1) if shape == "linear" else 1.0
+        return peak * jnp.where(step < warmup, rising, jnp.maximum(falling, 0.0))
+
+    return rate
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, learning_rates: Mapping[str, float] | None = None
+    config: OptimizerConfig, schedule: optax.Schedule, relative_rates: Numbers | None = None
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW with bias correction (eps 1e-6, as BERT's own optimizer).
 
     Args:
-      learning_rates: peak learning rates of top-level parameters that do not take --learning_rate.
+      relative_rates: of top-level parameters that take a multiple of the schedule's learning rate.
     """
     of_their_own = [
-        optax.masked(optax.scale(rate / config.learning_rate), functools.partial(_below, name))
-        for name, rate in (learning_rates or {}).items()
+        optax.masked(optax.scale(factor), functools.partial(_below, name))
+        for name, factor in (relative_rates or {}).items()
     ]
     return optax.chain(
         _clip_by_global_norm(config.max_grad_norm),

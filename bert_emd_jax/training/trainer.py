@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
@@ -19,7 +21,13 @@ from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.initialization import PROJECTION
 from bert_emd_jax.models.params import flatten
 from bert_emd_jax.training.loss_scale import initial_loss_scale, is_overflow, unscaled
-from bert_emd_jax.training.optimizer import global_norm, learning_rate_schedule, make_optimizer
+from bert_emd_jax.training.optimizer import (
+    Numbers,
+    global_norm,
+    learning_rate_schedule,
+    make_optimizer,
+    schedule_numbers,
+)
 from bert_emd_jax.training.prefetch import prefetched
 from bert_emd_jax.training.row_source import RowSource
 from bert_emd_jax.training.run import Run, compute_dtype
@@ -37,6 +45,12 @@ from bert_emd_jax.training.training_config import TrainingConfig
 Measurements = dict[str, Any]
 
 
+class Constants(NamedTuple):
+    """What a step needs beside its state and batch: `Trainer.numbers`, on the devices."""
+
+    numbers: Numbers
+
+
 class MicroStep(NamedTuple):
     """What a loss may read beside parameters and batch: nothing of it is differentiated.
 
@@ -49,6 +63,16 @@ class MicroStep(NamedTuple):
     state: TrainState
     constants: Any
 
+    @property
+    def numbers(self) -> Numbers:
+        """`Trainer.numbers`."""
+        return self.constants.numbers
+
+    @property
+    def weight(self) -> Float[Array, ""]:
+        """What the micro-batch weighs over all devices; 1 if it is nothing."""
+        return jnp.maximum(self.rows[self.index], 1)
+
     def dropout_key(self) -> Array:
         """Another one in every step, on every device and for every micro-batch."""
         return dropout_key(self.state, self.index, len(self.rows))
@@ -60,7 +84,8 @@ class Trainer(abc.ABC):
     primary_metric: the one of `evaluate` that chooses the best step, the lowest if `lower_is_better`.
     evaluates_at_start: also before the first step. waits_for_step: a step is finished before the next one is
     started. check_every: steps between two calls of `check`; 0: never. meanwhile: a call to make once, while
-    the first step is compiled. on_log: gets the step and every row of `metrics.jsonl`.
+    the first step is compiled. on_log: gets the step and every row of `metrics.jsonl`. numbers: what the
+    compiled step takes as arguments, so that it is compiled once for runs that differ in these alone.
     """
 
     program: ClassVar[str]
@@ -92,8 +117,10 @@ class Trainer(abc.ABC):
         self.model = model
         self.rows = rows
         self.total_steps = config.optimizer.steps(rows.steps_per_epoch)
-        self.learning_rate = learning_rate_schedule(config.optimizer, self.total_steps)
-        self.optimizer = make_optimizer(config.optimizer, self.learning_rate, learning_rates)
+        self.numbers = schedule_numbers(config.optimizer, self.total_steps)
+        self.learning_rate = self._schedule(self.numbers)
+        self._learning_rates = dict(learning_rates or {})
+        self.numbers |= {f"learning_rate of {name}": rate for name, rate in self._learning_rates.items()}
         frozen = config.optimizer.freeze_word_embeddings
         self._frozen = WORD_EMBEDDINGS_FROZEN if frozen else NOTHING_FROZEN
         self._extra_params = dict(extra_params or {})
@@ -126,8 +153,21 @@ class Trainer(abc.ABC):
         return batch["weights"].sum(axis=1)
 
     def constants(self, epoch: int) -> Any:
-        """What the step needs in an epoch and nobody differentiates, on all devices."""
-        return None
+        """What the step needs in an epoch and nobody differentiates, on all devices: `Constants`, or more."""
+        return Constants(self._replicated_numbers)
+
+    def optimizer(self, numbers: Numbers) -> optax.GradientTransformation:
+        """The optimizer with the given `numbers`."""
+        peak = numbers["learning_rate"]
+        relative = {name: numbers[f"learning_rate of {name}"] / peak for name in self._learning_rates}
+        return make_optimizer(self.config.optimizer, self._schedule(numbers), relative)
+
+    def _schedule(self, numbers: Numbers) -> optax.Schedule:
+        return learning_rate_schedule(self.config.optimizer.lr_schedule, numbers)
+
+    @functools.cached_property
+    def _replicated_numbers(self) -> Numbers:
+        return replicate({name: np.float32(number) for name, number in self.numbers.items()})
 
     def after_update(
         self,
@@ -196,7 +236,7 @@ class Trainer(abc.ABC):
             trained[PROJECTION] = self.model.projection
         scale = initial_loss_scale(self.dtype)
         seed = self.config.optimizer.seed
-        return create_state(trained, self.optimizer, seed, self._method, scale, self._frozen)
+        return create_state(trained, self.optimizer(self.numbers), seed, self._method, scale, self._frozen)
 
     @functools.cached_property
     def compiled_step(self) -> Any:
@@ -276,7 +316,7 @@ class Trainer(abc.ABC):
             (gradients, shares), kept = jax.lax.scan(accumulate, zeros, jnp.arange(rows.shape[0]))
         gradients, shares = jax.lax.psum((gradients, shares), DEVICES)
         gradients = unscaled(gradients, scale)
-        after = apply_gradients(state, gradients, self.optimizer, self._frozen)
+        after = apply_gradients(state, gradients, self.optimizer(constants.numbers), self._frozen)
         after, measurements = self.after_update(state, after, kept, shares, rows)
         gradient_norm = global_norm(gradients)
         after = unless_nonfinite(state, after, shares["loss"], gradient_norm)
@@ -287,7 +327,7 @@ class Trainer(abc.ABC):
             **shares,
             **measurements,
             "gradient_norm": gradient_norm,
-            "learning_rate": self.learning_rate(state.step),
+            "learning_rate": self._schedule(constants.numbers)(state.step),
             "bad_steps": after.bad_steps,
         }
 

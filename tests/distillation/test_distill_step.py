@@ -83,7 +83,8 @@ class Steps:
 
     def __init__(self, flags: DistillConfig, devices: int, micro_batches: int, brings_outputs: bool) -> None:
         self.trainer = trainer_of(flags)
-        self.trainer.optimizer = optax.sgd(0.1)  # no normalisation of gradients: an error of scale would show
+        # no normalisation of gradients: an error of scale would show
+        self.trainer.optimizer = lambda numbers: optax.sgd(0.1)
         self.trainer.teacher_runs = not brings_outputs
         self.brings_outputs, self.devices, self.micro_batches = brings_outputs, devices, micro_batches
         self.step = pmap_on(self.trainer.update, devices)

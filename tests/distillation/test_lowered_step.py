@@ -75,7 +75,8 @@ def step_on(
     modules = [SequenceClassifier(model.config, jax.numpy.dtype(dtype), scan=scan) for model in models]
     trainer.student_module, trainer.teacher_module = modules
     trainer.attention = attention
-    constants = trainer.constants(0)._replace(teacher=inference_params(modules[1], models[1].params))
+    constants = jax.device_get(trainer.constants(0))
+    constants = constants._replace(teacher=inference_params(modules[1], models[1].params))
     ids = np.ones((1, devices * ROWS, LENGTH), np.int32)
     batch = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
     batch |= {"labels": ids[:, :, 0], "weights": ids[:, :, 0].astype(np.float32)}

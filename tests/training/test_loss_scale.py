@@ -50,7 +50,8 @@ def test_steps_are_those_of_float32(micro_batches):
     flags = {"beta": 0.5, "gradient_accumulation_steps": micro_batches}
     runs = {dtype: trainer_of(config(dtype=dtype, **flags)) for dtype in ("float32", "float16")}
     for trainer in runs.values():
-        trainer.optimizer = optax.sgd(0.1)  # Adam would make whole steps of the last digits of a gradient
+        # Adam would make whole steps of the last digits of a gradient
+        trainer.optimizer = lambda numbers: optax.sgd(0.1)
     (wide, narrow) = (steps_of(trainer, 4, micro_batches) for trainer in runs.values())
     for ours, theirs in zip(narrow, wide, strict=True):
         assert ours["loss_scale"] == 2**16

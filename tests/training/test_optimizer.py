@@ -11,6 +11,7 @@ from bert_emd_jax.training.optimizer import (
     global_norm,
     learning_rate_schedule,
     make_optimizer,
+    schedule_numbers,
 )
 from bert_emd_jax.training.training_config import OptimizerConfig
 
@@ -32,7 +33,7 @@ def test_equals_torch_adamw_with_clipping():
     settings = OptimizerConfig(
         learning_rate=0.02, weight_decay=0.3, lr_schedule="constant", warmup_proportion=0
     )
-    optimizer = make_optimizer(settings, learning_rate_schedule(settings, 10))
+    optimizer = make_optimizer(settings, schedule_of(settings, 10))
     state = optimizer.init(params)
 
     decayed = [params["dense"]["kernel"], params["words"]["embedding"]]
@@ -66,6 +67,10 @@ def test_equals_torch_adamw_with_clipping():
         np.testing.assert_allclose(leaf, tensor.detach().numpy(), rtol=1e-5, atol=2e-6)
 
 
+def schedule_of(settings: OptimizerConfig, steps: int):
+    return learning_rate_schedule(settings.lr_schedule, schedule_numbers(settings, steps))
+
+
 def test_only_matrices_decay():
     tree = {"a": {"kernel": 1, "bias": 1}, "b": {"scale": 1, "bias": 1}, "c": {"embedding": 1}, "lm_bias": 1}
     assert decays(tree) == {
@@ -77,7 +82,7 @@ def test_only_matrices_decay():
 
 
 def test_warmup_then_linear_to_zero():
-    schedule = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, warmup_proportion=0.2), 20)
+    schedule = schedule_of(OptimizerConfig(learning_rate=1.0, warmup_proportion=0.2), 20)
     rates = [float(schedule(step)) for step in range(21)]
     np.testing.assert_allclose(rates[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
     np.testing.assert_allclose(np.diff(rates[4:]), -1 / 16, rtol=1e-5)
@@ -85,7 +90,7 @@ def test_warmup_then_linear_to_zero():
 
 
 def test_constant_schedule_stays():
-    schedule = learning_rate_schedule(
+    schedule = schedule_of(
         OptimizerConfig(learning_rate=1.0, lr_schedule="constant", warmup_proportion=0), 20
     )
     assert {float(schedule(step)) for step in range(20)} == {1.0}
@@ -96,8 +101,7 @@ def test_a_parameter_may_have_a_learning_rate_of_its_own():
     settings = OptimizerConfig(
         learning_rate=0.02, weight_decay=0.0, lr_schedule="constant", warmup_proportion=0
     )
-    schedule = learning_rate_schedule(settings, 10)
-    optimizer = make_optimizer(settings, schedule, {"logits": 0.5})
+    optimizer = make_optimizer(settings, schedule_of(settings, 10), {"logits": 25.0})
     params = {"logits": {"student": np.zeros(3, np.float32)}, "dense": {"bias": np.zeros(3, np.float32)}}
     gradients = {"logits": {"student": np.full(3, 0.1)}, "dense": {"bias": np.full(3, -0.2)}}
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
