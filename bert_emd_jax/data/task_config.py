@@ -9,6 +9,7 @@ from bert_emd_jax.configs import Config, Names, OptionalBool, ReadAnywhere, Same
 from bert_emd_jax.data.answer_config import AnswerConfig
 from bert_emd_jax.data.kinds import KINDS, REGRESSION
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import cache_directory
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -63,13 +64,19 @@ class TaskConfig(Config):
     max_seq_length: int = 128
     """Maximum input length in tokens, including [CLS] and [SEP]; longer inputs are cut."""
     cache_dir: SameResult[Path | None] = None
-    """Directory that keeps tokenised splits of many rows for the next run; default: ~/.cache/bert_emd_jax."""
+    """Directory that keeps tokenised splits of many rows, and a teacher's predictions, for the next run;
+    default: ~/.cache/bert_emd_jax."""
     token_cache: SameResult[bool] = True
-    """Cache tokenised splits."""
+    """Cache tokenised splits, and the teacher's predictions for dev and test rows."""
     do_lower_case: OptionalBool = None
     """Lower-case the text; default: as in the model's tokenizer_config.json, else yes."""
     columns: CustomTaskConfig = CustomTaskConfig()
     answers: AnswerConfig = AnswerConfig()
+
+    @property
+    def kept_in(self) -> Path | None:
+        """Where what can be made again is kept for other runs; None: nowhere."""
+        return (self.cache_dir or cache_directory()) if self.token_cache else None
 
     @property
     def directory(self) -> Path:

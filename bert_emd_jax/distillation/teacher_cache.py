@@ -26,12 +26,10 @@ from bert_emd_jax.encoding.batching import BatchRows
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
-from bert_emd_jax.files import cache_directory, content_hash
+from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.ensemble import Ensemble
 from bert_emd_jax.models.heads import ModelOutput
-from bert_emd_jax.models.params import flatten
-from bert_emd_jax.training.classifiers import members_of
+from bert_emd_jax.training.kept_logits import outputs_hash
 from bert_emd_jax.training.row_source import RowSource
 
 logger = logging.getLogger(__name__)
@@ -264,14 +262,5 @@ def _memory_bytes() -> int:
 
 def _content_hash(module: Any, teacher: LoadedModel, dataset: EncodedDataset) -> str:
     """Of everything that the outputs follow from."""
-    facts = [
-        _VERSION,
-        str(np.dtype(module.dtype)),
-        jax.default_backend(),
-        *(one.config.values() for one in members_of(teacher)),
-    ]
-    if isinstance(module, Ensemble):
-        facts.append(module.temperature)
-    arrays = {"token_ids": dataset.token_ids, "offsets": dataset.offsets}
-    arrays["segment_a_lengths"] = dataset.segment_a_lengths
-    return content_hash(facts, flatten(teacher.params) | arrays)[:32]
+    arrays = {name: getattr(dataset, name) for name in ("token_ids", "offsets", "segment_a_lengths")}
+    return outputs_hash(module, teacher, arrays, [_VERSION])[:32]

@@ -323,9 +323,8 @@ class DistillTrainer(TaskTrainer):
         dtype = compute_dtype(config, self.program)
         student_module = classifier(student.config, dtype, config.speed.remat)
         modules = student_module, module_of(teacher, dtype, config.prediction.temperature)
-        evaluation = TaskEvaluation(
-            data, student_module, dtype, config.run.eval_batch_size, config.program.output_dir
-        )
+        batch_size, directory = config.run.eval_batch_size, config.program.output_dir
+        evaluation = TaskEvaluation(data, student_module, dtype, batch_size, directory, config.task.kept_in)
         check_threshold(config.decision.threshold, data.task)
         self._label_loss = LabelLoss(config.label_loss, data)
         super().__init__(config, student, teacher, modules, data, evaluation)

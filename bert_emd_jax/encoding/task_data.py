@@ -26,7 +26,6 @@ from bert_emd_jax.encoding.token_cache import cached_encoding
 from bert_emd_jax.encoding.token_rows import continued, encode_sentences
 from bert_emd_jax.encoding.unlabelled_rows import PartlyLabelled
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.files import cache_directory
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.tokenization.tokenizer import Tokenizer
 
@@ -140,8 +139,7 @@ def encoded(config: TaskConfig, task: Task, tokenizer: Tokenizer, examples: AnyE
 
 def encoded_texts(config: TaskConfig, tokenizer: Tokenizer, examples: Examples) -> EncodedDataset:
     """Encodes texts, truncated to `max_seq_length`, or reads their token ids from the cache."""
-    directory = (config.cache_dir or cache_directory()) if config.token_cache else None
-    return cached_encoding(tokenizer, examples, config.max_seq_length, directory)
+    return cached_encoding(tokenizer, examples, config.max_seq_length, config.kept_in)
 
 
 def bucket_count(batches: int, for_another: Sequence[int]) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -39,7 +39,9 @@ from bert_emd_jax.evaluation.thresholds import best_thresholds, best_thresholds_
 from bert_emd_jax.files import content_hash
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
+from bert_emd_jax.models.ensemble import Ensemble
 from bert_emd_jax.training.classifiers import Classifier, members_of, module_of
+from bert_emd_jax.training.kept_logits import kept_logits
 from bert_emd_jax.training.row_source import TaskRows
 from bert_emd_jax.training.training_config import CHOSEN_BY_LABEL, CHOSEN_ON_DEV, OptimizerConfig
 
@@ -108,10 +110,22 @@ class TaskEvaluation:
     """The scores of a model under training on a task's dev sets."""
 
     def __init__(
-        self, data: TaskData, module: Classifier, dtype: str, batch_size: int, directory: Path
+        self,
+        data: TaskData,
+        module: Classifier,
+        dtype: str,
+        batch_size: int,
+        directory: Path,
+        kept_in: Path | None = None,
     ) -> None:
-        """Scores parameters of `module`; `directory` is that of the run."""
+        """Scores parameters of `module`.
+
+        Args:
+          directory: of the run.
+          kept_in: where a teacher's predictions are kept for other runs; None: nowhere.
+        """
         self._data, self._dtype, self._batch_size = data, dtype, batch_size
+        self._kept_in = kept_in
         self._predictor = Predictor(module)
         self._directory = directory
 
@@ -129,9 +143,11 @@ class TaskEvaluation:
 
     def metrics(self, params: Any) -> dict[str, float]:
         """The task's metrics on the first dev set, for replicated parameters; called in all processes."""
-        return self._scores(
-            self._scored(self._predictor, params, self._data.dev, by_all_processes=True).scored
+        dev = self._data.dev
+        logits = self._predictor.logits(
+            params, dev, self._lengths(dev), self._batch_size, by_all_processes=True
         )
+        return self._scores(self._scored(logits, dev).scored)
 
     def results(self, models: Mapping[str, LoadedModel]) -> dict[str, Any]:
         """Metrics on every dev set, sizes and latency of models: of the student, perhaps of its teacher.
@@ -150,11 +166,12 @@ class TaskEvaluation:
         on_dev: dict[str, _Predicted] = {}
         on_test: dict[str, _Predicted] = {}
         for name, model in models.items():
-            predictor, params = Predictor(modules[name]), replicate(model.params)
-            on_dev[name] = self._scored(predictor, params, data.dev, model.config)
+            kept_in = None if name == "student" else self._kept_in
+            predicted = self._predictions_of(model, modules[name], kept_in)
+            on_dev[name] = predicted(data.dev)
             metrics = self._scores(on_dev[name].scored)
             for suffix, dev in data.more_dev.items():
-                scores = self._scores(self._scored(predictor, params, dev, model.config).scored)
+                scores = self._scores(predicted(dev).scored)
                 metrics |= {metric + suffix: score for metric, score in scores.items()}
             measured[name] = {
                 "metrics": metrics,
@@ -166,7 +183,7 @@ class TaskEvaluation:
                 "milliseconds_per_sentence": latency.milliseconds[name],
             }
             if data.test is not None:
-                on_test[name] = self._scored(predictor, params, data.test, model.config)
+                on_test[name] = predicted(data.test)
         of_dev, difference = self._certainty(on_dev)
         self._write_predictions(layout.DEV_PREDICTIONS, data.dev_examples, data.dev, on_dev)
         kind, unit = data.task.kind, data.task.kind.unit
@@ -207,8 +224,9 @@ class TaskEvaluation:
             return model
         task, dev = self._data.task, self._data.dev
         if threshold in (CHOSEN_ON_DEV, CHOSEN_BY_LABEL):
-            predictor = Predictor(module_of(model, self._dtype))
-            predictions = self._scored(predictor, replicate(model.params), dev).predictions
+            undecided = dataclasses.replace(model, config=dataclasses.replace(model.config, thresholds=None))
+            module = module_of(model, self._dtype)
+            predictions = self._predictions_of(undecided, module)(dev).predictions
             assert dev.labels is not None
             if threshold == CHOSEN_BY_LABEL:
                 chosen = best_thresholds_by_label(predictions, dev.labels)
@@ -220,22 +238,28 @@ class TaskEvaluation:
         logger.info("labels are given from %s on", ", ".join(f"{one:.3f}" for one in dict.fromkeys(chosen)))
         return dataclasses.replace(model, config=dataclasses.replace(model.config, thresholds=chosen))
 
+    def _predictions_of(
+        self, model: LoadedModel, module: Classifier | Ensemble, kept_in: Path | None = None
+    ) -> Callable[[EncodedDataset], _Predicted]:
+        """What a model predicts, as its thresholds say; kept for other runs if `kept_in` says where."""
+        predictor, params = Predictor(module), functools.cache(lambda: replicate(model.params))
+
+        def predicted(rows: EncodedDataset) -> _Predicted:
+            def logits() -> np.ndarray:
+                return predictor.logits(params(), rows, self._lengths(rows), self._batch_size)
+
+            return self._scored(kept_logits(kept_in, module, model, rows, logits), rows, model.config)
+
+        return predicted
+
     def _scored(
-        self,
-        predictor: Predictor,
-        params: Any,
-        rows: EncodedDataset,
-        config: EncoderConfig | None = None,
-        *,
-        by_all_processes: bool = False,
+        self, logits: np.ndarray, rows: EncodedDataset, config: EncoderConfig | None = None
     ) -> _Predicted:
-        """Predicts rows, which have labels: train and dev rows without one are refused.
+        """Scores predictions for rows, which have labels: train and dev rows without one are refused.
 
         Args:
           config: of a model that is scored as its thresholds say.
         """
-        lengths = self._lengths(rows)
-        logits = predictor.logits(params, rows, lengths, self._batch_size, by_all_processes=by_all_processes)
         if not np.isfinite(logits).all():
             raise UserError("the model's predictions are not finite any more: try a lower --learning_rate")
         task = self._data.task
