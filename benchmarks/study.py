@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 from comparison.commands import Study, is_done, write_student_configs
-from comparison.execution import ROOT, finished, perform_all
+from comparison.execution import ROOT, InThisProcess, finished, perform_all
 from comparison.findings import Findings
 from comparison.matrix import FULL, SMOKE, Plan, check_names, resumed_plan, runs_of
 from comparison.methods import METHODS, STUDENTS
@@ -36,8 +36,9 @@ from bert_emd_jax.files import replacing
 class StudyConfig(Config):
     """Flags of the study. What is not given is the plan's."""
 
-    command: Annotated[Literal["run", "list", "report"], tyro.conf.Positional] = "run"
-    """run: make runs and page; list: print the runs and the seconds of those done; report: the page alone."""
+    command: Annotated[Literal["run", "prepare", "list", "report"], tyro.conf.Positional] = "run"
+    """run: make runs and page; prepare: write only what the runs read, for a machine without a network; list:
+    print the runs and the seconds of those done; report: the page alone."""
     output_dir: Path = Path("study")
     """Directory of the study; it goes on from what is there."""
     plan: Literal["small", "full"] = "small"
@@ -80,6 +81,11 @@ class StudyConfig(Config):
     """Begin no run after so many hours; 0: until all are done."""
     jobs: int = 1
     """Runs at a time; several fill an accelerator, or cores that small models leave idle."""
+    in_process: bool = False
+    """Make all runs in this process, one after the other: for an accelerator, where starting takes longer
+    than a short run."""
+    half_body: bool = False
+    """Round the weights that teachers start from to float16: all that the runs read is then below 64 MB."""
     training_flags: str = ""
     """More flags for every training, in one argument, as --training_flags="--dtype bfloat16"."""
     distill_flags: str = ""
@@ -150,6 +156,8 @@ def run(config: StudyConfig) -> None:
             print(f"{seconds}  {run.name}")
         print(f"{sum(is_done(run, records) for run in runs)} of {len(runs)} runs are done")
         return
+    if config.in_process and config.jobs > 1:
+        raise UserError("--in_process: makes one run at a time; leave --jobs out")
     deadline = time.monotonic() + 3600 * config.hours if config.hours else None
     study = Study(
         root,
@@ -159,11 +167,15 @@ def run(config: StudyConfig) -> None:
         shlex.split(config.augmentation_flags),
         _environment(root, config.jobs),
     )
-    _prepare(config, study)
+    _prepare(config, study, needs_corpus=any(run.kind == "corpus" for run in runs))
+    if config.command == "prepare":
+        print(f"prepared: {root}")
+        return
     # Ends the programs of this study, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        perform_all(runs, study, jobs=config.jobs, deadline=deadline)
+        start = InThisProcess() if config.in_process else None
+        perform_all(runs, study, jobs=config.jobs, deadline=deadline, start=start)
     finally:
         records = list(finished(root).values())
         write_log(root / LOG, plan, records)
@@ -179,15 +191,15 @@ def _write_up(config: StudyConfig, plan: Plan, records: Sequence[Record]) -> Non
     print(f"page: {page}")
 
 
-def _prepare(config: StudyConfig, study: Study) -> None:
+def _prepare(config: StudyConfig, study: Study, *, needs_corpus: bool) -> None:
     """Writes what the runs read: the body, the corpus, the configs of students, the tasks."""
     plan, root = study.plan, study.root
     if root.is_dir() and any(root.iterdir()) and not (root / PLAN).is_file():
         raise UserError(f"--output_dir {root}: holds something that is not a study; choose another directory")
     root.mkdir(parents=True, exist_ok=True)
     write_plan(root / PLAN, plan)
-    write_body(study.body, plan.tiny)
-    if not study.corpus_text.is_file():
+    write_body(study.body, tiny=plan.tiny, half=config.half_body)
+    if needs_corpus and not study.corpus_text.is_file():
         with replacing(study.corpus_text) as temporary:
             demo_assets.write_imdb_corpus(temporary, plan.reviews)
     write_student_configs(study)

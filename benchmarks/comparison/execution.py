@@ -1,7 +1,9 @@
-"""Runs a study: one process per run, several at a time, finished runs are skipped. No jax."""
+"""Runs a study: a process for each run, several at a time, or all in this one; finished runs are skipped."""
 
 import concurrent.futures
+import contextlib
 import datetime
+import importlib
 import os
 import shlex
 import shutil
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bert_emd_jax import layout
 from comparison.commands import Study, command_line, is_done, setting_of
@@ -25,6 +28,16 @@ _HEAVY = (
     *(layout.DEV_PREDICTIONS, layout.TEST_PREDICTIONS),
 )
 _WEIGHTS = (layout.PARAMS, "vocab.txt", "tokenizer_config.json", layout.CONFIG)
+
+
+# The module of each program, for runs in this process.
+_MODULES = {
+    "run_augment.py": "augment",
+    "run_distill.py": "distill",
+    "run_finetune.py": "finetune",
+    "run_pretrain_data.py": "pretrain_data",
+}
+_INTERRUPTED = (130, 143)
 
 
 class RunFailedError(Exception):
@@ -52,14 +65,52 @@ class Programs:
         with self._lock:
             self._running.discard(process)
         if code:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RunFailedError(f"exit code {code}: {lines[-1] if lines else 'no output'} (see {log})")
+            raise RunFailedError(_failure(code, log))
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
             for process in self._running:
                 process.terminate()
+
+
+class InThisProcess:
+    """Runs programs one after the other in this process, which imports and starts devices once."""
+
+    def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        """Runs a program to its end. Raises RunFailedError; after a signal KeyboardInterrupt."""
+        os.environ.update(environment)
+        program = importlib.import_module(f"bert_emd_jax.commands.{_MODULES[command[0]]}")
+        with (
+            log.open("w", encoding="utf-8") as output,
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+        ):
+            try:
+                code = program.main(list(command[1:]))
+            except SystemExit as error:  # of a wrong flag
+                code = error.code
+        if code in _INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            raise RunFailedError(_failure(code, log))
+
+
+class _AtOnce(concurrent.futures.Executor):
+    """Does what it is given at once, in this thread: only here do signals reach Python."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+def _failure(code: object, log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"exit code {code}: {lines[-1] if lines else 'no output'} (see {log})"
 
 
 def perform(run: Run, study: Study, records: Mapping[str, Record], start: Callable[..., None]) -> Record:
@@ -122,7 +173,7 @@ def perform_all(
     it, are left out; a line says so. The raw log is written anew after every run.
 
     Args:
-      jobs: runs at a time.
+      jobs: runs at a time; one in this process.
       deadline: no run starts after this time (of time.monotonic).
       start: runs a program; called as `Programs` is.
     """
@@ -131,7 +182,8 @@ def perform_all(
     waiting = [run for run in runs if not is_done(run, records)]
     count, failed = len(waiting), 0
     print(f"{len(runs) - count} of {len(runs)} runs are done", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    in_this_thread = isinstance(programs, InThisProcess)
+    with _AtOnce() if in_this_thread else concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         pending: dict[concurrent.futures.Future[Record], Run] = {}
         try:
             while True:

@@ -7,14 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 from bert_emd_jax import layout
 from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.files import read_json
 from comparison.methods import Student
 
 
-def write_body(directory: Path, tiny: bool) -> None:
-    """Writes all-MiniLM-L6-v2, or a narrow model of random weights, if it is not there yet."""
+def write_body(directory: Path, *, tiny: bool, half: bool = False) -> None:
+    """Writes all-MiniLM-L6-v2, or a narrow model of random weights, if it is not there yet.
+
+    Args:
+      half: rounds its weights to float16.
+    """
     if directory.is_dir():
         return
     temporary = directory.with_name(f".{directory.name}.writing")
@@ -26,6 +33,13 @@ def write_body(directory: Path, tiny: bool) -> None:
         paths = os.pathsep.join((str(root), str(root / "benchmarks")))
         command = [sys.executable, "-m", "comparison.models", str(temporary)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": paths})
+    elif half:
+        path = temporary / "model.safetensors"
+        weights = load_file(path)
+        floats = {
+            name: value.astype(np.float16) for name, value in weights.items() if value.dtype == np.float32
+        }
+        save_file(weights | floats, path)
     temporary.replace(directory)
 
 

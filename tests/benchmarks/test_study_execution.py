@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from comparison.commands import Study
-from comparison.execution import Programs, RunFailedError, perform_all
+from comparison.execution import InThisProcess, Programs, RunFailedError, perform_all
 from comparison.matrix import Plan, runs_of
 from comparison.records import LOG, RECORD, read_log
 
+from bert_emd_jax.commands import distill, finetune
 from bert_emd_jax.errors import UserError
 
 from .fake_programs import FakePrograms, write_train_rows
@@ -221,3 +222,56 @@ def test_a_real_program_that_fails_says_why(tmp_path: Path):
     flags = shlex.split("--bert_model a --data_dir b --task_name sst-2 --output_dir c --train_batch_size 0")
     with pytest.raises(RunFailedError, match=r"exit code 2: .*must be at least 1 \(see .*a\.log\)"):
         Programs()(["run_finetune.py", *flags], tmp_path / "a.log", {})
+
+
+CUT = dataclasses.replace(PLAN, students=("cut3",))
+"""Without general distillation."""
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    """The programs' `main`, which leaves what the real one does."""
+    fake = FakePrograms(score)
+
+    def main_of(name: str):
+        def main(argv: list[str]) -> int:
+            print(f"{name} prints this")
+            if "--mapping none --beta" in shlex.join(argv):
+                raise SystemExit(2)
+            fake([name, *argv], Path(), {})
+            return 0
+
+        return main
+
+    for module, name in ((distill, "run_distill.py"), (finetune, "run_finetune.py")):
+        monkeypatch.setattr(module, "main", main_of(name))
+    return fake
+
+
+def test_runs_in_one_process_are_those_of_many(study: Study, in_this_process: FakePrograms, tmp_path: Path):
+    records = perform_all(runs_of(CUT), study, start=InThisProcess())
+    elsewhere = dataclasses.replace(study, root=tmp_path / "elsewhere")
+    write_train_rows(elsewhere)
+    expected = perform_all(runs_of(CUT), elsewhere, start=FakePrograms(score))
+    assert records.keys() == expected.keys()
+    for name, record in records.items():
+        assert (record.score, record.command) == (expected[name].score, expected[name].command)
+        assert study.path(f"{name}.log").read_text().endswith(" prints this\n")
+
+
+def test_a_failed_run_in_this_process_names_its_log(study: Study, in_this_process, monkeypatch, capsys):
+    monkeypatch.setattr(in_this_process, "fails", "--mapping uniform")
+    with pytest.raises(RunFailedError):  # of the fake itself, as an unexpected error of a program
+        InThisProcess()(["run_distill.py", "--mapping", "uniform"], study.root / "log", {})
+    with pytest.raises(RunFailedError, match=r"exit code 2: run_distill\.py prints this \(see .*log\)"):
+        InThisProcess()(["run_distill.py", "--mapping", "none", "--beta", "1"], study.root / "log", {})
+    records = perform_all(runs_of(CUT), study, start=InThisProcess())
+    assert not any("uniform" in name for name in records)
+    assert any("/emd/" in name for name in records)
+    assert "not done: " in capsys.readouterr().out
+
+
+def test_a_signal_ends_a_study_in_one_process(study: Study, in_this_process, monkeypatch):
+    monkeypatch.setattr(distill, "main", lambda argv: 143)
+    with pytest.raises(KeyboardInterrupt):
+        perform_all(runs_of(CUT), study, start=InThisProcess())
