@@ -1,6 +1,7 @@
 """What a training program says at its end."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from bert_emd_jax.commands.programs import typed_command, typed_name
@@ -102,6 +103,7 @@ def _plan(config: TrainingConfig, facts: dict[str, Any]) -> list[str]:
         "teacher": None if teacher is None else _model(teacher),
         "student" if teacher else "model": _model(facts["student"]),
         "mapping": _mapping(facts["mapping"]),
+        "recipe": _recipe(config, facts["recipe"]),
         "memory": _memory(facts),
         "time": _time(facts),
         "output": _output(config, facts),
@@ -122,6 +124,22 @@ def _mapping(mapping: dict[str, Any] | None) -> str | None:
     rule = mapping["layer_weight_rule"]
     layers = f"{mapping['student_layers']} student × {mapping['teacher_layers']} teacher layers"
     return f"{mapping['name']}, {layers}" + (f", layer weights: {rule}" if rule else "")
+
+
+def _recipe(config: TrainingConfig, recipe: Mapping[str, Any] | None) -> str | None:
+    """What was measured for such runs, of the flags that were left at their defaults."""
+    if recipe is None:
+        return None
+    values, sources = config.flags(), config.sources()
+    words = [
+        word
+        for name, value in recipe["flags"].items()
+        if values[name] != value and sources[name] == "default"
+        for word in spelled_flag(name, value)
+    ]
+    if not words:
+        return None
+    return f"for {recipe['title']}, try {shlex.join(words)} (docs/recipes.md says why)"
 
 
 def _memory(facts: dict[str, Any]) -> str | None:

@@ -31,6 +31,7 @@ from bert_emd_jax.distillation.layer_losses import (
 )
 from bert_emd_jax.distillation.outputs_on_devices import Tables
 from bert_emd_jax.distillation.plan_log import check_plans, log_plans
+from bert_emd_jax.distillation.recipes import recipe_for
 from bert_emd_jax.distillation.students import check_pair, initial_student
 from bert_emd_jax.distillation.teacher_cache import RowsWithTeacher, kept_output, rows_with_teacher
 from bert_emd_jax.distillation.width_cut import with_width
@@ -299,6 +300,10 @@ class TaskTrainer(LayerTrainer):
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | rows_hashes(self.data)
+
+    def recipe(self) -> Mapping[str, Any] | None:
+        recipe = recipe_for(self.config, self.data.task.kind.name, self.total_steps)
+        return None if recipe is None else recipe._asdict()
 
     def needed_later(self) -> Iterator[CompileTask]:
         return self._evaluation.needed_later(self.state.params, self.models)

@@ -49,6 +49,7 @@ def describe_run(trainer: Trainer) -> dict[str, Any]:
         "steps": trainer.total_steps,
         **{name: size_of(model.config, model.params) for name, model in trainer.models.items()},
         "mapping": trainer.mapping_facts(),
+        "recipe": trainer.recipe(),
         "devices": [device.device_kind] * jax.device_count(),
         "device_memory": device_memory(),
         **measured,

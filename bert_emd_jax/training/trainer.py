@@ -206,6 +206,10 @@ class Trainer(abc.ABC):
         """What a dry run says of the mapping of layers, if there is one."""
         return None
 
+    def recipe(self) -> Mapping[str, Any] | None:
+        """What a dry run says of flags that were measured for such runs: their title and flags."""
+        return None
+
     def resume(self, step: int) -> None:  # noqa: B027  (most kinds of training have nothing to do here)
         """Takes over what an earlier run has logged up to a step; 0 for a new run."""
 

@@ -1,15 +1,20 @@
 """What --dry_run says, against the files it is about, and that it leaves nothing behind."""
 
 import csv
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import bert_emd_jax
 from bert_emd_jax import distill, finetune, general_distill
 from bert_emd_jax.commands import distill as distill_program
 from bert_emd_jax.commands import finetune as finetune_program
 from bert_emd_jax.commands import pretrain_data as pretrain_data_program
+from bert_emd_jax.configs import all_flags, spelled_flag
+from bert_emd_jax.distillation.distill_config import DistillConfig
+from bert_emd_jax.distillation.recipes import RECIPES
 from bert_emd_jax.training import dry_run
 
 
@@ -135,3 +140,34 @@ def test_times_lie_on_a_line(measured):
     line = np.polyfit(*zip(*points, strict=True), 1)
     expected = 2.5 * sum(count * np.polyval(line, length) for length, count in batches.items())
     assert dry_run._seconds(measured, batches, 2.5) == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("no_steps")
+def test_the_recipe_is_of_flags_that_were_left_at_their_defaults(tmp_path, task_dir, tiny_model_dir, capsys):
+    line = ["--teacher_model", str(tiny_model_dir("teacher")), "--student_init_layers", "1,3", "--dry_run"]
+    line += ["--data_dir", str(task_dir), "--task_name", "custom", "--max_seq_length", "24"]
+    line += ["--output_dir", str(tmp_path / "student")]
+
+    def recipe(*more: str) -> str | None:
+        assert distill_program.main([*line, *more]) == 0
+        found = [one for one in capsys.readouterr().out.splitlines() if one.startswith("  recipe")]
+        return found[0].split("   ", 1)[1].strip() if found else None
+
+    short = "a classifier with some of its teacher's layers, up to 300 steps"
+    assert recipe() == f"for {short}, try --learning_rate 0.0004 (docs/recipes.md says why)"
+    assert recipe("--learning_rate", "2e-5") is None  # somebody knows better
+    assert "try --learning_rate 0.0001 " in (recipe("--num_train_epochs", "400") or "")
+    narrow = recipe("--student_width", "8", "--learning_rate", "3e-4")
+    assert narrow is not None
+    assert "narrower than its teacher, try --num_train_epochs 6 " in narrow
+
+
+def test_recipes_have_flags_that_there_are_and_a_place_in_the_docs():
+    text = (Path(bert_emd_jax.__file__).parents[1] / "docs" / "recipes.md").read_text()
+    known = {flag.name for flag in all_flags(DistillConfig)}
+    for recipe in RECIPES:
+        assert set(recipe.flags) <= known
+        assert recipe.title in text
+        row = next(line for line in text.splitlines() if line.startswith(f"| {recipe.title} |"))
+        for name, value in recipe.flags.items():
+            assert " ".join(spelled_flag(name, value)) in row, (recipe.title, name)
