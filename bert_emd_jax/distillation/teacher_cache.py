@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 # What "auto" takes at most of the machine's memory, of a device's, and of the room left on the disk.
 _SHARE_OF_MEMORY = 1 / 8
-_SHARE_OF_DEVICE = 1 / 2
+_SHARE_OF_DEVICE = 1 / 4
 _SHARE_OF_DISK = 1 / 4
 # The cache brings programs of its own: their compilation takes as long as so many operations, on a CPU and on
-# an accelerator.
+# a GPU.
 _LEAST_FLOPS_SAVED = 2e12
-_LEAST_FLOPS_SAVED_ON_ACCELERATORS = 1e15
+_LEAST_FLOPS_SAVED_ON_GPUS = 1e15
 _KEPT_FREE_BYTES = 10**9
 _VERSION = 1
 
@@ -201,14 +201,19 @@ def _automatic_place(
     teacher: LoadedModel,
     dataset: EncodedDataset,
 ) -> Place:
-    """Where it pays: a CPU reads faster than it computes, an accelerator its own memory alone."""
+    """Where it pays: a CPU reads faster than it computes, a GPU its own memory alone.
+
+    TPUs are slow to read single elements, as scores without padding are.
+    """
     visits = int(config.optimizer.num_train_epochs * len(dataset))
     if config.optimizer.max_steps:
         visits = min(visits, config.optimizer.max_steps * config.optimizer.train_batch_size)
     saved = (visits - len(dataset)) * flops_per_sentence(teacher.config, dataset.lengths)
-    if jax.default_backend() != "cpu":
-        pays = saved >= _LEAST_FLOPS_SAVED_ON_ACCELERATORS
+    if jax.default_backend() == "gpu":
+        pays = saved >= _LEAST_FLOPS_SAVED_ON_GPUS
         return "device" if pays and bytes_on_device <= _SHARE_OF_DEVICE * (device_memory() or 0) else "off"
+    if jax.default_backend() != "cpu":
+        return "off"
     if saved < _LEAST_FLOPS_SAVED:
         return "off"
     if bytes_on_host <= _SHARE_OF_MEMORY * _memory_bytes():

@@ -216,13 +216,16 @@ def test_auto_decides_by_what_it_saves_and_by_room(config, teacher, dataset, mon
     with pytest.raises(UserError, match="--teacher_cache device: the teacher's outputs are"):
         place(teacher_cache="device")
 
-    # An accelerator keeps them itself or not at all.
+    # A GPU keeps them itself or not at all, a TPU never.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(teacher_cache, "device_memory", lambda: 10**9)
     assert place() == "off"
-    monkeypatch.setattr(teacher_cache, "_LEAST_FLOPS_SAVED_ON_ACCELERATORS", 1.0)
+    monkeypatch.setattr(teacher_cache, "_LEAST_FLOPS_SAVED_ON_GPUS", 1.0)
     assert place() == "device"
     assert place(num_train_epochs=1) == "off"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert place() == "off"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(teacher_cache, "device_memory", lambda: 1000)
     assert place() == "off"
 
