@@ -12,13 +12,12 @@ from bert_emd_jax.distillation.attention_form import attention_form
 from bert_emd_jax.errors import UserError
 
 
-@pytest.mark.parametrize(("devices", "micro_batches"), [(1, 1), (4, 2)])
 @pytest.mark.parametrize("flags", [{}, {"padding": "include"}], ids=str)
-def test_a_step_is_that_of_direct_attention(devices, micro_batches, flags, monkeypatch):
+def test_a_step_is_that_of_direct_attention(flags, monkeypatch):
     """In float32, which the flag refuses: these layers differ enough for it, and it shows the digits."""
-    expected, direct = run_steps(config(**flags), devices, 2, micro_batches)
+    expected, direct = run_steps(config(**flags), devices=4, steps=2, micro_batches=2)
     monkeypatch.setattr(trainer, "attention_form", lambda *_: "xla")
-    state, fused = run_steps(config(attention="fused", **flags), devices, 2, micro_batches)
+    state, fused = run_steps(config(attention="fused", **flags), devices=4, steps=2, micro_batches=2)
     for ours, theirs in zip(fused, direct, strict=True):
         for name in ("loss", "attention_loss", "hidden_loss", "prediction_loss", "gradient_norm"):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
