@@ -28,7 +28,7 @@ TAGS = ("B-OTHER", "B-THING", "I-THING", "O")
 
 
 class Job:
-    """A distillation of some twenty steps, without dropout, in one or more processes."""
+    """A distillation of some fifteen steps, without dropout, in one or more processes."""
 
     def __init__(self, directory: Path, teacher: Path | str, data: Path, *more: str) -> None:
         self.directory = directory
@@ -70,7 +70,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path, task_dir, tiny_model_dir) -> Job:
-    learning = ["--train_batch_size", "8", "--num_train_epochs", "5", "--alpha", "0.5"]
+    learning = ["--train_batch_size", "8", "--num_train_epochs", "3", "--alpha", "0.5"]
     return Job(tmp_path, tiny_model_dir("teacher"), task_dir, *learning)
 
 
