@@ -22,7 +22,8 @@ _SHORT_RUN = 300
 _TEXTS = Recipe("a classifier with some of its teacher's layers", {"learning_rate": 1e-4})
 _SHORT_TEXTS = Recipe(f"{_TEXTS.title}, up to {_SHORT_RUN} steps", {"learning_rate": 4e-4})
 _NARROW_TEXTS = Recipe(
-    "a classifier that is narrower than its teacher", {"learning_rate": 3e-4, "num_train_epochs": 6}
+    "a classifier that is narrower than its teacher",
+    {"learning_rate": 6e-4, "num_train_epochs": 6, "beta": 1.0},
 )
 _TAGS = Recipe("a tagger with some of its teacher's layers", {"mapping": "uniform", "num_train_epochs": 5})
 _VECTORS_ALONE = {"beta": 0.0, "freeze_word_embeddings": True, "student_dropout": 0.0}

@@ -159,7 +159,7 @@ def test_the_recipe_is_of_flags_that_were_left_at_their_defaults(tmp_path, task_
     assert "try --learning_rate 0.0001 " in (recipe("--num_train_epochs", "400") or "")
     narrow = recipe("--student_width", "8", "--learning_rate", "3e-4")
     assert narrow is not None
-    assert "narrower than its teacher, try --num_train_epochs 6 " in narrow
+    assert "narrower than its teacher, try --num_train_epochs 6 --beta 1.0 " in narrow
 
 
 def test_recipes_have_flags_that_there_are_and_a_place_in_the_docs():
