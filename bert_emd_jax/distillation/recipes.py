@@ -6,7 +6,7 @@ Imports no JAX.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bert_emd_jax.data.kinds import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TOKEN
+from bert_emd_jax.data.kinds import CLASSIFICATION, EMBEDDING, TOKEN
 from bert_emd_jax.distillation.distill_config import DistillConfig
 
 
@@ -52,7 +52,7 @@ def recipe_for(config: DistillConfig, kind: str, steps: int) -> Recipe | None:
         return _NARROW_VECTORS if is_narrow else _VECTORS
     if kind == TOKEN.name:
         return None if is_narrow else _TAGS
-    if kind not in (CLASSIFICATION.name, MULTI_LABEL.name):
+    if kind != CLASSIFICATION.name:
         return None
     if is_narrow:
         return _NARROW_TEXTS

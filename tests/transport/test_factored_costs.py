@@ -71,6 +71,32 @@ def test_a_student_that_resembles_its_teacher_in_bfloat16():
     np.testing.assert_array_equal(np.asarray(equal) == 0, near)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_gradients_of_16_bits_are_as_near_as_their_rounding(dtype):
+    flow = np.random.default_rng(2).random((STUDENT, TEACHER))
+    student, teacher = (
+        [jnp.asarray(side, dtype) for side in factors(*sizes)] for sizes in ((STUDENT, 5, 0), (TEACHER, 8, 1))
+    )
+
+    def factored(query, key):
+        return jnp.sum(flow * factored_attention_cost_sums((query, key), teacher, MASK)[0])  # pyright: ignore[reportArgumentType]
+
+    def direct(query, key):
+        return jnp.sum(flow * attention_cost_sums(scores(query, key), scores(*wide_teacher), MASK)[0])
+
+    ours = jax.jit(jax.grad(factored, (0, 1)))(*student)
+    with enable_x64(True):
+        wide_student, wide_teacher = (
+            [np.asarray(side, np.float64) for side in sides] for sides in (student, teacher)
+        )
+        theirs = jax.grad(direct, (0, 1))(*wide_student)
+        theirs = [np.asarray(side) for side in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == dtype
+        error = np.abs(np.asarray(one, np.float64) - other).max() / np.abs(other).max()
+        assert error < 2 * float(jnp.finfo(dtype).eps)
+
+
 def test_padding_does_not_count_whatever_it_holds():
     student, teacher = (
         [jnp.asarray(side, jnp.bfloat16) for side in factors(*sizes)]
