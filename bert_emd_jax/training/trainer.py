@@ -118,7 +118,6 @@ class Trainer(abc.ABC):
         self.rows = rows
         self.total_steps = config.optimizer.steps(rows.steps_per_epoch)
         self.numbers = schedule_numbers(config.optimizer, self.total_steps)
-        self.learning_rate = self._schedule(self.numbers)
         self._learning_rates = dict(learning_rates or {})
         self.numbers |= {f"learning_rate of {name}": rate for name, rate in self._learning_rates.items()}
         frozen = config.optimizer.freeze_word_embeddings

@@ -58,7 +58,7 @@ class ToyTrainer(Trainer):
         bias = before.params["dense"]["bias"] + loss
         after = before.replace(step=before.step + 1, params={"dense": {"bias": bias}})
         self.state = unless_nonfinite(before, after, loss, jnp.ones(()))
-        rate = self.learning_rate(self.state.step)
+        rate = self._schedule(self.numbers)(self.state.step)
         bad = self.state.bad_steps
         return {"loss": loss, "gradient_norm": jnp.ones(()), "learning_rate": rate, "bad_steps": bad}
 
