@@ -186,7 +186,6 @@ def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:
 def _tuning(plan: Plan, task: str, student: str, method: str) -> list[Run]:
     """Returns the trials of a method, none if there is one setting only."""
     method = METHODS[method].like or method
-    student = STUDENTS[student].like or student
     settings = _settings(plan, student, method)
     if len(settings) < 2:
         return []

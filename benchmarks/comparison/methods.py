@@ -84,7 +84,7 @@ class Student:
 
     cut: teacher layers, 0-based, that it is cut out of, whole or only `width` dimensions of them; else it has
     `layers` layers, half as wide as the teacher's. pretraining: the mapping of its general distillation, if
-    it has one. epochs: of the plan's, how many it learns for. like: the student whose trials it shares.
+    it has one. epochs: of the plan's, how many it learns for.
     """
 
     title: str
@@ -94,7 +94,6 @@ class Student:
     layers: int = 0
     pretraining: tuple[str, ...] = ()
     epochs: float = 1.0
-    like: str | None = None
 
 
 _UNIFORM = ("--mapping", "uniform")
@@ -109,7 +108,7 @@ STUDENTS = {
     ),
     # Whole layers of the teacher know much of a task already. The rate is a pilot's (docs/protocol.md).
     "cut2": Student("the teacher's layers 3 and 6", 4e-4, cut=(2, 5), epochs=0.5),
-    "cut2_lower": Student("the teacher's first 2 layers", 4e-4, cut=(0, 1), epochs=0.5, like="cut2"),
+    "cut2_lower": Student("the teacher's first 2 layers", 4e-4, cut=(0, 1), epochs=0.5),
     "cut3": Student("the teacher's layers 2, 4 and 6", 1e-4, cut=(1, 3, 5)),
     "cut4": Student("the teacher's first 4 layers", 1e-4, cut=(0, 1, 2, 3)),
     "cut4_narrow": Student(
