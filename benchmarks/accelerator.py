@@ -4,10 +4,11 @@
 
 Models of bert-base's and TinyBERT-4's size with random weights, bfloat16, every row padded to 128 tokens: 256
 and 32 rows a step (`--rows 64 --length 512`: long ones); also with fused attention, and with the teacher's
-outputs in the device's memory. Beside them, in turn, the published loop in torch with bfloat16 autocast,
-where torch is installed. The whole job is `run_distill.py` with its default flags for three epochs, twice:
-without and with what the first run has compiled. Needs no network. At most 8 minutes on an H100; --output has
-what is known so far if it is stopped before. --smoke: tiny models and few rows, for a CPU.
+outputs in the device's memory. Beside them, in turn, the published loop in torch with bfloat16 autocast and a
+compiled form of it, where torch is installed. The whole job is `run_distill.py` with its default flags for
+three epochs, twice: without and with what the first run has compiled. Needs no network. At most 8 minutes on
+an H100; --output has what is known so far if it is stopped before. --smoke: tiny models and few rows, for a
+CPU.
 """
 
 import argparse
@@ -90,11 +91,15 @@ class Steps:
             **{name: lambda step=step: step.train(batches) for name, step in self._others.items()},
         }
         if with_torch:
-            from torch_baseline import Baseline
+            from torch_baseline import Baseline, CompiledBaseline
 
-            baseline = Baseline(*self.sizes, autocast=True)
             padded = [self.data.train.collate(batch.rows, self.length) for batch in batches]
-            calls["torch"] = lambda: [baseline.step(arrays) for arrays in padded]
+            loops = {
+                "torch": Baseline(*self.sizes, autocast=True),
+                "compiled_torch": CompiledBaseline(*self.sizes),
+            }
+            for name, loop in loops.items():
+                calls[name] = lambda loop=loop: [loop.step(arrays) for arrays in padded]
         for call in calls.values():
             call()
         return {
@@ -129,8 +134,10 @@ def measure_steps(args: argparse.Namespace, report: Report, steps: Steps, with_t
     multiply, flops = matmul_call("bfloat16")
     peak = flops / min(seconds(multiply) for _ in range(5))
     share = step_flops(*steps.sizes, rows, length) / (1e-3 * taken["ours"]) / peak
-    torch = (
-        f"torch {taken['torch']:.2f} ms ({taken['torch'] / taken['ours']:.2f} times), " if with_torch else ""
+    torch = "".join(
+        f"{name.replace('_', ' ')} {taken[name]:.2f} ms ({taken[name] / taken['ours']:.2f} times), "
+        for name in ("torch", "compiled_torch")
+        if name in taken
     )
     report.add(
         f"{rows}_step_ms",

@@ -13,12 +13,12 @@ the S x T problem instead of an (S + T)² one, and reads one loss back to the ho
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import ot
 import torch
 import transformers
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import AttentionInterface
 
 from bert_emd_jax.models.encoder_config import EncoderConfig
@@ -35,7 +35,6 @@ def attention_with_raw_scores(module, query, key, value, attention_mask, scaling
 
 
 AttentionInterface.register(RAW_SCORES, attention_with_raw_scores)
-AttentionMaskInterface.register(RAW_SCORES, eager_mask)
 
 
 def torch_model(config: EncoderConfig) -> transformers.BertForSequenceClassification:
@@ -43,6 +42,30 @@ def torch_model(config: EncoderConfig) -> transformers.BertForSequenceClassifica
     values = transformers.BertConfig(**config.to_dict())
     values._attn_implementation = RAW_SCORES
     return transformers.BertForSequenceClassification(values)
+
+
+class Outputs(NamedTuple):
+    """hidden_states: the embeddings and every layer's (R, L, W); scores: raw attention (R, H, L, L)."""
+
+    hidden_states: list[torch.Tensor]
+    scores: list[torch.Tensor]
+    logits: torch.Tensor
+
+
+def outputs(model: Any, **inputs: torch.Tensor) -> Outputs:
+    """Runs a classifier's modules in turn: transformers gathers outputs by hooks, which break a graph."""
+    states = model.bert.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs["token_type_ids"])
+    hidden_states, all_scores = [states], []
+    padding = 1 - inputs["attention_mask"][:, None, None, :].to(states.dtype)
+    mask = padding * torch.finfo(states.dtype).min
+    for layer in model.bert.encoder.layer:
+        context, scores = layer.attention.self(states, attention_mask=mask)
+        attended = layer.attention.output(context, states)
+        states = layer.output(layer.intermediate(attended), attended)
+        hidden_states.append(states)
+        all_scores.append(scores)
+    logits = model.classifier(model.dropout(model.bert.pooler(states)))
+    return Outputs(hidden_states, all_scores, logits)
 
 
 def tensors(batch: Mapping[str, np.ndarray], device: str) -> dict[str, torch.Tensor]:
@@ -130,16 +153,15 @@ class Baseline:
         self, inputs: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         """Both models: the costs of all pairs of layers by kind, means over padding too, and other losses."""
-        flags = {"output_hidden_states": True, "output_attentions": True}
-        student = self.student(**inputs, **flags)
+        student = outputs(self.student, **inputs)
         with torch.no_grad():
-            teacher = self.teacher(**inputs, **flags)
+            teacher = outputs(self.teacher, **inputs)
         # float32 on the CPU compares slowly with a broadcast bool mask; a product does the same.
         keys = inputs["attention_mask"][:, None, None, :].float()
         hidden = [self.fit_dense(states) for states in student.hidden_states]
         costs = {
             "attention": pairwise_costs(
-                *([scores * keys for scores in model.attentions] for model in (student, teacher))
+                *([scores * keys for scores in model.scores] for model in (student, teacher))
             ),
             "hidden": pairwise_costs(hidden[1:], teacher.hidden_states[1:]),
         }
@@ -175,7 +197,7 @@ class CompiledBaseline(Baseline):
 
     def __init__(self, student: EncoderConfig, teacher: EncoderConfig, **options):
         super().__init__(student, teacher, autocast=True, **options)
-        self.teacher.to(torch.bfloat16)  # pyright: ignore[reportCallIssue]
+        self.teacher.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
         self.forward = torch.compile(self.forward)
         self.optimizer = ClippedAdamW(self._parameter_groups(), lr=3e-5, fused=True)
 
