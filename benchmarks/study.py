@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 from comparison.commands import Study, is_done, write_student_configs
@@ -29,7 +29,7 @@ from bert_emd_jax.commands import demo_assets
 from bert_emd_jax.commands.cli import run_program
 from bert_emd_jax.configs import Config, Integers, Names
 from bert_emd_jax.errors import UserError
-from bert_emd_jax.files import replacing
+from bert_emd_jax.files import alone_in, replacing
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -167,19 +167,27 @@ def run(config: StudyConfig) -> None:
         shlex.split(config.augmentation_flags),
         _environment(root, config.jobs),
     )
-    _prepare(config, study, needs_corpus=any(run.kind == "corpus" for run in runs))
-    if config.command == "prepare":
-        print(f"prepared: {root}")
-        return
-    # Ends the programs of this study, too, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        start = InThisProcess() if config.in_process else None
-        perform_all(runs, study, jobs=config.jobs, deadline=deadline, start=start)
-    finally:
-        records = list(finished(root).values())
-        write_log(root / LOG, plan, records)
-        _write_up(config, plan, records)
+    if root.is_dir() and any(root.iterdir()) and not stored.is_file():
+        raise UserError(f"--output_dir {root}: holds something that is not a study; choose another directory")
+    root.mkdir(parents=True, exist_ok=True)
+    with alone_in(root, lambda: _refuse(root)):
+        _prepare(config, study, needs_corpus=any(run.kind == "corpus" for run in runs))
+        if config.command == "prepare":
+            print(f"prepared: {root}")
+            return
+        # Ends the programs of this study, too, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            start = InThisProcess() if config.in_process else None
+            perform_all(runs, study, jobs=config.jobs, deadline=deadline, start=start)
+        finally:
+            records = list(finished(root).values())
+            write_log(root / LOG, plan, records)
+            _write_up(config, plan, records)
+
+
+def _refuse(root: Path) -> NoReturn:
+    raise UserError(f"--output_dir {root}: this study is already running")
 
 
 def _write_up(config: StudyConfig, plan: Plan, records: Sequence[Record]) -> None:
@@ -194,9 +202,6 @@ def _write_up(config: StudyConfig, plan: Plan, records: Sequence[Record]) -> Non
 def _prepare(config: StudyConfig, study: Study, *, needs_corpus: bool) -> None:
     """Writes what the runs read: the body, the corpus, the configs of students, the tasks."""
     plan, root = study.plan, study.root
-    if root.is_dir() and any(root.iterdir()) and not (root / PLAN).is_file():
-        raise UserError(f"--output_dir {root}: holds something that is not a study; choose another directory")
-    root.mkdir(parents=True, exist_ok=True)
     write_plan(root / PLAN, plan)
     write_body(study.body, tiny=plan.tiny, half=config.half_body)
     if needs_corpus and not study.corpus_text.is_file():

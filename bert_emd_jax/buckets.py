@@ -5,12 +5,11 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bert_emd_jax.errors import UserError, one_line
-from bert_emd_jax.files import cache_directory, read_json, write_json
+from bert_emd_jax.files import alone_in, cache_directory, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ def _fetched(url: str, without: tuple[str, ...] = ()) -> Path:
     if not found:
         raise UserError(f"{url}: no such file or directory in the bucket")
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with alone_in(directory):
         try:
             _fetch(url, system, found, directory)
         except Exception as error:
@@ -148,12 +147,3 @@ def _fetch(url: str, system: Any, found: dict[str, dict[str, Any]], directory: P
                 part.unlink()
                 raise OSError(f"{name} is not as large as the bucket says")
             part.replace(target)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    import fcntl
-
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

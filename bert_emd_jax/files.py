@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,23 @@ def new_directory(directory: Path) -> Iterator[Path | None]:
         except OSError:
             if not directory.is_dir():  # else another process was faster
                 raise
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path, when_taken: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Holds the lock of a directory, its file `.lock`, as one process at a time can.
+
+    Where another one holds it, `when_taken` is called, which may raise, and else waits for it.
+    """
+    import fcntl  # not there on Windows, where all but the waiting for others works
+
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_taken()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def content_hash(facts: Any, arrays: Mapping[str, np.ndarray]) -> str:

@@ -11,7 +11,6 @@ ever appended to and one that a killed run left is continued.
 """
 
 import contextlib
-import fcntl
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from bert_emd_jax.devices.parallel import ShardedForward, replicate, rows_for_de
 from bert_emd_jax.encoding.batching import BatchRows, choose_bucket_lengths, evaluation_batches
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import alone_in
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.ensemble import inference_params
@@ -105,7 +105,8 @@ class TeacherOutputs:
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            with _alone_in(directory):
+            waiting = "%s: another run is computing the teacher's outputs; waiting for it"
+            with alone_in(directory, lambda: logger.info(waiting, directory)):
                 self._complete_files(directory, module, params)
         except OSError as error:
             raise UserError(
@@ -216,15 +217,3 @@ def given_output(batch: Batch) -> ModelOutput | None:
     embeddings, layers = (None, None) if hidden is None else (hidden[:, 0], jnp.moveaxis(hidden[:, 1:], 0, 1))
     scores = None if scores is None else jnp.moveaxis(scores, 0, 1)
     return ModelOutput(embeddings, layers, scores, None, logits)  # pyright: ignore[reportArgumentType]
-
-
-@contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Waits until no other process writes to the directory."""
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: another run is computing the teacher's outputs; waiting for it", directory)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

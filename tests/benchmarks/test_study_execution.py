@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+from comparison import records
 from comparison.commands import Study
 from comparison.execution import InThisProcess, Programs, RunFailedError, perform_all
 from comparison.matrix import Plan, runs_of
 from comparison.records import LOG, RECORD, read_log
+from study import StudyConfig, plan_of, run
 
 from bert_emd_jax.commands import distill, finetune
 from bert_emd_jax.errors import UserError
+from bert_emd_jax.files import alone_in
 
 from .fake_programs import FakePrograms, write_train_rows
 
@@ -275,3 +278,10 @@ def test_a_signal_ends_a_study_in_one_process(study: Study, in_this_process, mon
     monkeypatch.setattr(distill, "main", lambda argv: 143)
     with pytest.raises(KeyboardInterrupt):
         perform_all(runs_of(CUT), study, start=InThisProcess())
+
+
+def test_a_study_is_made_once_at_a_time(tmp_path: Path):
+    config = StudyConfig(command="prepare", output_dir=tmp_path, smoke=True)
+    records.write_plan(tmp_path / records.PLAN, plan_of(config))
+    with alone_in(tmp_path), pytest.raises(UserError, match="this study is already running"):
+        run(config)

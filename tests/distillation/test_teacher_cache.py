@@ -156,7 +156,7 @@ def test_files_hold_the_same_and_are_completed_after_a_kill(tmp_path, teacher, d
     # First a run that needs logits alone, then one that needs everything, killed in its third batch.
     logits = TeacherOutputs(teacher.config, dataset, ("logits",))
     logits.fill_files(tmp_path / "kept", module_of(teacher), teacher.params)
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"logits.bin", "lock"}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"logits.bin", ".lock"}
     before = (tmp_path / "kept" / "logits.bin").read_bytes()
     TeacherOutputs(teacher.config, dataset).fill_files(tmp_path / "kept", module_of(teacher), teacher.params)
     assert (tmp_path / "kept" / "logits.bin").read_bytes() == before
@@ -279,7 +279,7 @@ def test_a_run_stopped_while_the_teacher_is_computed_ends_as_another(
 
     kept = run("kept", "--teacher_cache", "disk")
     (entry,) = (tmp_path / "cache").glob("teacher-*")
-    assert {path.name for path in entry.iterdir()} == FILES | {"lock"}
+    assert {path.name for path in entry.iterdir()} == FILES | {".lock"}
 
     capsys.readouterr()
     on_devices = run("device", "--teacher_cache", "device")
