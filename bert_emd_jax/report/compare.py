@@ -29,13 +29,18 @@ def mean_text(values: Sequence[float], digits: int = 4) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def setting_columns(groups: Sequence[Group]) -> list[str]:
+    """Returns the columns that tell configurations apart, the first of every table."""
+    return list(groups[0].settings) if groups else []
+
+
 def comparison_table(groups: Sequence[Group]) -> list[list[str]]:
     """Returns the lines of the table, its head first: scores with deviations, share retained, size, speed.
 
     Scores of other tasks, splits or numbers of rows have columns of their own, and so have other machines.
     """
     columns: list[tuple[str, Callable[[Group], str]]] = [
-        ("configuration", lambda group: group.name),
+        *((name, lambda group, name=name: group.settings[name]) for name in setting_columns(groups)),
         ("runs", lambda group: str(len(group.runs))),
         *_score_columns(groups),
         ("M parameters", lambda group: _millions(group.values(lambda run: run.student.parameters))),
@@ -139,10 +144,8 @@ def _millions(values: Sequence[float]) -> str:
 def as_text(groups: Sequence[Group]) -> str:
     """Returns the tables and notes for a screen."""
     parts = [tables.aligned(comparison_table(groups)), "\n".join(notes(groups))]
-    if lines := differences.difference_table(groups):
-        parts.append(
-            f"{differences.title(groups)}\n{tables.aligned([differences.HEAD, *lines])}\n{differences.NOTE}"
-        )
+    if table := differences.difference_table(groups):
+        parts.append("\n".join([table.title, tables.aligned([table.head, *table.lines]), *table.notes]))
     elif len(groups) > 1:
         parts.append(differences.NONE)
     return "\n\n".join(part for part in parts if part)
@@ -156,9 +159,7 @@ def write_comparison(path: Path, groups: Sequence[Group]) -> Path:
         table=comparison_table(groups),
         notes=notes(groups),
         differences=differences.difference_table(groups),
-        differences_head=differences.HEAD,
-        differences_title=differences.title(groups),
-        differences_note=differences.NOTE if len(groups) > 1 else "",
+        settings=setting_columns(groups),
         runs_head=_RUNS_HEAD,
         runs=[_run_line(group, run) for group in groups for run in group.runs],
         reports=[_report_of(run, path.parent) for group in groups for run in group.runs],

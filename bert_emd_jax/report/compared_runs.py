@@ -132,10 +132,14 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Group:
-    """Repetitions of one configuration; `name` lists the flags in which it differs from the other groups."""
+    """Repetitions of one configuration.
+
+    settings: the flags in which some configurations differ, all groups with the same in the same order.
+    """
 
     name: str
     runs: list[ComparedRun]
+    settings: dict[str, str]
 
     def values(self, value: Callable[[ComparedRun], float | None]) -> list[float]:
         """Returns `value` of each run that has it."""
@@ -184,20 +188,30 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[Group]:
     for run in runs:
         groups.setdefault(json.dumps([run.program, _settings(run)], sort_keys=True), []).append(run)
     firsts = [group[0] for group in groups.values()]
-    programs = {run.program for run in firsts}
+    differing = [_differing(run, firsts) for run in firsts]
+    # Programs have different flags: only those of one program can be compared.
+    several = len({run.program for run in firsts}) > 1
+    columns = list(dict.fromkeys(name for settings in differing for name in settings))
 
-    def group_name(run: ComparedRun) -> str:
-        # Programs have different flags: only those of one program can be compared.
-        others = [_settings(other) for other in firsts if other.program == run.program]
-        settings = [
-            f"{name}={tables.setting_text(value)}"
-            for name, value in _settings(run).items()
-            if any(other.get(name) != value for other in others)
-        ]
-        name = ", ".join(settings) or run.results.task or "run"
-        return name if len(programs) == 1 else f"{run.program}: {name}"
+    def group(runs: list[ComparedRun], settings: dict[str, str]) -> Group:
+        name = ", ".join(f"{flag}={value}" for flag, value in settings.items())
+        name = name or runs[0].results.task or "run"
+        program = {"program": runs[0].program} if several else {}
+        shown = program | {flag: settings.get(flag, tables.ABSENT) for flag in columns}
+        name = f"{runs[0].program}: {name}" if several else name
+        return Group(name, runs, shown or {"configuration": name})
 
-    return [Group(group_name(group[0]), group) for group in groups.values()]
+    return [group(runs, settings) for runs, settings in zip(groups.values(), differing, strict=True)]
+
+
+def _differing(run: ComparedRun, others: Sequence[ComparedRun]) -> dict[str, str]:
+    """The flags of a run that other runs of its program have with another value."""
+    settings = [_settings(other) for other in others if other.program == run.program]
+    return {
+        name: tables.setting_text(value)
+        for name, value in _settings(run).items()
+        if any(other.get(name) != value for other in settings)
+    }
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import functools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bert_emd_jax.evaluation.intervals import difference_interval, seeds_interval
 from bert_emd_jax.evaluation.metrics import compute_metrics
@@ -13,8 +14,9 @@ from bert_emd_jax.report.compared_runs import ComparedRun, Group, Scored
 from bert_emd_jax.report.predictions_reader import Predictions
 from bert_emd_jax.report.tagged_sentences import TaggedSentences
 
-HEAD = ["configuration", "minus", "score", "difference", "95 % over rows", "95 % over seeds", "note"]
-NOTE = (
+MINUS, SCORE, NOTE = "minus", "score", "note"
+_INTERVALS = "95 % over rows", "95 % over seeds"
+_EXPLANATION = (
     "Over rows: how far the difference may be off on other rows, by a paired bootstrap. Over seeds: how far"
     " with other seeds, by a t interval from the second seed on, which takes both configurations to scatter"
     " alike. Neither has both in it; where an interval holds 0, the difference may be none."
@@ -60,22 +62,48 @@ class _Scores:
         return known if len(known) == len(kept) and all(same) else None
 
 
-def difference_table(groups: Sequence[Group]) -> list[list[str]]:
-    """Returns the lines below `HEAD`: a line for each score that a configuration shares with an earlier one.
+class DifferenceTable(NamedTuple):
+    """Lines below their head; `notes` belong below them."""
+
+    title: str
+    head: list[str]
+    lines: list[list[str]]
+    notes: list[str]
+
+
+def difference_table(groups: Sequence[Group]) -> DifferenceTable | None:
+    """Returns the differences of `difference_lines`; None without any.
+
+    What all lines have in common is said in the title and in the notes; intervals that none has are left out.
+    """
+    lines = difference_lines(groups)
+    if not lines:
+        return None
+    common = {
+        column: lines[0][column]
+        for column in (MINUS, SCORE, NOTE)
+        if len({line[column] for line in lines}) == 1
+    }
+    title = "Differences to the first configuration with the same task, split and rows"
+    if MINUS in common:
+        title = f"Differences to {common[MINUS]}, the first configuration"
+    if SCORE in common:
+        title += f" ({common[SCORE]})"
+    empty = [column for column in _INTERVALS if {line[column] for line in lines} == {tables.ABSENT}]
+    head = [column for column in lines[0] if column not in common and column not in empty]
+    notes = [f"{common[NOTE][0].upper()}{common[NOTE][1:]}."] if common.get(NOTE) else []
+    notes += [_EXPLANATION] if len(empty) < len(_INTERVALS) else []
+    return DifferenceTable(title, head, [[line[column] for column in head] for line in lines], notes)
+
+
+def difference_lines(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """Returns by column a line for each score that a configuration shares with an earlier one.
 
     The first configuration with a score on a split is what later ones are compared with. Intervals are over
     rows (paired bootstrap, if every run keeps its predictions) and over seeds (t interval, from the second
     seed on).
     """
     return [_line(ours, baseline) for baseline, *others in _scored_alike(groups) for ours in others]
-
-
-def title(groups: Sequence[Group]) -> str:
-    """Returns the heading, which names what the differences are to."""
-    baselines = dict.fromkeys(alike[0].group.name for alike in _scored_alike(groups) if len(alike) > 1)
-    if len(baselines) == 1:
-        return f"Differences to {next(iter(baselines))}, the first configuration"
-    return "Differences to the first configuration with the same task, split and rows"
 
 
 def _scored_alike(groups: Sequence[Group]) -> Iterator[list[_Scores]]:
@@ -92,20 +120,26 @@ def _scored_alike(groups: Sequence[Group]) -> Iterator[list[_Scores]]:
         yield [_Scores(group, runs, scored) for group, runs in having if runs]
 
 
-def _line(ours: _Scores, theirs: _Scores) -> list[str]:
+def _line(ours: _Scores, theirs: _Scores) -> dict[str, str]:
     scored = ours.scored
-    names = [ours.group.name, theirs.group.name, f"{scored.task}: {scored}"]
     kept = ours.predictions, theirs.predictions
-    obstacle = _obstacle(ours, theirs, kept)
-    if obstacle:
-        return [*names, tables.ABSENT, tables.ABSENT, tables.ABSENT, obstacle]
-    difference = statistics.fmean(ours.values) - statistics.fmean(theirs.values)
-    over_rows = _over_rows(scored.metric, *kept)
-    over_seeds = seeds_interval(ours.by_seed, theirs.by_seed)
-    doubts = ["the rows chose the step"] if ours.chose_step or theirs.chose_step else []
-    if over_rows is None and over_seeds is None:
-        doubts.append("no interval: not all predictions are kept, and no second seed scores otherwise")
-    return [*names, f"{difference:+.4f}", _text(over_rows), _text(over_seeds), "; ".join(doubts)]
+    difference, over_rows, over_seeds = tables.ABSENT, None, None
+    note = _obstacle(ours, theirs, kept)
+    if not note:
+        difference = f"{statistics.fmean(ours.values) - statistics.fmean(theirs.values):+.4f}"
+        over_rows = _over_rows(scored.metric, *kept)
+        over_seeds = seeds_interval(ours.by_seed, theirs.by_seed)
+        doubts = ["the rows chose the step"] if ours.chose_step or theirs.chose_step else []
+        if over_rows is None and over_seeds is None:
+            doubts.append("no interval: not all predictions are kept, and no second seed scores otherwise")
+        note = "; ".join(doubts)
+    return ours.group.settings | {
+        MINUS: theirs.group.name,
+        SCORE: f"{scored.task}: {scored}",
+        "difference": difference,
+        **dict(zip(_INTERVALS, map(_text, (over_rows, over_seeds)), strict=True)),
+        NOTE: note,
+    }
 
 
 def _obstacle(

@@ -62,12 +62,12 @@ def test_the_program_needs_no_model(runs: list[Path], tmp_path: Path, capsys):
     flags = ["--compare", *map(str, runs), "--output_dir", str(page.parent)]
     assert evaluate.main(flags) == 0
     printed = capsys.readouterr().out
-    assert "mapping=emd         3  0.8200 ± 0.0100" in printed
+    assert re.search(r"^mapping +runs +accuracy, dev .*\nemd +3 +0\.8200 ± 0\.0100 ", printed)
     assert str(page) in printed
     parsed = Page(page.read_text())
     assert parsed.headings() == [
         "Configurations",
-        "Differences to mapping=emd, the first configuration",
+        "Differences to mapping=emd, the first configuration (rotten_tomatoes: accuracy, dev)",
         "Scores over training",
         "Runs",
     ]
@@ -93,7 +93,7 @@ def test_the_table_for_other_programs(runs: list[Path], tmp_path: Path, capsys):
     assert latex[0] == r"\begin{tabular}{l" + "r" * (len(expected[0]) - 1) + "}"
     assert latex[2].count(" & ") == latex[4].count(" & ") == len(expected[0]) - 1
     assert r"\% retained, dev" in latex[2]
-    assert r"mapping=emd & 3 & 0.8200 $\pm$ 0.0100" in latex[4]
+    assert r"emd & 3 & 0.8200 $\pm$ 0.0100" in latex[4]
     assert as_latex([["a_b\\", "c|d"], ["{x}", "–"]]).splitlines()[2] == r"a\_b\textbackslash{} & c|d \\"
     assert as_markdown([["a|b", "c"]]).splitlines()[0] == r"| a\|b | c |"
 
@@ -148,6 +148,11 @@ def test_programs_are_not_compared_by_flags_of_their_own(runs: list[Path], tmp_p
         "run_distill: mapping=emd",
         "run_distill: mapping=uniform",
         "run_eval: x",
+    ]
+    assert [group.settings for group in groups] == [
+        {"program": "run_distill", "mapping": "emd"},
+        {"program": "run_distill", "mapping": "uniform"},
+        {"program": "run_eval", "mapping": "–"},
     ]
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from bert_emd_jax.report.compare import as_text, notes, write_comparison
 from bert_emd_jax.report.compared_runs import group_runs, read_compared_run
-from bert_emd_jax.report.differences import HEAD, difference_table, title
+from bert_emd_jax.report.differences import difference_lines, difference_table
 
 ROWS = 200
 RNG = np.random.default_rng(0)
@@ -52,8 +52,7 @@ def prediction_rows(right: np.ndarray) -> list[dict[str, Any]]:
 
 
 def differences(*directories: Path) -> list[dict[str, str]]:
-    table = difference_table(group_runs([read_compared_run(directory) for directory in directories]))
-    return [dict(zip(HEAD, line, strict=True)) for line in table]
+    return difference_lines(group_runs([read_compared_run(directory) for directory in directories]))
 
 
 def bounds(text: str) -> list[float]:
@@ -76,7 +75,7 @@ def test_the_interval_over_rows_is_paired(tmp_path: Path, split: str):
     lines = [line for line in differences(first, second) if f"{split} rows" in line["score"]]
     (line,) = lines
     apart = RIGHT["uniform"].astype(float) - RIGHT["emd"]
-    assert (line["configuration"], line["minus"]) == ("mapping=uniform", "mapping=emd")
+    assert (line["mapping"], line["minus"]) == ("uniform", "mapping=emd")
     assert line["score"] == f"rotten_tomatoes: accuracy, 200 {split} rows"
     assert float(line["difference"]) == pytest.approx(apart.mean(), abs=5e-5)
     theirs = stats.bootstrap((apart,), np.mean, method="percentile", n_resamples=20_000, rng=0)
@@ -182,9 +181,22 @@ def test_an_evaluation_is_no_seed(pair: list[Path], tmp_path: Path):
     assert line["95 % over seeds"] == "–"
 
 
-def test_the_heading_names_the_baseline(pair: list[Path]):
-    groups = group_runs([read_compared_run(run) for run in reversed(pair)])
-    assert title(groups) == "Differences to mapping=uniform, the first configuration"
+def test_what_lines_have_in_common_is_said_once(pair: list[Path], tmp_path: Path):
+    pair.append(write_run(tmp_path / "again", RIGHT["again"], {"mapping": "none", "beta": 3}))
+    table = difference_table(group_runs([read_compared_run(run) for run in (pair[1], pair[0], pair[2])]))
+    assert table is not None
+    where = "rotten_tomatoes: accuracy, 200 dev rows"
+    assert table.title == f"Differences to beta=0.01, mapping=uniform, the first configuration ({where})"
+    assert table.head == ["beta", "mapping", "difference", "95 % over rows"]
+    assert [line[:2] for line in table.lines] == [["0.01", "emd"], ["3", "none"]]
+
+    for run in pair:
+        (run / "dev_predictions.jsonl").unlink()
+    table = difference_table(group_runs([read_compared_run(run) for run in pair]))
+    assert table is not None
+    assert table.head == ["beta", "mapping", "difference"]
+    (note,) = table.notes
+    assert note.startswith("No interval: not all predictions are kept")
 
 
 def test_tasks_do_not_share_a_figure(pair: list[Path], tmp_path: Path):

@@ -17,7 +17,7 @@ from bert_emd_jax.report.results_reader import Difference
 from bert_emd_jax.report.tables import difference_text
 
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{0}$"
-VOID = {"meta", "link", "img", "br", "hr", "input", "rect", "path", "use"}
+VOID = {"meta", "link", "img", "br", "wbr", "hr", "input", "rect", "path", "use"}
 
 
 class Page(HTMLParser):
