@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from bert_emd_jax.errors import UserError
-from comparison.methods import CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
+from comparison.methods import BETA, CORE_METHODS, LEARNING_RATE, METHODS, STUDENTS
 
 Kind = Literal["corpus", "student", "masked_lm", "augmentation", "teacher", "tuning", "final"]
 CORPUS, MASKED_CORPUS, MASKED_LM = "corpus", "masked_corpus", "masked_lm"
@@ -176,7 +176,9 @@ def _augmentation(plan: Plan, task: str) -> list[Run]:
 
 
 def _settings(plan: Plan, student: str, method: str) -> list[tuple[str, float]]:
-    tuned = METHODS[method].tuned
+    tuned, given = METHODS[method].tuned, METHODS[method].beta
+    if given is not None:
+        return [(BETA, given)]
     if tuned == LEARNING_RATE:
         rate = STUDENTS[student].learning_rate
         return [(tuned, factor * rate) for factor in plan.learning_rate_factors]

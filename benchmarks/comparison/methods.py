@@ -14,13 +14,14 @@ _EQUAL_WEIGHTS = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 class Method:
     """One way to train a student.
 
-    flags: all that tells it from the others. tuned: the flag that its trials go to. like: the method that it
-    differs from in one thing, and takes the chosen value of.
+    flags: all that tells it from the others. tuned: the flag that its trials go to. beta: given, without trials.
+    like: the method that it differs from in one thing, and takes the chosen value of.
     """
 
     title: str
     flags: tuple[str, ...]
     tuned: str = BETA
+    beta: float | None = None
     like: str | None = None
 
     @property
@@ -43,6 +44,7 @@ METHODS = {
     "logits": Method("logits only", ("--mapping", "none"), LEARNING_RATE),
     "uniform": Method("uniform (TinyBERT)", ("--mapping", "uniform")),
     "emd": _emd("EMD, normalize", like=None),
+    "emd_default": Method("EMD, default β", ("--mapping", "emd"), beta=0.01),
     "emd_fixed": Method("EMD, fixed weights", _EQUAL_WEIGHTS),
     "emd_learned": _emd("EMD, learned weights", "--layer_weight_rule", "learned", like=None),
     "emd_softmax": _emd("EMD, softmax", "--layer_weight_rule", "softmax", like=None),

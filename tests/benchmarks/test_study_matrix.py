@@ -54,7 +54,9 @@ def test_every_method_has_as_many_trials_on_a_seed_of_their_own(plan: Plan):
     trials = [run for run in runs_of(plan) if run.kind == "tuning"]
     counts = Counter((run.task, run.student, run.method) for run in trials)
     assert set(counts.values()) == {len(plan.betas)} == {len(plan.learning_rate_factors)}
-    assert {run.method for run in trials} == {name for name in plan.methods if METHODS[name].like is None}
+    assert {run.method for run in trials} == {
+        name for name in plan.methods if METHODS[name].like is None and METHODS[name].beta is None
+    }
     assert {run.task for run in trials} == ({plan.tuning_task} if plan.tuning_task else set(plan.tasks))
     assert not {run.seed for run in trials} & set(plan.seeds)
 
