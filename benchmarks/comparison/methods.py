@@ -14,7 +14,7 @@ _EQUAL_WEIGHTS = ("--mapping", "emd", "--layer_weight_rule", "fixed")
 class Method:
     """One way to train a student.
 
-    flags: all that tells it from the others. tuned: the flag that its trials go to. beta: given, without trials.
+    flags: all that tells it from the others. tuned: the flag that its trials go to. beta: given, no trials.
     like: the method that it differs from in one thing, and takes the chosen value of.
     """
 

@@ -202,7 +202,7 @@ def test_the_command_lines_are_those_of_the_programs(parsed, tmp_path: Path):
             )
             assert config.alpha == (0 if run.method == "finetune" else 1)
             if run.kind == "final" and method.tuned == "beta":
-                assert config.beta == 0.1
+                assert config.beta == (method.beta or 0.1)
             if method.tuned == "beta":
                 assert config.learning_rate == student.learning_rate
             # Two batches an epoch, of the rows as they are.
