@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from bert_emd_jax import __version__
 from bert_emd_jax.checkpoints.model_directory import LoadedModel
 from bert_emd_jax.encoding.dataset import EncodedDataset
 from bert_emd_jax.evaluation.model_cost import flops_per_sentence
@@ -43,7 +44,7 @@ def kept_logits(
         return compute()
     fields = {field.name: getattr(rows, field.name) for field in dataclasses.fields(rows)}
     arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
-    facts = [_VERSION, jax.__version__, type(rows).__name__]
+    facts = [_VERSION, type(rows).__name__]
     path = directory / f"logits-{outputs_hash(module, model, arrays, facts)}.npy"
     shape = rows.predicted, model.config.output_size
     if (stored := _load(path, shape)) is not None:
@@ -58,11 +59,9 @@ def kept_logits(
     return logits
 
 
-def outputs_hash(
-    module: Any, model: LoadedModel, arrays: Mapping[str, np.ndarray], facts: list[Any] | None = None
-) -> str:
-    """A hash of everything that a model's outputs follow from: itself, and `arrays` of rows."""
-    facts = [*(facts or []), str(np.dtype(module.dtype)), jax.default_backend()]
+def outputs_hash(module: Any, model: LoadedModel, arrays: Mapping[str, np.ndarray], facts: list[Any]) -> str:
+    """A hash of everything that a model's outputs follow from: itself, `arrays` of rows, the programs."""
+    facts = [*facts, __version__, jax.__version__, str(np.dtype(module.dtype)), jax.default_backend()]
     facts += [one.config.values() for one in members_of(model)]
     if isinstance(module, Ensemble):
         facts.append(module.temperature)
