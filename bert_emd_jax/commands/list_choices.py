@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_emd_jax.commands.cli import run_program
-from bert_emd_jax.configs import Config
+from bert_emd_jax.configs import Config, spelled_flag
 from bert_emd_jax.data.kinds import KINDS
 from bert_emd_jax.data.tasks import TASK_NAMES, get_task
 from bert_emd_jax.distillation.layer_costs import LAYER_COSTS
 from bert_emd_jax.distillation.presets import PRESETS
+from bert_emd_jax.distillation.recipes import RECIPES
 from bert_emd_jax.models.families import FAMILIES
 from bert_emd_jax.transport.mappings import MAPPINGS
 from bert_emd_jax.transport.weight_rules import WEIGHT_RULES
@@ -34,6 +35,14 @@ def _kinds() -> dict[str, str]:
     }
 
 
+def _recipes() -> dict[str, str]:
+    """The flags of each as on a command line."""
+    return {
+        recipe.title: " ".join(word for flag in recipe.flags.items() for word in spelled_flag(*flag))
+        for recipe in RECIPES
+    }
+
+
 CHOICES: dict[str, tuple[str, Callable[[], Mapping[str, str]]]] = {
     "tasks": ("--task_name", _tasks),
     "kinds": ("--kind", _kinds),
@@ -44,6 +53,7 @@ CHOICES: dict[str, tuple[str, Callable[[], Mapping[str, str]]]] = {
     ),
     "rules": ("--layer_weight_rule", lambda: {name: rule.text for name, rule in WEIGHT_RULES.items()}),
     "presets": ("--preset", lambda: {name: f"for {', '.join(tasks)}" for name, tasks in PRESETS.items()}),
+    "recipes": ("what was measured to be a good first try, docs/recipes.md", _recipes),
     "families": (
         '"model_type" in config.json',
         lambda: {name: f"{family.title}: {family.classes['none']}" for name, family in FAMILIES.items()},
@@ -80,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ListConfig,
         run,
         prog="python -m bert_emd_jax.commands.list_choices",
-        description="Lists what flags accept: tasks, kinds, mappings, costs, rules, presets, families.",
+        description=f"Lists what there is to choose from: {', '.join(CHOICES)}.",
         argv=argv,
     )
 
