@@ -16,7 +16,7 @@ from bert_emd_jax.distillation.distill_config import MappingConfig
 from bert_emd_jax.distillation.layer_costs import LayerCost, LayerFeatures
 from bert_emd_jax.models.attention_projections import PROJECTIONS, attention_projection
 from bert_emd_jax.models.batch import Batch
-from bert_emd_jax.models.fused_attention import ScoreFactors
+from bert_emd_jax.models.encoder_config import EncoderConfig
 from bert_emd_jax.models.heads import ModelOutput
 from bert_emd_jax.models.params import Params
 from bert_emd_jax.transport.hidden_forms import HIDDEN_FORMS
@@ -52,6 +52,19 @@ class LayerPlans(NamedTuple):
     gap: Float[Array, "*micro K"]
 
 
+class Encoders(NamedTuple):
+    """The parameters of both encoders and the number of heads, which relations are made of."""
+
+    student: Params
+    teacher: Params
+    heads: int
+
+
+def relation_heads(layers: MappingConfig, student: EncoderConfig, teacher: EncoderConfig) -> int:
+    """Into how many heads relations split the vectors of both models."""
+    return layers.relation_heads or math.gcd(student.num_attention_heads, teacher.num_attention_heads)
+
+
 def initial_transport_state(
     config: MappingConfig, student_layers: int, teacher_layers: int
 ) -> TransportState:
@@ -69,7 +82,7 @@ def layer_losses(
     start: TransportState | None,
     given_flow: Float[Array, "S T"] | None,
     config: MappingConfig,
-    encoders: tuple[Params, Params] | None = None,
+    encoders: Encoders | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array], LayerPlans | None]:
     """Returns this device's share of θ(A + H) + E, its terms, and the plans, equal on all devices.
 
@@ -80,7 +93,7 @@ def layer_losses(
       projection: the student's `fit_dense`; attention alone needs none.
       start: of the plans, if there are any; only the rule "learned" differentiates its weights.
       given_flow: the plan of a fixed mapping.
-      encoders: the parameters of both encoders, for relations.
+      encoders: for relations; nothing else needs them.
     """
     sums = cost_sums(projection, student, teacher, micro, config, encoders)
     counts = {cost: jnp.maximum(jax.lax.psum(count, DEVICES), 1) for cost, (_, count) in sums.items()}
@@ -114,7 +127,7 @@ def cost_sums(
     teacher: ModelOutput,
     batch: Batch,
     config: MappingConfig,
-    encoders: tuple[Params, Params] | None = None,
+    encoders: Encoders | None = None,
 ) -> dict[LayerCost, tuple[Array, Array]]:
     """(sum, count) of every cost that is learned from, over one device's rows; see `layer_losses`."""
     masks = batch["attention_mask"], config.padding, batch["weights"]
@@ -126,23 +139,18 @@ def cost_sums(
     sides = LayerFeatures(student.attention_scores, ours), LayerFeatures(teacher.attention_scores, theirs)
     if reads(config.costs, "projections"):
         assert encoders is not None
-        heads = config.relation_heads or math.gcd(*(_heads(side.attention_scores) for side in sides))
-        outputs = zip(sides, encoders, (student, teacher), strict=True)
+        dtype = student.layer_outputs.dtype  # that of a teacher whose outputs are kept is another one
         ours, theirs = (
-            side._replace(projections=_projections(params, output), relation_heads=heads)
-            for side, params, output in outputs
+            side._replace(projections=_projections(params, output, dtype), relation_heads=encoders.heads)
+            for side, params, output in zip(sides, encoders[:2], (student, teacher), strict=True)
         )
         sides = ours, theirs
     return {cost: cost.sums(*sides, *masks) for cost in config.costs}
 
 
-def _heads(scores: Any) -> int:
-    return scores.key.shape[3] if isinstance(scores, ScoreFactors) else scores.shape[2]
-
-
-def _projections(bert: Params, output: ModelOutput) -> list[Callable[[], Array]]:
+def _projections(bert: Params, output: ModelOutput, dtype: Any) -> list[Callable[[], Array]]:
     """Queries, keys and values of all layers of an encoder, when they are asked for."""
-    inputs = jnp.concatenate([output.embeddings[None], output.layer_outputs[:-1]])
+    inputs = jnp.concatenate([output.embeddings[None], output.layer_outputs[:-1]]).astype(dtype)
     return [functools.partial(attention_projection, bert, name, inputs) for name in PROJECTIONS]
 
 

@@ -43,6 +43,7 @@ _SHARE_OF_DISK = 1 / 4
 _LEAST_FLOPS_SAVED = 2e12
 _LEAST_FLOPS_SAVED_ON_GPUS = 1e15
 _KEPT_FREE_BYTES = 10**9
+_MADE_OF = {"projections": "hidden_states"}  # which the step multiplies with the teacher's own parameters
 _VERSION = 1
 
 Place = Literal["memory", "device", "disk", "off"]
@@ -169,8 +170,6 @@ def _obstacle(config: DistillConfig) -> str | None:
     """Why this run cannot keep the teacher's outputs."""
     if config.layers.padding == "include":
         return "with --padding include costs depend on the padding of each batch, which is not kept"
-    if reads(config.learned_layers.costs, "projections"):
-        return "queries, keys and values, which --use_relation compares, are not kept"
     if config.layers.attention == "fused" and reads(config.learned_layers.costs, "attention_scores"):
         return "with --attention fused there are no attention scores to keep"
     if jax.process_count() > 1:
@@ -180,10 +179,10 @@ def _obstacle(config: DistillConfig) -> str | None:
 
 def _kinds(config: DistillConfig) -> tuple[str, ...]:
     """The outputs that this run's losses read."""
-    reads = {cost.reads for cost in config.learned_layers.costs}
+    needed = {_MADE_OF.get(cost.reads, cost.reads) for cost in config.learned_layers.costs}
     if config.prediction.learns_predictions:
-        reads.add("logits")
-    return tuple(kind for kind in KINDS if kind in reads)
+        needed.add("logits")
+    return tuple(kind for kind in KINDS if kind in needed)
 
 
 def _check_resumed(before: Place | None, place: Place) -> None:

@@ -20,11 +20,13 @@ from bert_emd_jax.devices.parallel import replicate
 from bert_emd_jax.distillation.attention_form import attention_form, with_attention
 from bert_emd_jax.distillation.distill_config import DistillConfig, MappingConfig
 from bert_emd_jax.distillation.layer_losses import (
+    Encoders,
     LayerPlans,
     TransportState,
     initial_transport_state,
     layer_losses,
     reads,
+    relation_heads,
     updated_scales,
     updated_weights,
     weights_that_move,
@@ -73,8 +75,8 @@ LAYER_WEIGHT_LOGITS = "layer_weight_logits"
 class Constants(NamedTuple):
     """What a step needs and nobody differentiates, see `training.trainer.Constants`.
 
-    teacher: its parameters; None if its outputs are kept. flow: the plan of a fixed mapping. outputs: of the
-    teacher for all rows, if the devices keep them.
+    teacher: its parameters; None if its outputs are kept and need no more. flow: the plan of a fixed mapping.
+    outputs: of the teacher for all rows, if the devices keep them.
     """
 
     numbers: Numbers
@@ -123,6 +125,8 @@ class LayerTrainer(Trainer):
         self._layer_counts = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         dtype = compute_dtype(config, self.program)
         self.attention: AttentionForm = attention_form(layers, dtype, student.config, teacher.config)
+        self._relates = reads(layers.costs, "projections")
+        self._relation_heads = relation_heads(layers, student.config, teacher.config)
         self._history = LayerMappingWriter(config.program.output_dir)
         extra_params, learning_rates = dict(extra_params or {}), {}
         if layers.trains_layer_weights:
@@ -164,8 +168,9 @@ class LayerTrainer(Trainer):
             start = self._transport_state(params, step.state.method)
             outputs = params.get(PROJECTION), student, teacher
             encoders = None
-            if reads(layers.costs, "projections"):  # of a teacher that runs in the step
-                encoders = params["bert"], encoder_params(self.teacher_module, step.constants.teacher)
+            if self._relates:
+                theirs = encoder_params(self.teacher_module, step.constants.teacher)
+                encoders = Encoders(params["bert"], theirs, self._relation_heads)
             loss, terms, plans = layer_losses(*outputs, batch, start, step.constants.flow, layers, encoders)
         own, own_terms = self.own_loss(params, student, teacher, batch, step)
         loss = step.numbers["beta"] * loss + own
@@ -201,7 +206,9 @@ class LayerTrainer(Trainer):
             pairs = *self._layer_counts, seed, epoch, self.layers.mapping_layer
             flow = replicate(fixed_plan(self.layers.mapping, *pairs))
         numbers = super().constants(epoch).numbers
-        return Constants(numbers, self._replicated_teacher if self.teacher_runs else None, flow)
+        # Relations are made of hidden states that are kept by the teacher's own parameters.
+        has_teacher = self.teacher_runs or self._relates
+        return Constants(numbers, self._replicated_teacher if has_teacher else None, flow)
 
     @property
     def models(self) -> dict[str, LoadedModel]:

@@ -15,7 +15,7 @@ from bert_emd_jax.devices.parallel import (
     split_for_prediction,
 )
 from bert_emd_jax.distillation.distill_config import MappingConfig
-from bert_emd_jax.distillation.layer_losses import cost_sums, known_scales
+from bert_emd_jax.distillation.layer_losses import Encoders, cost_sums, known_scales, relation_heads
 from bert_emd_jax.encoding.batching import evaluation_batches
 from bert_emd_jax.models.batch import Batch
 from bert_emd_jax.models.ensemble import inference_params
@@ -61,12 +61,14 @@ class ValidationLoss:
         if masked_lm_weight:
             self._factors[_MASKED_LM] = masked_lm_weight
 
+        heads = relation_heads(layers, modules[0].config, teacher.config)
+
         def sums(params: tuple[Any, Any], batch: Batch) -> Sums:
             """(sum, count) of every term over one device's rows."""
             student, teacher = (
                 forward(module, own, batch) for module, own in zip(modules, params, strict=True)
             )
-            encoders = params[0]["bert"], params[1]["bert"]
+            encoders = Encoders(params[0]["bert"], params[1]["bert"], heads)
             costs = cost_sums(params[0].get(PROJECTION), student, teacher, batch, layers, encoders)
             terms = {cost.name: parts for cost, parts in costs.items()}
             if masked_lm_weight:
