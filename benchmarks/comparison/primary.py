@@ -14,11 +14,13 @@ class Primary:
     """The first of `ours` minus the first of `theirs`, of several the best on the first seed.
 
     students: where both sides are one method on different students, (ours, theirs); None: on all students.
+    screened: whether the first seed has chosen `ours` among all methods, so that it counts no more.
     """
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
     students: tuple[str, str] | None = None
+    screened: bool = False
 
 
 PRIMARY = (
@@ -26,7 +28,7 @@ PRIMARY = (
     Primary(("last",), ("uniform",)),
     Primary(("emd",), ("uniform",)),
     Primary(("capped",), ("uniform", "emd")),
-    Primary(("relations", "relations_last"), ("uniform",)),
+    Primary(("relations",), ("uniform",), screened=True),
     Primary((WITHOUT_LAYERS,), (WITHOUT_LAYERS,), ("cut2_lower", "cut2")),
 )
 
@@ -52,24 +54,28 @@ def _differences(findings: Findings, primary: Primary) -> list[float]:
             if pair.student != primary.students[0]:
                 continue
             theirs = Pair(pair.task, primary.students[1])
-        left, right = _best(findings, ours, primary.ours), _best(findings, theirs, primary.theirs)
+        left = _best(findings, ours, primary.ours, screened=primary.screened)
+        right = _best(findings, theirs, primary.theirs)
         shared = [seed for seed in left if seed in right]
         if shared:
             found.append(statistics.fmean(left[seed] - right[seed] for seed in shared))
     return found
 
 
-def _best(findings: Findings, pair: Pair, methods: tuple[str, ...]) -> dict[int, float]:
+def _best(
+    findings: Findings, pair: Pair, methods: tuple[str, ...], *, screened: bool = False
+) -> dict[int, float]:
     """Returns seed → score of the method that is best on the first seed; none if one of them has no such run.
 
-    With a choice the first seed is left out where there are others: it would count for the chosen one.
+    Where it has chosen, the first seed is left out if there are others: it would count for the chosen one.
     """
     first = findings.plan.seeds[0]
     runs = [findings.finals.get(pair, {}).get(method, {}) for method in methods]
     if not all(first in by_seed for by_seed in runs):
         return {}
     chosen = max(runs, key=lambda by_seed: by_seed[first].score or 0.0)
-    skipped = {first} if len(methods) > 1 and len(chosen) > 1 else set()
+    has_chosen = screened or len(methods) > 1
+    skipped = {first} if has_chosen and len(chosen) > 1 else set()
     return {seed: run.score or 0.0 for seed, run in chosen.items() if seed not in skipped}
 
 

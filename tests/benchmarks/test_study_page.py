@@ -248,7 +248,7 @@ def test_primary_comparisons_take_pairs_as_units():
     records = [
         *finals("cut2", "sst-2", logits=(0.6, 0.6), uniform=(0.7, 0.8), emd=(0.8, 0.6), capped=(0.75, 0.85)),
         *finals("cut2", "mrpc", logits=(0.5, 0.7), uniform=(0.6, 0.6), emd=(0.5, 0.9), capped=(0.6,)),
-        *finals("cut2_lower", "sst-2", logits=(0.9, 0.7), uniform=(0.9, 0.65)),
+        *finals("cut2_lower", "sst-2", logits=(0.9, 0.7), uniform=(0.9, 0.65), relations=(0.1, 0.75)),
     ]
     plan = dataclasses.replace(PLAN, students=("cut2", "cut2_lower"), tasks=("sst-2", "mrpc"), seeds=(1, 2))
     by_logits, last, emd, capped, relations, lower = primary_tests(Findings(plan, records))
@@ -257,7 +257,8 @@ def test_primary_comparisons_take_pairs_as_units():
     expected = stats.ttest_1samp(units, 0)
     assert by_logits.result.interval.mean == pytest.approx(np.mean(units))
     assert by_logits.result.p_value == pytest.approx(expected.pvalue)
-    assert last.result.interval.count == relations.result.interval.count == 0
+    assert last.result.interval.count == 0
+    assert relations.result.interval.mean == pytest.approx(0.75 - 0.65)  # the first seed has screened it
     assert emd.result.interval.mean == pytest.approx(np.mean([-0.05, 0.1]))
     # The first seed chooses EMD for SST-2 and is left out; MRPC has no other seed of capped transport.
     assert capped.result.interval.count == 1
