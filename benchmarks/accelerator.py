@@ -7,8 +7,8 @@ and 32 rows a step (`--rows 64 --length 512`: long ones); also with fused attent
 outputs in the device's memory. Beside them, in turn, the published loop in torch with bfloat16 autocast and a
 compiled form of it, where torch is installed. The whole job is `run_distill.py` with its default flags for
 three epochs, twice: without and with what the first run has compiled. Needs no network. At most 8 minutes on
-an H100; --output has what is known so far if it is stopped before. --smoke: tiny models and few rows, for a
-CPU.
+an H100 with --no-torch, longer where torch compiles; --output has what is known so far if it is stopped
+before. --smoke: tiny models and few rows, for a CPU.
 """
 
 import argparse

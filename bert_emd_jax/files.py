@@ -1,6 +1,7 @@
 """Files of text are UTF-8; a file appears under its name only when it is complete; content by its hash."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -76,8 +77,6 @@ def alone_in(directory: Path, when_taken: Callable[[], object] = lambda: None) -
 
     Where another one holds it, `when_taken` is called, which may raise, and else waits for it.
     """
-    import fcntl  # not there on Windows, where all but the waiting for others works
-
     with (directory / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -110,4 +110,20 @@ def test_a_comparison_sorts(browser: Any, pages: dict[str, str]):
     assert table.locator("tbody th").all_inner_texts() == sorted(names, reverse=True)
     heading.locator("button").click()
     assert table.locator("tbody th").all_inner_texts() == sorted(names)
+
+    # Numbers by their values, whatever stands behind them, and empty cells last in both directions.
+    column = table.locator("thead th").all_inner_texts().index("score")
+    table.evaluate(
+        """(table, column) => ["9.5", "–", "10.5 ± 2", "1,000"].forEach(text => {
+             const row = table.tBodies[0].rows[0].cloneNode(true);
+             row.cells[column].textContent = text;
+             table.tBodies[0].append(row);
+           })""",
+        column,
+    )
+    for _ in names:
+        table.evaluate("table => table.tBodies[0].deleteRow(0)")
+    for expected in (["1,000", "10.5 ± 2", "9.5", "–"], ["9.5", "10.5 ± 2", "1,000", "–"]):
+        table.locator("thead th").nth(column).locator("button").click()
+        assert table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts() == expected
     page.close()
